@@ -1,0 +1,1 @@
+//! musterd, the agent on every host.

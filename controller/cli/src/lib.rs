@@ -1,0 +1,1 @@
+//! muster, the operator's command line.

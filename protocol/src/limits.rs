@@ -1,0 +1,58 @@
+//! Every bound of the protocol in one place, each with its reason.
+//!
+//! A limit is checked *before* the work it bounds: sizes before parsing, depth before building a
+//! tree, counts before a loop. Raising one is compatible for readers and needs every reader first.
+
+/// Largest message body on the bus, in bytes. A command with 10,000 host names of 30 bytes fits
+/// twice; an agent with a 16 KiB frame size still reassembles it in 64 frames.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Deepest nesting of JSON arrays and objects in a body. Facts of real hosts stay below 10.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// Largest `muster-signatures` header, in bytes: a handful of signatures with short chains, and
+/// still within one AMQP header frame of 16 KiB.
+pub const SIGNATURES_BYTES_MAX: usize = 12 * 1024;
+
+/// Most signatures on one message: the caller and a few second persons.
+pub const SIGNATURES_MAX: usize = 8;
+
+/// Most certificates in one signature's chain, leaf included.
+pub const CHAIN_MAX: usize = 4;
+
+/// Longest host name (RFC 1035 section 2.3.4).
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+
+/// Longest user, group, service, collective, plugin, action or session name. One DNS label.
+pub const SHORT_NAME_BYTES_MAX: usize = 63;
+
+/// Longest target expression, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 8 * 1024;
+
+/// Deepest nesting of an expression (parentheses, `not`).
+pub const EXPRESSION_DEPTH_MAX: usize = 64;
+
+/// Most nodes of an expression's tree.
+pub const EXPRESSION_NODES_MAX: usize = 1024;
+
+/// Most host names in one target.
+pub const TARGET_HOSTS_MAX: usize = 20_000;
+
+/// Longest time between a command's creation and its expiry: agents keep request ids for the
+/// whole window, and a queue outlives its host for one day.
+pub const COMMAND_WINDOW_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+
+/// How far a command's creation may lie in the agent's future, by default.
+pub const CLOCK_SKEW_MS_DEFAULT: i64 = 60 * 1000;
+
+/// Largest output chunk in a running report, in bytes before encoding.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest result data in one report, in bytes of JSON. More is cut visibly.
+pub const RESULT_BYTES_MAX: usize = 768 * 1024;
+
+/// Longest single message text in a result, in bytes.
+pub const MESSAGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Most entries in a command's `requires` list.
+pub const REQUIRES_MAX: usize = 16;
