@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask TASK`: what a developer and CI run, so that both run the same.
+//!
+//! ```text
+//! demo [--check]      build, start a private broker and five agents, show what Muster does
+//! test [FILTER]       everything: format, lints, arrows, licences, generated files, all tests
+//! check               the quick half of `test`: no test binaries are run
+//! arrows              compare the crates' dependencies with the allowed ones
+//! generate [--check]  write, or only compare, the files that are made from code
+//! book                build the book with mdbook, where that is installed
+//! ```
+//!
+//! This crate depends on nothing of ours: it must build in seconds on a fresh machine, and say what
+//! it does while the rest builds.
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a terminal program for developers")]
+
+mod arrows;
+mod demo;
+mod generate;
+mod machine;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | arrows | generate [--check] | book";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["demo", rest @ ..] => demo::demo(rest),
+        ["test"] => test::everything(None),
+        ["test", filter] => test::everything(Some(filter)),
+        ["check"] => test::quick(),
+        ["arrows"] => arrows::check_and_tell(),
+        ["generate"] => generate::generate(false),
+        ["generate", "--check"] => generate::generate(true),
+        ["book"] => run::step("build the book", "mdbook", &["build", "docs"]),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

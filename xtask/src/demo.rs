@@ -1,0 +1,36 @@
+//! `cargo xtask demo`: builds, makes sure of a broker, and hands over to the demonstration, which
+//! lives in the test kit because it starts the same things the tests start.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{machine, run};
+
+/// Builds and runs the demonstration.
+///
+/// # Errors
+/// When something is missing, does not build, or (with `--check`) shows a wrong result.
+pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
+    if let Some(unknown) = arguments.iter().find(|word| **word != "--check") {
+        bail!("`demo` does not know `{unknown}`; it takes --check");
+    }
+    if std::env::var_os("MUSTER_AMQP_URL").is_none() {
+        machine::need_rabbitmq()?;
+    }
+    run::cargo_step("build muster and musterd (the first time takes some minutes)", &["build", "--workspace", "--bins"])?;
+    let program = target_directory()?.join("debug/muster-demo");
+    let status = Command::new(&program)
+        .args(arguments)
+        .current_dir(run::root())
+        .status()
+        .with_context(|| format!("start `{}`", program.display()))?;
+    if status.success() { Ok(()) } else { bail!("the demonstration ended with {status}") }
+}
+
+fn target_directory() -> Result<std::path::PathBuf> {
+    let text = run::output(&run::cargo(), &["metadata", "--no-deps", "--offline", "--format-version", "1"])?;
+    let metadata: serde_json::Value = serde_json::from_str(&text).context("read cargo metadata")?;
+    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    Ok(folder.into())
+}

@@ -1,0 +1,79 @@
+//! What the tests and the demo need of the machine, and how it gets there.
+//!
+//! Only Debian's packages are installed, only when they are missing, and only after saying so.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::run;
+
+/// Where Debian and the upstream packages put RabbitMQ's start script.
+const RABBITMQ_SERVER: [&str; 3] =
+    ["/usr/sbin/rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/sbin/rabbitmq-server"];
+
+/// Makes sure that a RabbitMQ server is installed.
+///
+/// # Errors
+/// When it is not and cannot be installed.
+pub(crate) fn need_rabbitmq() -> Result<()> {
+    let on_path = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("rabbitmq-server").is_file()));
+    if on_path || RABBITMQ_SERVER.iter().any(|path| Path::new(path).is_file()) {
+        return Ok(());
+    }
+    install("RabbitMQ is not installed", &["rabbitmq-server"])
+}
+
+/// Makes sure that what the independent verifier needs is there: Debian's Python with an AMQP client,
+/// X.509 and JSON Schema.
+///
+/// # Errors
+/// When it is not and cannot be installed.
+pub(crate) fn need_python() -> Result<()> {
+    if succeeds("/usr/bin/python3", &["-c", "import cryptography, pika, jsonschema"]) {
+        return Ok(());
+    }
+    install(
+        "Python's AMQP, X.509 and JSON Schema libraries are not installed",
+        &["python3", "python3-pika", "python3-cryptography", "python3-jsonschema"],
+    )
+}
+
+/// Makes sure that the OpenSSL command line is there, which the PKI is verified against.
+///
+/// # Errors
+/// When it is not and cannot be installed.
+pub(crate) fn need_openssl() -> Result<()> {
+    if succeeds("openssl", &["version"]) { Ok(()) } else { install("OpenSSL is not installed", &["openssl"]) }
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn install(why: &str, packages: &[&str]) -> Result<()> {
+    let names = packages.join(" ");
+    if !succeeds("apt-get", &["--version"]) {
+        bail!("{why}, and this machine has no apt-get; install {names} with your system's package manager");
+    }
+    let root = run::output("id", &["-u"])?.trim() == "0";
+    if !root && !succeeds("sudo", &["-n", "true"]) {
+        bail!("{why}; run `sudo apt-get install {names}`, then try again");
+    }
+    eprintln!("==> {why}: installing Debian's {names}");
+    let base: &[&str] = if root { &["env"] } else { &["sudo", "-n", "env"] };
+    let apt = |what: &str, arguments: &[&str]| {
+        let words = [base, &["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"], arguments].concat();
+        run::step(what, words[0], &words[1..])
+    };
+    apt("refresh the package lists", &["update"])?;
+    apt("install", &[&["install", "--no-install-recommends"], packages].concat())
+}
