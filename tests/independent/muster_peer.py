@@ -1,0 +1,359 @@
+#!/usr/bin/python3
+"""A second implementation of the wire protocol, written from the book's chapter "The protocol".
+
+It shares no code with the rest of the project. It uses a stock AMQP client (pika), a stock X.509 and
+Ed25519 library (cryptography) and a stock JSON Schema validator (jsonschema).
+
+    muster_peer.py controller ...   sends a signed command, verifies the reports that come back
+    muster_peer.py agent ...        takes one command as a host would, verifies it, answers it
+    muster_peer.py publish ...      publishes raw bytes with given properties (to send what is wrong)
+    muster_peer.py verify FILE ...  verifies messages at rest (DSSE JSON envelopes)
+
+Each mode prints one JSON object on standard output and exits with 0 if everything was as it must be.
+"""
+
+import argparse
+import base64
+import datetime
+import hashlib
+import json
+import os
+import secrets
+import ssl
+import sys
+import time
+
+import jsonschema
+import pika
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+COMMAND = "application/vnd.muster.command.v1+json"
+REPORT = "application/vnd.muster.report.v1+json"
+SCHEMAS = {COMMAND: "command.schema.json", REPORT: "progress-report.schema.json"}
+HEADER = "muster-signatures"
+
+
+class Wrong(Exception):
+    """Something is not as the specification says."""
+
+
+def pae(payload_type, body):
+    """DSSE's pre-authentication encoding."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(body), body)
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
+def uuid7():
+    """A version 7 UUID (RFC 9562 section 5.7)."""
+    value = (now_ms() << 80) | int.from_bytes(secrets.token_bytes(10), "big")
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    text = f"{value:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+class Party:
+    """A certificate with its key: who we are."""
+
+    def __init__(self, certificate, key):
+        self.certificate_file, self.key_file = certificate, key
+        with open(certificate, "rb") as file:
+            self.certificate = x509.load_pem_x509_certificate(file.read())
+        with open(key, "rb") as file:
+            self.key = serialization.load_pem_private_key(file.read(), None)
+        self.identity = identity_of(self.certificate)
+
+    def sign(self, payload_type, body):
+        der = self.certificate.public_bytes(serialization.Encoding.DER)
+        return {
+            "keyid": hashlib.sha256(der).hexdigest(),
+            "sig": base64.b64encode(self.key.sign(pae(payload_type, body))).decode(),
+            "chain": [base64.b64encode(der).decode()],
+        }
+
+
+def uris(certificate):
+    names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    return names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def identity_of(certificate):
+    first = uris(certificate)[0]
+    kind = first.removeprefix("muster:").split("/")[0]
+    if not first.startswith("muster:") or kind not in ("host", "user", "service", "broker"):
+        raise Wrong(f"the first SAN URI is not an identity: {first}")
+    return first
+
+
+class Verifier:
+    """The CA, its revocation list and the schemas."""
+
+    def __init__(self, ca, crl, schemas):
+        with open(ca, "rb") as file:
+            self.ca = x509.load_pem_x509_certificate(file.read())
+        self.revoked = set()
+        if crl:
+            with open(crl, "rb") as file:
+                revocations = x509.load_pem_x509_crl(file.read())
+            self.ca.public_key().verify(revocations.signature, revocations.tbs_certlist_bytes)
+            self.revoked = {entry.serial_number for entry in revocations}
+        self.schemas = schemas
+
+    def signer(self, payload_type, body, signatures):
+        """The identity behind the first signature; all of them have to be right."""
+        if not signatures:
+            raise Wrong("unsigned")
+        identities = []
+        for signature in signatures:
+            der = base64.b64decode(signature["chain"][0], validate=True)
+            if hashlib.sha256(der).hexdigest() != signature["keyid"]:
+                raise Wrong("the key id is not the digest of the leaf")
+            leaf = x509.load_der_x509_certificate(der)
+            self.check_certificate(leaf)
+            try:
+                leaf.public_key().verify(base64.b64decode(signature["sig"], validate=True), pae(payload_type, body))
+            except InvalidSignature as error:
+                raise Wrong("the signature does not fit the message") from error
+            identities.append(identity_of(leaf))
+        return identities[0]
+
+    def check_certificate(self, leaf):
+        if leaf.issuer != self.ca.subject:
+            raise Wrong("the certificate has another issuer")
+        try:
+            self.ca.public_key().verify(leaf.signature, leaf.tbs_certificate_bytes)
+        except InvalidSignature as error:
+            raise Wrong("the certificate is not signed by the CA") from error
+        now = datetime.datetime.utcnow()
+        if not leaf.not_valid_before <= now <= leaf.not_valid_after:
+            raise Wrong("the certificate is not valid now")
+        if leaf.serial_number in self.revoked:
+            raise Wrong("the certificate is revoked")
+        usage = leaf.extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE).value
+        if ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+            raise Wrong("the certificate is not for clients")
+
+    def check_schema(self, payload_type, body):
+        with open(os.path.join(self.schemas, SCHEMAS[payload_type]), encoding="utf-8") as file:
+            jsonschema.Draft202012Validator(json.load(file)).validate(json.loads(body))
+
+    def delivery(self, properties, body, expected_type):
+        """Verifies what came over AMQP; returns (signer, message)."""
+        if properties.content_type != expected_type:
+            raise Wrong(f"the content type is {properties.content_type}")
+        header = (properties.headers or {}).get(HEADER)
+        signer = self.signer(expected_type, body, json.loads(header) if header else [])
+        self.check_schema(expected_type, body)
+        return signer, json.loads(body)
+
+
+def connect(options, party):
+    context = ssl.create_default_context(cafile=options.ca)
+    context.load_cert_chain(party.certificate_file, party.key_file)
+    return pika.BlockingConnection(
+        pika.ConnectionParameters(
+            host=options.broker_host,
+            port=options.broker_port,
+            virtual_host=options.vhost,
+            credentials=pika.credentials.ExternalCredentials(),
+            ssl_options=pika.SSLOptions(context, options.broker_host),
+            socket_timeout=10,
+            blocked_connection_timeout=10,
+        )
+    )
+
+
+def publish(channel, exchange, key, payload_type, body, signatures, **properties):
+    channel.basic_publish(
+        exchange,
+        key,
+        body,
+        pika.BasicProperties(
+            content_type=payload_type,
+            headers={HEADER: json.dumps(signatures)} if signatures is not None else None,
+            **properties,
+        ),
+        mandatory=True,
+    )
+
+
+def messages(channel, queue, seconds):
+    """Deliveries of a queue until `seconds` have passed without one."""
+    for method, properties, body in channel.consume(queue, inactivity_timeout=seconds):
+        if method is None:
+            return
+        channel.basic_ack(method.delivery_tag)
+        yield properties, body
+
+
+def controller(options):
+    """Sends one command and verifies every report."""
+    party = Party(options.certificate, options.key)
+    verifier = Verifier(options.ca, options.crl, options.schemas)
+    route = f"{party.identity.removeprefix('muster:')}.{secrets.token_hex(4)}"
+    created = now_ms()
+    command = {
+        "protocol": "muster/1",
+        "id": uuid7(),
+        "caller": party.identity,
+        "created_at_ms": created,
+        "expires_at_ms": created + 30_000,
+        "collective": "main",
+        "target": json.loads(options.target),
+        "plugin": options.action.split(".")[0],
+        "action": options.action.split(".")[1],
+        "arguments": json.loads(options.arguments),
+        "options": {"noop": False, "progress": True},
+        "reply_to": route,
+    }
+    body = json.dumps(command, indent=1).encode()  # spaces on purpose: only the exact bytes count
+    verifier.check_schema(COMMAND, body)
+    connection = connect(options, party)
+    channel = connection.channel()
+    queue = f"reply.{route}"
+    channel.queue_declare(queue, exclusive=True, auto_delete=True)
+    channel.queue_bind(queue, "reply", f"{route}.#")
+    channel.confirm_delivery()
+    publish(channel, "cmd", "collective.main", COMMAND, body, [party.sign(COMMAND, body)], expiration="30000")
+    finished = {}
+    for properties, answer in messages(channel, queue, options.wait):
+        signer, report = verifier.delivery(properties, answer, REPORT)
+        if signer != f"muster:host/{report['host']}":
+            raise Wrong(f"{signer} answers for {report['host']}")
+        if report["request_id"] != command["id"] or report["caller"] != party.identity:
+            raise Wrong("a report to another request")
+        if report["state"] == "finished":
+            finished[report["host"]] = report["result"]
+        if len(finished) == options.expect:
+            break
+    connection.close()
+    if len(finished) != options.expect:
+        raise Wrong(f"{len(finished)} hosts answered, not {options.expect}: {sorted(finished)}")
+    return {"request_id": command["id"], "finished": finished}
+
+
+def agent(options):
+    """Answers one command as the host of the certificate would."""
+    party = Party(options.certificate, options.key)
+    verifier = Verifier(options.ca, options.crl, options.schemas)
+    host = party.identity.removeprefix("muster:host/")
+    connection = connect(options, party)
+    channel = connection.channel()
+    queue = f"agent.{host}"
+    channel.queue_declare(queue, durable=True)
+    for key in ("all", "collective.main", f"host.{host}"):
+        channel.queue_bind(queue, "cmd", key)
+    print(json.dumps({"ready": host}), flush=True)
+    answered = []
+    for properties, body in messages(channel, queue, options.wait):
+        signer, command = verifier.delivery(properties, body, COMMAND)
+        if signer != command["caller"] or not signer.startswith(("muster:user/", "muster:service/")):
+            raise Wrong(f"{signer} commands as {command['caller']}")
+        if not command["reply_to"].startswith(signer.removeprefix("muster:") + "."):
+            raise Wrong("the reply route is not the caller's")
+        if not command["created_at_ms"] - 60_000 <= now_ms() < command["expires_at_ms"]:
+            raise Wrong("outside the time window")
+        report = {
+            "protocol": "muster/1",
+            "request_id": command["id"],
+            "caller": command["caller"],
+            "host": host,
+            "sequence": 0,
+            "created_at_ms": now_ms(),
+            "state": "finished",
+            "result": {"outcome": "succeeded", "code": "ok", "data": json.loads(options.data), "duration_ms": 1},
+        }
+        answer = json.dumps(report).encode()
+        verifier.check_schema(REPORT, answer)
+        publish(channel, "reply", f"{command['reply_to']}.{host}", REPORT, answer, [party.sign(REPORT, answer)])
+        answered.append(f"{command['plugin']}.{command['action']}")
+        if len(answered) == options.expect:
+            break
+    connection.close()
+    if len(answered) != options.expect:
+        raise Wrong(f"{len(answered)} commands came, not {options.expect}")
+    return {"answered": answered}
+
+
+def raw(options):
+    """Publishes what the test says, signed by nobody or by the certificate."""
+    party = Party(options.certificate, options.key)
+    with open(options.body, "rb") as file:
+        body = file.read()
+    signatures = json.loads(options.signatures) if options.signatures else None
+    if options.sign:
+        signatures = [party.sign(options.content_type, body)]
+    connection = connect(options, party)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    publish(channel, "cmd", options.routing_key, options.content_type, body, signatures)
+    connection.close()
+    return {"published_bytes": len(body)}
+
+
+def verify(options):
+    """Verifies DSSE envelopes in files."""
+    verifier = Verifier(options.ca, options.crl, options.schemas)
+    verdicts = {}
+    for path in options.files:
+        with open(path, encoding="utf-8") as file:
+            envelope = json.load(file)
+        body = base64.b64decode(envelope["payload"], validate=True)
+        verdicts[path] = verifier.signer(envelope["payloadType"], body, envelope["signatures"])
+        verifier.check_schema(envelope["payloadType"], body)
+    return verdicts
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes = parser.add_subparsers(dest="mode", required=True)
+    for mode in ("controller", "agent", "publish", "verify"):
+        sub = modes.add_parser(mode)
+        sub.add_argument("--ca", required=True)
+        sub.add_argument("--crl")
+        sub.add_argument("--schemas", required=True)
+        if mode == "verify":
+            sub.add_argument("files", nargs="+")
+            continue
+        sub.add_argument("--certificate", required=True)
+        sub.add_argument("--key", required=True)
+        sub.add_argument("--broker-host", default="localhost")
+        sub.add_argument("--broker-port", type=int, required=True)
+        sub.add_argument("--vhost", default="muster")
+        sub.add_argument("--expect", type=int, default=1)
+        sub.add_argument("--wait", type=float, default=20)
+        if mode == "controller":
+            sub.add_argument("--action", default="host.ping")
+            sub.add_argument("--arguments", default="{}")
+            sub.add_argument("--target", default='{"all":true}')
+        if mode == "agent":
+            sub.add_argument("--data", default="{}")
+        if mode == "publish":
+            sub.add_argument("--body", required=True)
+            sub.add_argument("--content-type", default=COMMAND)
+            sub.add_argument("--signatures")
+            sub.add_argument("--sign", action="store_true")
+            sub.add_argument("--routing-key", default="collective.main")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    try:
+        done = {"controller": controller, "agent": agent, "publish": raw, "verify": verify}[options.mode](options)
+    except (Wrong, InvalidSignature, jsonschema.ValidationError) as error:
+        print(json.dumps({"wrong": str(error)}))
+        return 1
+    print(json.dumps(done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
