@@ -56,3 +56,19 @@ pub const MESSAGE_TEXT_BYTES_MAX: usize = 4 * 1024;
 
 /// Most entries in a command's `requires` list.
 pub const REQUIRES_MAX: usize = 16;
+
+/// Largest plugin description (DDL), in bytes. The longest of real plugins have 30 KB.
+pub const DDL_BYTES_MAX: usize = 256 * 1024;
+
+/// Most actions of one plugin.
+pub const DDL_ACTIONS_MAX: usize = 128;
+
+/// Most inputs, outputs, aggregates or list values of one action.
+pub const DDL_ITEMS_MAX: usize = 256;
+
+/// Longest validation pattern of an input, in bytes. Together with an engine whose time is linear
+/// it bounds what one argument can cost.
+pub const DDL_PATTERN_BYTES_MAX: usize = 1024;
+
+/// Longest time limit that a plugin description may ask for, in seconds: one day.
+pub const DDL_TIMEOUT_S_MAX: u64 = 24 * 60 * 60;
