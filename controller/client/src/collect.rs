@@ -1,0 +1,527 @@
+//! What is known of every host that was asked: a pure state machine over reports and time.
+//!
+//! ```text
+//!            running report             finished report
+//!  pending ────────────────► running ────────────────────► succeeded, failed, timed_out, refused, cancelled
+//!     │ finished report ─────────────────────────────────►
+//!     │ start timeout           │ run timeout
+//!     ▼                         ▼
+//!  no_reply                 timed_out                       not_started  (could not be asked)
+//! ```
+//!
+//! Final states absorb: what comes after one is recorded as late and changes nothing. Arrival order
+//! and repeats of a host's reports do not change how it ends. The report `refused/replayed` only says
+//! that the host has seen the request twice, so it never decides anything while a real one may come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_protocol::code::REPLAYED;
+use muster_protocol::{
+    ActionResult, CountedAs, HostName, Identity, ProgressReport, ReportState, RequestId, TaskState, Timestamp,
+};
+
+use crate::output::Output;
+use crate::sequence::{Inserted, Sequences};
+
+/// Most names kept of hosts that answered without being expected. More are only counted.
+const STRANGERS_MAX: usize = 1000;
+
+/// Memory for the output of all hosts together, in bytes; a host gets its share of it.
+const OUTPUT_BYTES_ALL: usize = 256 * 1024 * 1024;
+
+/// How many bytes are kept of each stream of a host when `hosts` of them are asked: a share of
+/// 256 MiB, at least 4 KiB and at most 1 MiB.
+#[must_use]
+pub fn output_bytes_per_stream(hosts: usize) -> usize {
+    (OUTPUT_BYTES_ALL / 2 / hosts.max(1)).clamp(4 * 1024, 1024 * 1024)
+}
+
+/// Who is expected to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// These hosts and nobody else.
+    Hosts(BTreeSet<HostName>),
+    /// Whoever the target's expression is true on; nobody here knows how many.
+    Anyone,
+}
+
+/// The clocks and bounds of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a host may take until its first report, in milliseconds; then it is `no_reply`.
+    /// With [`Expected::Anyone`] this is the window in which answers are taken.
+    pub start_timeout_ms: i64,
+    /// How long a host that has started may take until its last report, in milliseconds, the way of
+    /// the report included; then it is `timed_out`.
+    pub run_timeout_ms: i64,
+    /// How many bytes of each output stream of a host are kept.
+    pub output_bytes_max: usize,
+}
+
+/// Why a host is in a state that no report of its own gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The broker has no queue for the host: it was never there, or has been away for long.
+    NoQueue,
+    /// It was asked and has not confirmed the start in time.
+    Silent,
+    /// It has started and its end was not heard in time.
+    Unfinished,
+    /// The command could not be handed to the broker.
+    NotSent,
+}
+
+/// What is known of one host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostRecord {
+    /// Its state.
+    pub state: TaskState,
+    /// Why it is in it, where the host did not say so itself.
+    pub cause: Option<Cause>,
+    /// Milliseconds from asking to its first report.
+    pub first_report_ms: Option<i64>,
+    /// Milliseconds from asking to its end.
+    pub ended_ms: Option<i64>,
+    /// Its result, once finished.
+    pub result: Option<ActionResult>,
+    /// What its action wrote.
+    pub output: Output,
+    /// Reports that came again.
+    pub duplicates: u32,
+    /// Reports that came after the end and changed nothing.
+    pub late: u32,
+    /// The result that came too late, so that a silent host that did answer can be told apart.
+    pub late_result: Option<ActionResult>,
+    sequences: Sequences,
+    finished_sequence: Option<u32>,
+    replayed: Option<ActionResult>,
+    /// When it is given up; only while it runs.
+    run_deadline: Option<Timestamp>,
+}
+
+impl HostRecord {
+    fn new() -> Self {
+        Self {
+            state: TaskState::Pending,
+            cause: None,
+            first_report_ms: None,
+            ended_ms: None,
+            result: None,
+            output: Output::default(),
+            duplicates: 0,
+            late: 0,
+            late_result: None,
+            sequences: Sequences::default(),
+            finished_sequence: None,
+            replayed: None,
+            run_deadline: None,
+        }
+    }
+
+    /// Reports that were sent before the latest one and never came.
+    #[must_use]
+    pub fn missing_reports(&self) -> u32 {
+        self.sequences.missing()
+    }
+
+    /// Whether everything is known about the host that can be: it is in a final state.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.state.is_final()
+    }
+}
+
+/// How many hosts are in each state. Adds up to the hosts that were asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Asked, nothing heard.
+    pub pending: usize,
+    /// Started.
+    pub running: usize,
+    /// Done as asked.
+    pub succeeded: usize,
+    /// Ended otherwise.
+    pub failed: usize,
+    /// Not done in time.
+    pub timed_out: usize,
+    /// Never confirmed.
+    pub no_reply: usize,
+    /// The host would not.
+    pub refused: usize,
+    /// Cancelled by somebody.
+    pub cancelled: usize,
+    /// Never asked or never started.
+    pub not_started: usize,
+}
+
+impl Counts {
+    /// The number of hosts in a state.
+    #[must_use]
+    pub fn of(&self, state: TaskState) -> usize {
+        match state {
+            TaskState::Pending => self.pending,
+            TaskState::Running => self.running,
+            TaskState::Succeeded => self.succeeded,
+            TaskState::Failed => self.failed,
+            TaskState::TimedOut => self.timed_out,
+            TaskState::NoReply => self.no_reply,
+            TaskState::Refused => self.refused,
+            TaskState::Cancelled => self.cancelled,
+            TaskState::NotStarted => self.not_started,
+        }
+    }
+
+    /// The place of a state's number, to change it.
+    pub fn of_mut(&mut self, state: TaskState) -> &mut usize {
+        match state {
+            TaskState::Pending => &mut self.pending,
+            TaskState::Running => &mut self.running,
+            TaskState::Succeeded => &mut self.succeeded,
+            TaskState::Failed => &mut self.failed,
+            TaskState::TimedOut => &mut self.timed_out,
+            TaskState::NoReply => &mut self.no_reply,
+            TaskState::Refused => &mut self.refused,
+            TaskState::Cancelled => &mut self.cancelled,
+            TaskState::NotStarted => &mut self.not_started,
+        }
+    }
+
+    /// The number of hosts in the states that count as `kind`.
+    #[must_use]
+    pub fn counted(&self, kind: CountedAs) -> usize {
+        TaskState::ALL.into_iter().filter(|state| state.counted_as() == kind).map(|state| self.of(state)).sum()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        TaskState::ALL.into_iter().map(|state| self.of(state)).sum()
+    }
+
+    /// Both added up, as for the waves of one question.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        for state in TaskState::ALL {
+            *self.of_mut(state) += other.of(state);
+        }
+        self
+    }
+}
+
+/// What a report was to the collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// The host's first report, and more will follow.
+    Started,
+    /// News of a running action, or a missing piece of a finished one.
+    Progress,
+    /// The host's last report: it is in a final state now.
+    Finished,
+    /// It had come before.
+    Duplicate,
+    /// The host says that it saw the request twice; the first answer stands.
+    Replayed,
+    /// It came after the end.
+    Late,
+    /// A host that was not asked. The report was not taken.
+    Stranger,
+    /// It answers another request or another caller. The report was not taken.
+    ForAnother,
+    /// The host sends numbers without any order. The report was not taken.
+    Disorderly,
+}
+
+/// Collects the reports to one question.
+#[derive(Debug)]
+pub struct Collector {
+    requests: BTreeSet<RequestId>,
+    caller: Identity,
+    rules: Rules,
+    anyone: bool,
+    asked_at: Timestamp,
+    /// From when the start timeout counts.
+    sent_at: Timestamp,
+    closed: bool,
+    hosts: BTreeMap<HostName, HostRecord>,
+    counts: Counts,
+    /// When each running host is given up.
+    running: BTreeSet<(Timestamp, HostName)>,
+    strangers: BTreeMap<HostName, u32>,
+    stranger_reports: u64,
+    for_another: u64,
+}
+
+impl Collector {
+    /// Starts a collection for the requests that make up one question.
+    #[must_use]
+    pub fn new(
+        requests: impl IntoIterator<Item = RequestId>,
+        caller: Identity,
+        expected: Expected,
+        rules: Rules,
+        asked_at: Timestamp,
+    ) -> Self {
+        let (anyone, hosts) = match expected {
+            Expected::Anyone => (true, BTreeMap::new()),
+            Expected::Hosts(names) => (false, names.into_iter().map(|name| (name, HostRecord::new())).collect()),
+        };
+        let counts = Counts { pending: hosts.len(), ..Counts::default() };
+        Self {
+            requests: requests.into_iter().collect(),
+            caller,
+            rules,
+            anyone,
+            asked_at,
+            sent_at: asked_at,
+            closed: false,
+            hosts,
+            counts,
+            running: BTreeSet::new(),
+            strangers: BTreeMap::new(),
+            stranger_reports: 0,
+            for_another: 0,
+        }
+    }
+
+    /// Everything has been handed to the broker: the start timeout of silent hosts counts from here.
+    pub fn all_sent(&mut self, now: Timestamp) {
+        self.sent_at = self.sent_at.max(now);
+    }
+
+    /// Takes a report whose signature is right and whose signer is the host that it names.
+    pub fn take(&mut self, report: &ProgressReport, now: Timestamp) -> Taken {
+        if !self.requests.contains(&report.request_id) || report.caller != self.caller {
+            self.for_another += 1;
+            return Taken::ForAnother;
+        }
+        if self.anyone && !self.closed && !self.hosts.contains_key(&report.host) {
+            self.hosts.insert(report.host.clone(), HostRecord::new());
+            self.counts.pending += 1;
+        }
+        let Some(record) = self.hosts.get_mut(&report.host) else {
+            self.stranger_reports += 1;
+            if self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&report.host) {
+                let count = self.strangers.entry(report.host.clone()).or_insert(0);
+                *count = count.saturating_add(1);
+            }
+            return Taken::Stranger;
+        };
+        let before = record.state;
+        let taken = take(record, report, &self.rules, self.closed, now.since_ms(self.asked_at).max(0));
+        let after = record.state;
+        self.moved(&report.host, before, after, now);
+        taken
+    }
+
+    /// Notes that a host cannot be asked: it is `no_reply` if the broker has no queue for it,
+    /// `not_started` if the command was not sent. Does nothing once something was heard of it.
+    pub fn unreachable(&mut self, host: &HostName, cause: Cause, now: Timestamp) {
+        let Some(record) = self.hosts.get_mut(host) else { return };
+        if record.state != TaskState::Pending || self.closed {
+            return;
+        }
+        record.state = if cause == Cause::NotSent { TaskState::NotStarted } else { TaskState::NoReply };
+        record.cause = Some(cause);
+        let after = record.state;
+        self.moved(host, TaskState::Pending, after, now);
+    }
+
+    /// Lets time pass: gives up hosts whose clock has run out and returns them.
+    pub fn advance(&mut self, now: Timestamp) -> Vec<HostName> {
+        let mut given_up = Vec::new();
+        if self.closed {
+            return given_up;
+        }
+        while let Some((deadline, host)) = self.running.first().cloned() {
+            if deadline > now {
+                break;
+            }
+            self.give_up(&host, TaskState::TimedOut, Cause::Unfinished, now);
+            given_up.push(host);
+        }
+        if self.counts.pending > 0 && self.start_deadline() <= now {
+            let silent: Vec<HostName> = self
+                .hosts
+                .iter()
+                .filter(|(_, record)| record.state == TaskState::Pending)
+                .map(|(host, _)| host.clone())
+                .collect();
+            for host in silent {
+                self.give_up(&host, TaskState::NoReply, Cause::Silent, now);
+                given_up.push(host);
+            }
+        }
+        given_up
+    }
+
+    fn give_up(&mut self, host: &HostName, state: TaskState, cause: Cause, now: Timestamp) {
+        let Some(record) = self.hosts.get_mut(host) else { return };
+        let before = record.state;
+        match record.replayed.take() {
+            // All it ever said is that it had seen the request before: that is its answer then.
+            Some(result) if before == TaskState::Pending => {
+                record.state = TaskState::from(&result.outcome);
+                record.result = Some(result);
+            }
+            _ => {
+                record.state = state;
+                record.cause = Some(cause);
+            }
+        }
+        let after = record.state;
+        self.moved(host, before, after, now);
+    }
+
+    fn moved(&mut self, host: &HostName, before: TaskState, after: TaskState, now: Timestamp) {
+        if before == after {
+            return;
+        }
+        *self.counts.of_mut(before) -= 1;
+        *self.counts.of_mut(after) += 1;
+        let Some(record) = self.hosts.get_mut(host) else { return };
+        if let Some(deadline) = record.run_deadline.take() {
+            self.running.remove(&(deadline, host.clone()));
+        }
+        if after == TaskState::Running {
+            let deadline = now.plus_ms(self.rules.run_timeout_ms);
+            record.run_deadline = Some(deadline);
+            self.running.insert((deadline, host.clone()));
+        }
+    }
+
+    fn start_deadline(&self) -> Timestamp {
+        self.sent_at.plus_ms(self.rules.start_timeout_ms)
+    }
+
+    /// Whether nothing more is to be waited for: every expected host is in a final state or has run
+    /// out of time; with [`Expected::Anyone`], the window is over and nobody is still running.
+    #[must_use]
+    pub fn is_complete(&self, now: Timestamp) -> bool {
+        let window_over = !self.anyone || self.start_deadline() <= now;
+        self.closed || (window_over && self.counts.pending == 0 && self.counts.running == 0)
+    }
+
+    /// When [`advance`](Self::advance) has something to do next, if nothing arrives before.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        if self.closed {
+            return None;
+        }
+        let start = (self.anyone || self.counts.pending > 0).then(|| self.start_deadline());
+        let run = self.running.first().map(|(deadline, _)| *deadline);
+        start.into_iter().chain(run).min()
+    }
+
+    /// Stops the collection. Hosts that have not ended stay as they are: they were asked and go on.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Puts the hosts that nobody will ask any more into `not_started`.
+    pub fn not_sent(&mut self, now: Timestamp) {
+        let pending: Vec<HostName> =
+            self.hosts.iter().filter(|(_, r)| r.state == TaskState::Pending).map(|(host, _)| host.clone()).collect();
+        for host in pending {
+            self.unreachable(&host, Cause::NotSent, now);
+        }
+    }
+
+    /// The hosts and what is known of them, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = (&HostName, &HostRecord)> {
+        self.hosts.iter()
+    }
+
+    /// What is known of one host.
+    #[must_use]
+    pub fn host(&self, host: &HostName) -> Option<&HostRecord> {
+        self.hosts.get(host)
+    }
+
+    /// How many hosts are in each state.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Hosts that answered without being expected, with the number of their reports. At most 1,000.
+    #[must_use]
+    pub fn strangers(&self) -> &BTreeMap<HostName, u32> {
+        &self.strangers
+    }
+
+    /// All reports of strangers.
+    #[must_use]
+    pub fn stranger_reports(&self) -> u64 {
+        self.stranger_reports
+    }
+
+    /// Reports to other requests or other callers.
+    #[must_use]
+    pub fn for_another(&self) -> u64 {
+        self.for_another
+    }
+
+    /// Gives the records away.
+    #[must_use]
+    pub fn into_hosts(self) -> BTreeMap<HostName, HostRecord> {
+        self.hosts
+    }
+}
+
+/// One report on one record. Everything but bookkeeping over all hosts.
+fn take(record: &mut HostRecord, report: &ProgressReport, rules: &Rules, closed: bool, elapsed_ms: i64) -> Taken {
+    // Its number is that of a real report, so it must not be remembered as one.
+    if let Some(result) = report.result.as_ref().filter(|result| result.code == REPLAYED.code) {
+        if record.is_final() || closed {
+            record.late = record.late.saturating_add(1);
+            return Taken::Late;
+        }
+        record.replayed = Some(result.clone());
+        return Taken::Replayed;
+    }
+    if record.finished_sequence == Some(report.sequence) {
+        record.duplicates = record.duplicates.saturating_add(1);
+        return Taken::Duplicate;
+    }
+    let given_up = record.is_final() && record.finished_sequence.is_none();
+    // What a finished host sent earlier and what only now arrives still belongs to its output.
+    let after_the_end = record.finished_sequence.is_some_and(|last| report.sequence > last || report.result.is_some());
+    if closed || given_up || after_the_end {
+        record.late = record.late.saturating_add(1);
+        if record.result.is_none() && report.result.is_some() {
+            record.late_result.clone_from(&report.result);
+        }
+        return Taken::Late;
+    }
+    match record.sequences.insert(report.sequence) {
+        Inserted::New => {}
+        Inserted::Repeat => {
+            record.duplicates = record.duplicates.saturating_add(1);
+            return Taken::Duplicate;
+        }
+        // The end still counts: without it the host would be waited for in vain.
+        Inserted::Full if report.result.is_none() => return Taken::Disorderly,
+        Inserted::Full => {}
+    }
+    for chunk in &report.output {
+        record.output.insert(chunk, rules.output_bytes_max);
+    }
+    record.first_report_ms.get_or_insert(elapsed_ms);
+    match (&report.result, report.state) {
+        (Some(result), ReportState::Finished) => {
+            record.state = TaskState::from(&result.outcome);
+            record.finished_sequence = Some(report.sequence);
+            record.ended_ms = Some(elapsed_ms);
+            record.result = Some(result.clone());
+            Taken::Finished
+        }
+        _ if record.state == TaskState::Pending => {
+            record.state = TaskState::Running;
+            Taken::Started
+        }
+        _ => Taken::Progress,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

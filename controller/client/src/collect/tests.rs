@@ -1,0 +1,347 @@
+use super::*;
+use muster_protocol::{Encoding, Outcome, OutputChunk, OutputStream, ProtocolVersion};
+use proptest::prelude::*;
+use serde_json::Value;
+
+const ASKED: Timestamp = Timestamp(1_795_000_000_000);
+const RULES: Rules = Rules { start_timeout_ms: 2_000, run_timeout_ms: 10_000, output_bytes_max: 1 << 16 };
+
+pub(crate) fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+pub(crate) fn request(number: u8) -> RequestId {
+    RequestId::from_parts(ASKED, [number; 10])
+}
+
+fn caller() -> Identity {
+    "user/lea".parse().unwrap()
+}
+
+fn result(outcome: Outcome, code: &str) -> ActionResult {
+    ActionResult {
+        outcome,
+        code: code.to_owned(),
+        message: String::new(),
+        exit_code: None,
+        data: Value::Null,
+        truncated_from_bytes: None,
+        duration_ms: 5,
+    }
+}
+
+pub(crate) fn running(name: &str, sequence: u32) -> ProgressReport {
+    ProgressReport {
+        protocol: ProtocolVersion::V1,
+        request_id: request(1),
+        caller: caller(),
+        host: host(name),
+        sequence,
+        created_at_ms: ASKED,
+        state: ReportState::Running,
+        output: Vec::new(),
+        result: None,
+    }
+}
+
+pub(crate) fn finished(name: &str, sequence: u32, outcome: Outcome) -> ProgressReport {
+    let result = Some(result(outcome, "x"));
+    ProgressReport { state: ReportState::Finished, result, ..running(name, sequence) }
+}
+
+fn replayed(name: &str) -> ProgressReport {
+    let result = Some(result(Outcome::Refused, REPLAYED.code));
+    ProgressReport { state: ReportState::Finished, result, ..running(name, 0) }
+}
+
+fn collector(names: &[&str]) -> Collector {
+    let hosts = names.iter().map(|name| host(name)).collect();
+    Collector::new([request(1)], caller(), Expected::Hosts(hosts), RULES, ASKED)
+}
+
+fn after(ms: i64) -> Timestamp {
+    ASKED.plus_ms(ms)
+}
+
+/// One thing that happens, and what the host `web1` is afterwards.
+enum Step {
+    Report(ProgressReport, Taken),
+    Time(i64, usize),
+    Close,
+}
+
+#[track_caller]
+fn check(steps: Vec<Step>, state: TaskState, cause: Option<Cause>) -> Collector {
+    let mut collector = collector(&["web1"]);
+    let mut now = ASKED;
+    for (number, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Report(report, expected) => assert_eq!(collector.take(&report, now), expected, "step {number}"),
+            Step::Time(ms, given_up) => {
+                now = after(ms);
+                assert_eq!(collector.advance(now).len(), given_up, "step {number}");
+            }
+            Step::Close => collector.close(),
+        }
+        assert_eq!(collector.counts().total(), 1);
+    }
+    let record = collector.host(&host("web1")).unwrap();
+    assert_eq!((record.state, record.cause), (state, cause));
+    assert_eq!(collector.counts().of(state), 1);
+    collector
+}
+
+use Step::{Close, Report, Time};
+
+#[test]
+fn a_host_runs_and_ends() {
+    let collector = check(
+        vec![
+            Report(running("web1", 0), Taken::Started),
+            Report(running("web1", 1), Taken::Progress),
+            Report(finished("web1", 2, Outcome::Failed), Taken::Finished),
+        ],
+        TaskState::Failed,
+        None,
+    );
+    assert!(collector.is_complete(ASKED) && collector.next_wakeup().is_none());
+}
+
+#[test]
+fn a_short_action_needs_one_report() {
+    check(vec![Report(finished("web1", 0, Outcome::Succeeded), Taken::Finished)], TaskState::Succeeded, None);
+}
+
+#[test]
+fn repeats_and_stragglers_change_nothing() {
+    let collector = check(
+        vec![
+            Report(finished("web1", 2, Outcome::Succeeded), Taken::Finished),
+            Report(finished("web1", 2, Outcome::Succeeded), Taken::Duplicate),
+            Report(running("web1", 0), Taken::Progress),
+            Report(running("web1", 0), Taken::Duplicate),
+            Report(running("web1", 3), Taken::Late),
+            Report(finished("web1", 4, Outcome::Failed), Taken::Late),
+            Report(finished("web1", 1, Outcome::Failed), Taken::Late),
+        ],
+        TaskState::Succeeded,
+        None,
+    );
+    let record = collector.host(&host("web1")).unwrap();
+    assert_eq!((record.duplicates, record.late, record.missing_reports()), (2, 3, 1));
+    assert!(record.late_result.is_none(), "the real result is there");
+}
+
+#[test]
+fn silence_is_no_reply_and_a_started_host_times_out() {
+    let collector = check(vec![Time(1_999, 0), Time(2_000, 1)], TaskState::NoReply, Some(Cause::Silent));
+    assert!(collector.is_complete(after(2_000)));
+    check(
+        vec![Time(1_000, 0), Report(running("web1", 0), Taken::Started), Time(10_999, 0), Time(11_000, 1)],
+        TaskState::TimedOut,
+        Some(Cause::Unfinished),
+    );
+}
+
+#[test]
+fn a_late_answer_is_kept_beside_the_state() {
+    let collector = check(
+        vec![Time(2_000, 1), Report(running("web1", 0), Taken::Late), Report(finished("web1", 1, Outcome::Succeeded), Taken::Late)],
+        TaskState::NoReply,
+        Some(Cause::Silent),
+    );
+    let record = collector.host(&host("web1")).unwrap();
+    assert_eq!(record.late_result.as_ref().unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(record.late, 2);
+}
+
+#[test]
+fn replayed_decides_only_when_nothing_else_comes() {
+    let real = || finished("web1", 0, Outcome::Succeeded);
+    check(
+        vec![Report(replayed("web1"), Taken::Replayed), Report(real(), Taken::Finished)],
+        TaskState::Succeeded,
+        None,
+    );
+    check(vec![Report(real(), Taken::Finished), Report(replayed("web1"), Taken::Late)], TaskState::Succeeded, None);
+    check(
+        vec![Report(running("web1", 0), Taken::Started), Report(replayed("web1"), Taken::Replayed), Time(10_000, 1)],
+        TaskState::TimedOut,
+        Some(Cause::Unfinished),
+    );
+    check(vec![Report(replayed("web1"), Taken::Replayed), Time(2_000, 1)], TaskState::Refused, None);
+}
+
+#[test]
+fn closing_leaves_hosts_as_they_are() {
+    let collector = check(
+        vec![Report(running("web1", 0), Taken::Started), Close, Report(finished("web1", 1, Outcome::Succeeded), Taken::Late), Time(99_000, 0)],
+        TaskState::Running,
+        None,
+    );
+    assert!(collector.is_complete(ASKED));
+}
+
+#[test]
+fn reports_that_do_not_belong_here_are_counted_apart() {
+    let mut collector = collector(&["web1"]);
+    let other_request = ProgressReport { request_id: request(2), ..running("web1", 0) };
+    let other_caller = ProgressReport { caller: "user/max".parse().unwrap(), ..running("web1", 0) };
+    assert_eq!(collector.take(&other_request, ASKED), Taken::ForAnother);
+    assert_eq!(collector.take(&other_caller, ASKED), Taken::ForAnother);
+    for n in 0..3000 {
+        assert_eq!(collector.take(&running(&format!("x{n}"), 0), ASKED), Taken::Stranger);
+    }
+    assert_eq!((collector.strangers().len(), collector.stranger_reports(), collector.for_another()), (1000, 3000, 2));
+    assert_eq!(collector.counts(), &Counts { pending: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_host_without_a_queue_is_known_at_once() {
+    let mut collector = collector(&["web1", "web2", "web3"]);
+    collector.take(&running("web2", 0), ASKED);
+    for name in ["web1", "web2", "nobody"] {
+        collector.unreachable(&host(name), Cause::NoQueue, ASKED);
+    }
+    let state = |collector: &Collector, name| collector.host(&host(name)).map(|record| (record.state, record.cause));
+    assert_eq!(state(&collector, "web1"), Some((TaskState::NoReply, Some(Cause::NoQueue))));
+    assert_eq!(state(&collector, "web2"), Some((TaskState::Running, None)), "it has spoken, so it is there");
+    assert_eq!(state(&collector, "nobody"), None);
+    collector.not_sent(ASKED);
+    assert_eq!(state(&collector, "web3"), Some((TaskState::NotStarted, Some(Cause::NotSent))));
+}
+
+#[test]
+fn anyone_may_answer_until_the_window_ends() {
+    let mut collector = Collector::new([request(1)], caller(), Expected::Anyone, RULES, ASKED);
+    assert_eq!(collector.next_wakeup(), Some(after(2_000)));
+    assert_eq!(collector.take(&finished("web1", 0, Outcome::Succeeded), after(5)), Taken::Finished);
+    assert!(!collector.is_complete(after(1_999)) && collector.is_complete(after(2_000)));
+    collector.take(&running("web2", 0), after(1_990));
+    assert!(!collector.is_complete(after(2_000)), "somebody is still at it");
+    assert_eq!(collector.counts().total(), 2);
+    assert_eq!(collector.host(&host("web1")).unwrap().first_report_ms, Some(5));
+}
+
+#[test]
+fn the_start_clock_begins_when_all_is_sent() {
+    let mut collector = collector(&["web1"]);
+    collector.all_sent(after(500));
+    assert!(collector.advance(after(2_000)).is_empty());
+    assert_eq!(collector.next_wakeup(), Some(after(2_500)));
+}
+
+#[test]
+fn a_flood_from_one_host_is_bounded_and_its_end_still_counts() {
+    let mut collector = collector(&["web1"]);
+    let mut disorderly = 0;
+    for n in 0..5_000u32 {
+        let mut report = running("web1", n * 2);
+        report.output = vec![OutputChunk {
+            stream: OutputStream::Stdout,
+            offset: u64::from(n) * 1000,
+            encoding: Encoding::Text,
+            data: "x".repeat(1000),
+        }];
+        disorderly += usize::from(collector.take(&report, ASKED) == Taken::Disorderly);
+    }
+    assert!(disorderly > 3_000);
+    assert_eq!(collector.take(&finished("web1", 20_001, Outcome::Succeeded), ASKED), Taken::Finished);
+    let record = collector.host(&host("web1")).unwrap();
+    let kept = record.output.stream(OutputStream::Stdout).unwrap();
+    assert!(kept.length() - kept.missing_bytes() <= RULES.output_bytes_max as u64);
+}
+
+/// A well-formed run of one host: some running reports and an end, and perhaps a replay notice.
+fn host_story(name: &'static str) -> impl Strategy<Value = Vec<ProgressReport>> {
+    let outcome = prop_oneof![
+        Just(Outcome::Succeeded),
+        Just(Outcome::Failed),
+        Just(Outcome::TimedOut),
+        Just(Outcome::Refused),
+        Just(Outcome::Cancelled)
+    ];
+    (0u32..5, outcome, any::<bool>()).prop_map(move |(count, outcome, replay)| {
+        let mut reports: Vec<ProgressReport> = (0..count)
+            .map(|n| {
+                let chunk = OutputChunk {
+                    stream: OutputStream::Stdout,
+                    offset: u64::from(n) * 2,
+                    encoding: Encoding::Text,
+                    data: format!("{n};"),
+                };
+                ProgressReport { output: vec![chunk], ..running(name, n) }
+            })
+            .collect();
+        reports.push(finished(name, count, outcome));
+        reports.extend(replay.then(|| replayed(name)));
+        reports
+    })
+}
+
+fn end_of(collector: &Collector) -> Vec<(HostName, TaskState, Option<ActionResult>, Output, u32)> {
+    collector
+        .hosts()
+        .map(|(name, r)| (name.clone(), r.state, r.result.clone(), r.output.clone(), r.missing_reports()))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn order_and_repeats_do_not_change_the_end(
+        (plain, mixed) in (host_story("web1"), host_story("web2"), host_story("db1"), any::<[bool; 20]>())
+            .prop_flat_map(|(a, b, c, again)| {
+                let plain: Vec<ProgressReport> = a.into_iter().chain(b).chain(c).collect();
+                let repeats = plain.iter().zip(again.into_iter().cycle()).filter(|(_, again)| *again);
+                let all: Vec<ProgressReport> = plain.iter().cloned().chain(repeats.map(|(r, _)| r.clone())).collect();
+                (Just(plain), Just(all).prop_shuffle())
+            })
+    ) {
+        let names = ["web1", "web2", "db1"];
+        let (mut left, mut right) = (collector(&names), collector(&names));
+        for report in &plain {
+            left.take(report, ASKED);
+        }
+        for report in &mixed {
+            right.take(report, ASKED);
+        }
+        prop_assert_eq!(end_of(&left), end_of(&right));
+        prop_assert!(left.is_complete(ASKED) && right.is_complete(ASKED));
+    }
+
+    #[test]
+    fn counts_add_up_and_final_states_absorb(
+        events in proptest::collection::vec((0u8..5, 0usize..5, 0u32..4, 0i64..6_000), 0..80)
+    ) {
+        let names = ["a", "b", "c", "d", "stranger"];
+        let mut collector = collector(&names[..4]);
+        let mut now = ASKED;
+        let mut ended: BTreeMap<HostName, TaskState> = BTreeMap::new();
+        for (kind, who, sequence, ms) in events {
+            match kind {
+                0 => drop(collector.take(&running(names[who], sequence), now)),
+                1 => drop(collector.take(&finished(names[who], sequence, Outcome::Failed), now)),
+                2 => drop(collector.take(&replayed(names[who]), now)),
+                3 => {
+                    now = now.plus_ms(ms);
+                    collector.advance(now);
+                }
+                _ => collector.unreachable(&host(names[who]), Cause::NoQueue, now),
+            }
+            let mut recount = Counts::default();
+            for (name, record) in collector.hosts() {
+                *recount.of_mut(record.state) += 1;
+                if let Some(before) = ended.get(name) {
+                    prop_assert_eq!(record.state, *before);
+                }
+                if record.is_final() {
+                    ended.insert(name.clone(), record.state);
+                }
+            }
+            prop_assert_eq!(collector.counts(), &recount);
+            prop_assert_eq!(recount.total(), 4);
+            prop_assert_eq!(collector.is_complete(now), ended.len() == 4);
+            prop_assert_eq!(collector.next_wakeup().is_none(), ended.len() == 4);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The output of one host, put together from chunks in any order and never more than a bound.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use muster_protocol::{Encoding, OutputChunk, OutputStream};
+
+/// Most separate pieces kept of one stream. A host that writes normally makes one; the bound is
+/// against a host that sends every second byte.
+const FRAGMENTS_MAX: usize = 1024;
+
+/// All streams of one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    streams: BTreeMap<OutputStream, StreamOutput>,
+}
+
+impl Output {
+    /// Puts a chunk into its place. Bytes at or beyond `bytes_max` of a stream are counted, not kept.
+    pub fn insert(&mut self, chunk: &OutputChunk, bytes_max: usize) {
+        let stream = self.streams.entry(chunk.stream).or_default();
+        match chunk.encoding {
+            Encoding::Text => stream.insert(chunk.offset, chunk.data.as_bytes(), bytes_max),
+            Encoding::Base64 => match BASE64.decode(&chunk.data) {
+                Ok(bytes) => stream.insert(chunk.offset, &bytes, bytes_max),
+                Err(_) => stream.unreadable_chunks = stream.unreadable_chunks.saturating_add(1),
+            },
+        }
+    }
+
+    /// One stream, if the host wrote anything to it.
+    #[must_use]
+    pub fn stream(&self, stream: OutputStream) -> Option<&StreamOutput> {
+        self.streams.get(&stream)
+    }
+
+    /// Whether nothing came.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+}
+
+/// One stream of one host: what came of its first bytes, and how long it is known to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamOutput {
+    /// Pieces by offset: not touching, not overlapping, none beyond the bound.
+    fragments: BTreeMap<u64, Vec<u8>>,
+    end: u64,
+    unreadable_chunks: u32,
+}
+
+impl StreamOutput {
+    fn insert(&mut self, offset: u64, bytes: &[u8], bytes_max: usize) {
+        let end = offset.saturating_add(bytes.len() as u64);
+        self.end = self.end.max(end);
+        let bound = bytes_max as u64;
+        let mut at = offset;
+        let stop = end.min(bound);
+        // Fill only the holes: a byte that is there stays, so a repeat changes nothing.
+        while at < stop {
+            let covered_to = self
+                .fragments
+                .range(..=at)
+                .next_back()
+                .map(|(start, piece)| start + piece.len() as u64)
+                .filter(|piece_end| *piece_end > at);
+            if let Some(piece_end) = covered_to {
+                at = piece_end;
+                continue;
+            }
+            let hole_end = self.fragments.range(at..).next().map_or(stop, |(start, _)| (*start).min(stop));
+            let (from, to) = (to_index(at - offset), to_index(hole_end - offset));
+            self.put(at, &bytes[from..to]);
+            at = hole_end;
+        }
+    }
+
+    /// Adds a piece that fits into a hole, joining it with neighbours it touches.
+    fn put(&mut self, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        let follower = self.fragments.remove(&end);
+        let full = self.fragments.len() >= FRAGMENTS_MAX;
+        let before = self
+            .fragments
+            .range_mut(..offset)
+            .next_back()
+            .filter(|(start, piece)| **start + piece.len() as u64 == offset)
+            .map(|(_, piece)| piece);
+        match before {
+            Some(piece) => {
+                piece.extend_from_slice(bytes);
+                piece.extend(follower.into_iter().flatten());
+            }
+            None if follower.is_none() && full => {}
+            None => {
+                let mut piece = bytes.to_vec();
+                piece.extend(follower.into_iter().flatten());
+                self.fragments.insert(offset, piece);
+            }
+        }
+    }
+
+    /// How many bytes the host is known to have written.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.end
+    }
+
+    /// How many of them are not here: lost on the way, or beyond the bound.
+    #[must_use]
+    pub fn missing_bytes(&self) -> u64 {
+        self.end - self.fragments.values().map(|piece| piece.len() as u64).sum::<u64>()
+    }
+
+    /// Chunks that were not the base64 they claimed to be.
+    #[must_use]
+    pub fn unreadable_chunks(&self) -> u32 {
+        self.unreadable_chunks
+    }
+
+    /// The text as far as it is here. Bytes that are not UTF-8 become the replacement character,
+    /// and every hole becomes a line that says how much is missing.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut at = 0;
+        for (start, piece) in &self.fragments {
+            push_hole(&mut text, start - at);
+            text.push_str(&String::from_utf8_lossy(piece));
+            at = start + piece.len() as u64;
+        }
+        push_hole(&mut text, self.end - at);
+        text
+    }
+}
+
+fn push_hole(text: &mut String, bytes: u64) {
+    if bytes > 0 {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&format!("[{bytes} bytes missing]\n"));
+    }
+}
+
+/// Offsets inside a chunk, whose length is a `usize`.
+fn to_index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text_chunk(offset: u64, data: &str) -> OutputChunk {
+        OutputChunk { stream: OutputStream::Stdout, offset, encoding: Encoding::Text, data: data.to_owned() }
+    }
+
+    #[track_caller]
+    fn check(chunks: &[(u64, &str)], bytes_max: usize, expected: &str, missing: u64) {
+        let mut output = Output::default();
+        for (offset, data) in chunks {
+            output.insert(&text_chunk(*offset, data), bytes_max);
+        }
+        let stream = output.stream(OutputStream::Stdout).expect("something was written");
+        assert_eq!(stream.text(), expected);
+        assert_eq!(stream.missing_bytes(), missing);
+    }
+
+    #[test]
+    fn chunks_join_by_offset() {
+        check(&[(0, "one "), (4, "two")], 100, "one two", 0);
+        check(&[(4, "two"), (0, "one ")], 100, "one two", 0);
+        check(&[(0, "one "), (0, "one "), (4, "two")], 100, "one two", 0);
+        check(&[(0, "one two"), (2, "e tw"), (5, "wo three")], 100, "one two three", 0);
+        check(&[(4, "c"), (2, "b"), (0, "a"), (0, "a?b?c")], 100, "a?b?c", 0);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        check(&[(0, "one\n"), (10, "two\n")], 100, "one\n[6 bytes missing]\ntwo\n", 6);
+        check(&[(5, "late")], 100, "[5 bytes missing]\nlate", 5);
+        check(&[(0, "0123456789")], 4, "0123\n[6 bytes missing]\n", 6);
+        check(&[(100, "x")], 4, "[101 bytes missing]\n", 101);
+    }
+
+    #[test]
+    fn an_offset_at_the_end_of_the_world_is_harmless() {
+        let mut output = Output::default();
+        output.insert(&text_chunk(u64::MAX, "abc"), 100);
+        assert_eq!(output.stream(OutputStream::Stdout).unwrap().length(), u64::MAX);
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_travel_as_base64() {
+        let mut output = Output::default();
+        let chunk = |data: &str| OutputChunk { encoding: Encoding::Base64, ..text_chunk(0, data) };
+        output.insert(&chunk("not base64!"), 100);
+        output.insert(&chunk("/0E="), 100);
+        let stream = output.stream(OutputStream::Stdout).unwrap();
+        assert_eq!((stream.text().as_str(), stream.unreadable_chunks()), ("\u{fffd}A", 1));
+    }
+
+    #[test]
+    fn a_host_that_sends_every_second_byte_is_bounded() {
+        let mut stream = StreamOutput::default();
+        for at in 0..100_000u64 {
+            stream.insert(at * 2, b"x", 1 << 20);
+        }
+        assert_eq!(stream.fragments.len(), FRAGMENTS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repeats_do_not_matter(
+            text in "[a-z\n]{1,200}",
+            cuts in proptest::collection::vec((0usize..200, 1usize..60), 1..20),
+            bytes_max in 1usize..250,
+            seed in any::<u64>(),
+        ) {
+            let pieces: Vec<OutputChunk> = cuts
+                .iter()
+                .filter(|(start, _)| *start < text.len())
+                .map(|(start, length)| text_chunk(*start as u64, &text[*start..(start + length).min(text.len())]))
+                .collect();
+            let mut other = pieces.clone();
+            other.extend(pieces.clone());
+            let count = other.len() as u64;
+            other.sort_by_key(|piece| (piece.offset.wrapping_mul(seed | 1) % count.max(1), piece.data.len()));
+            let (mut left, mut right) = (Output::default(), Output::default());
+            pieces.iter().for_each(|piece| left.insert(piece, bytes_max));
+            other.iter().for_each(|piece| right.insert(piece, bytes_max));
+            prop_assert_eq!(left, right);
+        }
+    }
+}
