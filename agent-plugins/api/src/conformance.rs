@@ -1,0 +1,1 @@
+//! Tests that every plugin must pass, whoever wrote it.

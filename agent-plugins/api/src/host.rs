@@ -1,0 +1,50 @@
+//! What a plugin may see of the agent it runs in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_protocol::{HostName, Inventory, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The agent as a plugin sees it. Every answer is a snapshot and cheap.
+pub trait HostView: Send + Sync {
+    /// The host's name.
+    fn host(&self) -> &HostName;
+
+    /// The time now, by the agent's clock.
+    fn now(&self) -> Timestamp;
+
+    /// The host's facts.
+    fn facts(&self) -> Arc<Map<String, Value>>;
+
+    /// Collectives, classes, plugins and facts.
+    fn inventory(&self) -> Arc<Inventory>;
+
+    /// Digest of the inventory, as in the agent's announcements.
+    fn inventory_digest(&self) -> String;
+
+    /// How the agent itself is doing.
+    fn agent_status(&self) -> AgentStatus;
+}
+
+/// How an agent is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Version of the agent's program.
+    pub version: String,
+    /// When it started.
+    pub started_at_ms: Timestamp,
+    /// The broker it is connected to, without any secret; empty if it is not connected.
+    pub broker: String,
+    /// Since when it is connected.
+    pub connected_at_ms: Option<Timestamp>,
+    /// Memory that its process holds, in bytes.
+    pub memory_bytes: u64,
+    /// Actions that run now, the asking one included.
+    pub running_actions: u64,
+    /// Final reports on disk that the broker has not confirmed yet.
+    pub spooled_reports: u64,
+    /// What it has counted since its start, such as `commands_received` or `commands_refused`.
+    pub counters: BTreeMap<String, u64>,
+}
