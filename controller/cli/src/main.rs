@@ -1,1 +1,7 @@
-fn main() {}
+//! `muster`: ask, find and run on many hosts. All of it lives in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster_cli::main(std::env::args_os())
+}

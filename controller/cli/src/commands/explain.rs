@@ -1,0 +1,92 @@
+//! `muster explain [CODE]`: what an error code means and what to do.
+
+use clap::Args;
+use muster_protocol::Code;
+use serde::Serialize;
+
+use crate::codes;
+use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text};
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:\n  muster explain no-match\n  muster explain")]
+pub(crate) struct ExplainArguments {
+    /// The code as it stands in `error[CODE]` or in a host's answer.
+    code: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Explained {
+    code: &'static str,
+    summary: &'static str,
+    explanation: &'static str,
+}
+
+impl From<&'static Code> for Explained {
+    fn from(code: &'static Code) -> Self {
+        Self { code: code.code, summary: code.summary, explanation: code.explanation }
+    }
+}
+
+/// Explains one code or lists all.
+pub(crate) fn run(arguments: &ExplainArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    match &arguments.code {
+        Some(code) => explain(code, printer),
+        None => {
+            list(printer);
+            Ok(ExitCode::Success)
+        }
+    }
+}
+
+fn list(printer: &Printer) {
+    let mut table = Table::new([Column::new("code"), Column::new("summary").text(), Column::new("explanation").wide()]);
+    let mut items = Vec::new();
+    for code in codes::all() {
+        table.row([Text::styled(Style::Accent, code.code), code.summary.into(), code.explanation.into()]);
+        items.push(Explained::from(code));
+    }
+    printer.list("muster.codes/v1", "codes", &items, &table);
+}
+
+fn explain(given: &str, printer: &Printer) -> Result<ExitCode, Failure> {
+    let Some(code) = codes::all().find(|row| row.code == given) else {
+        return Err(unknown(given));
+    };
+    if printer.format().is_for_programs() {
+        printer.document("muster.code/v1", &Explained::from(code));
+    } else {
+        printer.line(Text::styled(Style::Strong, code.code).plain(": ").plain(code.summary));
+        printer.line("");
+        for sentence in wrap(code.explanation, printer.width().min(80)) {
+            printer.line(sentence);
+        }
+    }
+    Ok(ExitCode::Success)
+}
+
+fn unknown(given: &str) -> Failure {
+    let nearest = codes::all()
+        .map(|row| (strsim::jaro_winkler(given, row.code), row.code))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    let failure = Failure::new(ExitCode::Usage, "unknown-code", format!("there is no code `{given}`"));
+    match nearest {
+        Some((_, nearest)) => failure.why("nearest", format!("`{nearest}`")).hint(format!("muster explain {nearest}")),
+        None => failure.hint("muster explain"),
+    }
+}
+
+/// Breaks a text into lines of at most `width` characters, at spaces.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|line| line.is_empty() || line.len() + 1 + word.len() <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,3 @@
+//! One module per noun or daily verb.
+
+pub(crate) mod explain;

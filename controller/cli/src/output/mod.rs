@@ -1,0 +1,22 @@
+//! Everything the program says, and how it ends. Commands build plain values; this turns them into
+//! tables or JSON, and errors into the one error form.
+
+mod escape;
+mod exit_code;
+mod failure;
+pub(crate) mod fold;
+pub(crate) mod json;
+pub(crate) mod number;
+mod printer;
+mod progress;
+mod settings;
+mod table;
+mod text;
+pub(crate) mod time;
+
+pub(crate) use exit_code::{ExitCode, Tolerated};
+pub(crate) use failure::Failure;
+pub(crate) use printer::{Printer, Progress};
+pub(crate) use settings::{ColorChoice, Format, Settings};
+pub(crate) use table::{Column, Table};
+pub(crate) use text::{Style, Text};

@@ -1,0 +1,113 @@
+//! Words that do not fit the command line, in the one error form; and help and version.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::output::{ExitCode, Failure, Format, Printer, Settings};
+
+/// The output settings as far as they can be seen in words that do not parse.
+pub(crate) fn settings(words: &[OsString]) -> Settings {
+    let has = |flag: &str| words.iter().take_while(|word| *word != "--").any(|word| word == flag);
+    let after = |flag: &str, value: &str| {
+        has(&format!("{flag}={value}")) || words.windows(2).any(|pair| pair[0] == flag && pair[1] == value)
+    };
+    let format = match () {
+        () if has("--json") || after("--format", "json") => Format::Json,
+        () if has("--jsonl") || after("--format", "jsonl") => Format::Jsonl,
+        () => Format::Table,
+    };
+    let color = match () {
+        () if after("--color", "always") => crate::output::ColorChoice::Always,
+        () if after("--color", "never") => crate::output::ColorChoice::Never,
+        () => crate::output::ColorChoice::Auto,
+    };
+    Settings { format, color, ascii: has("--ascii"), ..Settings::default() }
+}
+
+/// Prints help and version as data; turns everything else into a failure.
+pub(crate) fn explain(error: &clap::Error, printer: &Printer) -> Result<ExitCode, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            printer.verbatim(&error.render().to_string());
+            Ok(ExitCode::Success)
+        }
+        // Asked for nothing: help, but not as data and not as a success.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            for line in error.render().to_string().lines() {
+                printer.note(line);
+            }
+            Ok(ExitCode::Usage)
+        }
+        _ => Err(failure(error)),
+    }
+}
+
+fn words(error: &clap::Error, kind: ContextKind) -> Vec<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(word)) => vec![word.clone()],
+        Some(ContextValue::Strings(words)) => words.clone(),
+        Some(ContextValue::StyledStr(word)) => vec![word.to_string()],
+        Some(ContextValue::StyledStrs(words)) => words.iter().map(ToString::to_string).collect(),
+        Some(ContextValue::Number(number)) => vec![number.to_string()],
+        _ => Vec::new(),
+    }
+}
+
+fn quoted(words: &[String]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn failure(error: &clap::Error) -> Failure {
+    let first = |kind| words(error, kind).into_iter().next().unwrap_or_default();
+    let argument = first(ContextKind::InvalidArg);
+    let value = first(ContextKind::InvalidValue);
+    let what = match error.kind() {
+        ErrorKind::InvalidSubcommand => format!("there is no command `{}`", first(ContextKind::InvalidSubcommand)),
+        ErrorKind::MissingSubcommand => "a command is missing".to_owned(),
+        ErrorKind::UnknownArgument => format!("there is no flag or argument `{argument}` here"),
+        ErrorKind::MissingRequiredArgument => {
+            format!("missing: {}", quoted(&words(error, ContextKind::InvalidArg)))
+        }
+        ErrorKind::InvalidValue if value.is_empty() => format!("`{argument}` needs a value"),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => format!("`{argument}` cannot be `{value}`"),
+        ErrorKind::ArgumentConflict => {
+            format!("`{argument}` cannot be used with {}", quoted(&words(error, ContextKind::PriorArg)))
+        }
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".to_owned(),
+        ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues => {
+            format!("`{argument}` has a wrong number of values")
+        }
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    };
+    let mut failure = Failure::usage(what);
+    if error.kind() == ErrorKind::ValueValidation
+        && let Some(source) = std::error::Error::source(error)
+    {
+        failure = failure.because(source);
+    }
+    let allowed = words(error, ContextKind::ValidValue);
+    if !allowed.is_empty() {
+        failure = failure.why("takes", allowed.join(", "));
+    }
+    let nearest = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    let nearest: Vec<String> = nearest.into_iter().flat_map(|kind| words(error, kind)).collect();
+    if !nearest.is_empty() {
+        failure = failure.why("nearest", quoted(&nearest));
+    }
+    let usage = first(ContextKind::Usage);
+    if let Some(usage) = usage.lines().next().map(|line| line.trim_start_matches("Usage:").trim()) {
+        if !usage.is_empty() {
+            failure = failure.why("usage", usage);
+        }
+        return failure.hint(format!("{} --help", command_of(usage)));
+    }
+    failure.hint("muster --help")
+}
+
+/// The command's own words at the start of a usage line: `muster host list [OPTIONS]` is `muster host list`.
+fn command_of(usage: &str) -> String {
+    let words = usage.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+    let command: Vec<&str> = words.take_while(|word| !word.starts_with('-')).collect();
+    if command.is_empty() { "muster".to_owned() } else { command.join(" ") }
+}

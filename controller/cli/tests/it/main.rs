@@ -1,0 +1,1 @@
+//! Whole commands of the real binary.
