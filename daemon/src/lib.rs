@@ -1,1 +1,32 @@
-//! What every long-running program needs: tasks and shutdown, logging, config loading, clock, back-off. No domain.
+//! What every long-running program needs, and nothing it is about.
+//!
+//! # The data and how it flows
+//!
+//! A program starts with [`config::load`] (file, drop-ins, environment; each value with its origin),
+//! then [`logging::init`], then a runtime, then [`Tasks`], in which everything that runs at the same time
+//! is spawned under a name. [`signals::shutdown_requested`] says when to stop; [`Tasks::shutdown`] stops,
+//! with one deadline, and says who did not. Time comes from a [`Clock`], pauses between tries from a
+//! [`Backoff`], and state goes to disk through [`write_atomic`].
+//!
+//! # Non-goals
+//!
+//! No domain: nothing here knows hosts, messages or brokers. No metrics, no service manager.
+//!
+//! # Invariants
+//!
+//! - No task is lost and no panic unseen: `tokio::spawn` is called in [`Tasks`] only.
+//! - The time of day is read in [`SystemClock`] only.
+//! - A file is either wholly the old or wholly the new one, and never readable by more than its mode says.
+
+mod atomic_file;
+mod backoff;
+mod clock;
+pub mod config;
+pub mod logging;
+pub mod signals;
+mod tasks;
+
+pub use atomic_file::{WriteError, write_atomic};
+pub use backoff::Backoff;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use tasks::{TaskKind, Tasks};

@@ -1,0 +1,129 @@
+//! Configuration: files, drop-ins and environment, with the origin of every value.
+//!
+//! ```text
+//! program's defaults  <  files in order  <  drop-in directory, sorted  <  environment
+//! ```
+//!
+//! Tables are merged key by key; any other value replaces the one before it as a whole. The `config`
+//! crate merges; this module reads the sources so that each value knows the line it came from, and
+//! deserialises the result so that every problem names place, key and what would be accepted.
+
+mod deserialize;
+mod error;
+mod nearest;
+mod print;
+mod source;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+
+pub use error::{ConfigError, Problem};
+pub use print::REDACTED;
+
+use source::{EnvironmentLayer, FileLayer};
+
+/// Where to look. Later sources win.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    files: Vec<(PathBuf, bool)>,
+    drop_ins: Option<PathBuf>,
+    environment: Option<EnvironmentLayer>,
+}
+
+/// A configuration and where its values came from.
+#[derive(Debug, Clone)]
+pub struct Loaded<T> {
+    /// The configuration.
+    pub value: T,
+    /// Origin of each value that was set, by its dotted key: `FILE:LINE` or `environment variable NAME`.
+    /// A key that is missing here has its default.
+    pub origins: BTreeMap<String, String>,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// No source: everything has its default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a TOML file that must exist.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.push((path.into(), true));
+        self
+    }
+
+    /// Adds a TOML file that may be missing.
+    #[must_use]
+    pub fn optional_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.push((path.into(), false));
+        self
+    }
+
+    /// Adds all `*.toml` files of a directory, sorted by name. The directory may be missing.
+    #[must_use]
+    pub fn drop_ins(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.drop_ins = Some(directory.into());
+        self
+    }
+
+    /// Adds variables such as `PREFIX_SECTION__KEY` for the key `section.key`, from the given variables
+    /// (usually `std::env::vars()`). Names in `except` belong to somebody else, although they have the prefix.
+    #[must_use]
+    pub fn environment(
+        mut self,
+        prefix: &str,
+        except: &[&str],
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        self.environment = Some(EnvironmentLayer::new(prefix, except, variables));
+        self
+    }
+}
+
+/// Reads all sources and makes a configuration of them.
+///
+/// # Errors
+/// A file cannot be read or is not TOML, a key is unknown or missing, or a value is wrong. All unknown keys
+/// are reported at once.
+pub fn load<T: DeserializeOwned>(sources: Sources) -> Result<Loaded<T>, ConfigError> {
+    let mut layers = Vec::new();
+    for (path, required) in &sources.files {
+        layers.extend(FileLayer::read(path, *required)?);
+    }
+    if let Some(directory) = &sources.drop_ins {
+        for path in source::drop_ins(directory)? {
+            layers.extend(FileLayer::read(&path, true)?);
+        }
+    }
+    let files = layers.iter().map(|layer| layer.path().to_owned()).collect();
+    let mut builder = ::config::Config::builder();
+    for layer in layers {
+        builder = builder.add_source(layer);
+    }
+    if let Some(environment) = sources.environment {
+        builder = builder.add_source(environment);
+    }
+    let merged = builder.build().map_err(|source| ConfigError::Merge { source: Box::new(source) })?;
+    let mut problems = Vec::new();
+    let origins = source::origins(&merged.cache);
+    match deserialize::read(merged.cache, &mut problems) {
+        Ok(value) if problems.is_empty() => Ok(Loaded { value, origins, files }),
+        Ok(_) => Err(ConfigError::Invalid { problems }),
+        Err(problem) => {
+            // A misspelt key is both unknown and missing; the first of the two helps.
+            if problems.is_empty() || !matches!(problem, Problem::Missing { .. }) {
+                problems.push(problem);
+            }
+            Err(ConfigError::Invalid { problems })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
