@@ -1,0 +1,61 @@
+//! What a connection over AMQP needs to know.
+
+use std::fmt;
+use std::time::Duration;
+
+use muster_pki::{Credentials, Trust};
+
+use crate::url::BrokerUrl;
+
+/// Where the brokers are, who we are, whom we trust, and how long we wait.
+#[derive(Clone)]
+pub struct AmqpSettings {
+    /// The brokers, all equal; tried in random order.
+    pub urls: Vec<BrokerUrl>,
+    /// Our certificate and key. The certificate is the login (SASL EXTERNAL).
+    pub credentials: Credentials,
+    /// The CA that must have issued the broker's certificate.
+    pub trust: Trust,
+    /// The name under which people find the connection on the broker.
+    pub connection_name: String,
+    /// Interval of heartbeats in seconds; a connection silent for twice that is dead.
+    pub heartbeat_s: u16,
+    /// Largest AMQP frame in bytes. The client's buffers are 64 times that.
+    pub frame_max: u32,
+    /// How long one address may take from the first packet to an open AMQP connection.
+    pub connect_timeout: Duration,
+    /// How long the broker may take to answer anything else, a publisher confirm included.
+    pub operation_timeout: Duration,
+}
+
+impl AmqpSettings {
+    /// Settings with the defaults: heartbeat 30 s, frames of 16 KiB, 10 s to connect, 15 s for any other answer.
+    #[must_use]
+    pub fn new(urls: Vec<BrokerUrl>, credentials: Credentials, trust: Trust) -> Self {
+        Self {
+            urls,
+            connection_name: credentials.identity().to_string(),
+            credentials,
+            trust,
+            heartbeat_s: 30,
+            frame_max: 16 * 1024,
+            connect_timeout: Duration::from_secs(10),
+            operation_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+impl fmt::Debug for AmqpSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AmqpSettings")
+            .field("urls", &self.urls)
+            .field("identity", self.credentials.identity())
+            .field("connection_name", &self.connection_name)
+            .field("heartbeat_s", &self.heartbeat_s)
+            .field("frame_max", &self.frame_max)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("operation_timeout", &self.operation_timeout)
+            .finish_non_exhaustive()
+    }
+}
