@@ -35,6 +35,19 @@ pub const EXPRESSION_DEPTH_MAX: usize = 64;
 /// Most nodes of an expression's tree.
 pub const EXPRESSION_NODES_MAX: usize = 1024;
 
+/// Most regular expressions and glob patterns in one expression. Each is compiled once, so this
+/// times [`PATTERN_COMPILED_BYTES_MAX`] bounds what an expression holds in memory: 2 MiB.
+pub const EXPRESSION_PATTERNS_MAX: usize = 32;
+
+/// Largest compiled regular expression, in bytes.
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 64 * 1024;
+
+/// Deepest nesting of groups in a regular expression.
+pub const PATTERN_NESTING_MAX: u32 = 32;
+
+/// Most segments of a path in an expression. Facts nest no deeper than a message's JSON.
+pub const PATH_SEGMENTS_MAX: usize = 32;
+
 /// Most host names in one target.
 pub const TARGET_HOSTS_MAX: usize = 20_000;
 
