@@ -1,0 +1,118 @@
+//! The bounded memory of certificates whose chain was already checked.
+//!
+//! Checking a chain costs about four times as much as checking a signature with a known key, and a
+//! fleet's certificates come back with every report. Two generations keep it bounded at constant
+//! cost: when the young one is full it becomes the old one, and what is asked for again moves back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use muster_protocol::Timestamp;
+
+use crate::key::PublicKey;
+use crate::verify::Signer;
+
+/// Certificates in one generation. Two generations of 16,384 hold every host of a large fleet in
+/// about 20 MB; an agent sees a handful of controllers and pays for those only.
+const GENERATION_MAX: usize = 16_384;
+
+/// A leaf whose chain, purpose, identity and revocation were checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) signer: Signer,
+    pub(crate) key: PublicKey,
+    /// The later of the certificate's and its authority's first second.
+    pub(crate) valid_from: Timestamp,
+    /// The earlier of the certificate's and its authority's last second.
+    pub(crate) valid_until: Timestamp,
+}
+
+/// Fingerprint to checked leaf. It belongs to one set of authorities and revocation lists and is
+/// dropped with it, so an entry can never outlive the list it was checked against.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    generations: Mutex<Generations>,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<String, Arc<Checked>>,
+    old: HashMap<String, Arc<Checked>>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::with_generation_max(GENERATION_MAX)
+    }
+}
+
+impl Cache {
+    fn with_generation_max(max: usize) -> Self {
+        Self { generations: Mutex::default(), max }
+    }
+
+    pub(crate) fn get(&self, fingerprint: &str) -> Option<Arc<Checked>> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = generations.young.get(fingerprint) {
+            return Some(Arc::clone(found));
+        }
+        let found = generations.old.remove(fingerprint)?;
+        generations.insert(self.max, fingerprint.to_owned(), Arc::clone(&found));
+        Some(found)
+    }
+
+    pub(crate) fn insert(&self, checked: &Arc<Checked>) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.insert(self.max, checked.signer.fingerprint.clone(), Arc::clone(checked));
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        let generations = self.generations.lock().unwrap();
+        generations.young.len() + generations.old.len()
+    }
+}
+
+impl Generations {
+    fn insert(&mut self, max: usize, fingerprint: String, checked: Arc<Checked>) {
+        if self.young.len() >= max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(fingerprint, checked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PrivateKey;
+
+    fn checked(number: usize) -> Arc<Checked> {
+        Arc::new(Checked {
+            signer: Signer {
+                identity: format!("host/h{number}").parse().unwrap(),
+                groups: Default::default(),
+                fingerprint: number.to_string(),
+                not_after: Timestamp(1),
+            },
+            key: PrivateKey::generate().public(),
+            valid_from: Timestamp(0),
+            valid_until: Timestamp(1),
+        })
+    }
+
+    #[test]
+    fn it_stays_bounded_and_keeps_what_is_used() {
+        let cache = Cache::with_generation_max(10);
+        let favourite = checked(1_000);
+        cache.insert(&favourite);
+        for number in 0..200 {
+            cache.insert(&checked(number));
+            assert!(cache.get("1000").is_some(), "after {number}");
+            assert!(cache.len() <= 20, "{} after {number}", cache.len());
+        }
+        assert!(cache.get("0").is_none());
+        assert!(cache.get("199").is_some());
+    }
+}
