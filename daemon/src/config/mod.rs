@@ -92,6 +92,18 @@ impl Sources {
 /// A file cannot be read or is not TOML, a key is unknown or missing, or a value is wrong. All unknown keys
 /// are reported at once.
 pub fn load<T: DeserializeOwned>(sources: Sources) -> Result<Loaded<T>, ConfigError> {
+    match load_lenient(sources)? {
+        (loaded, unknown) if unknown.is_empty() => Ok(loaded),
+        (_, problems) => Err(ConfigError::Invalid { problems }),
+    }
+}
+
+/// Does the same, but gives unknown keys back beside the configuration: a program that a newer file
+/// may reach during a roll-out warns of them and goes on.
+///
+/// # Errors
+/// As [`load`], unknown keys alone excepted.
+pub fn load_lenient<T: DeserializeOwned>(sources: Sources) -> Result<(Loaded<T>, Vec<Problem>), ConfigError> {
     let mut layers = Vec::new();
     for (path, required) in &sources.files {
         layers.extend(FileLayer::read(path, *required)?);
@@ -113,8 +125,7 @@ pub fn load<T: DeserializeOwned>(sources: Sources) -> Result<Loaded<T>, ConfigEr
     let mut problems = Vec::new();
     let origins = source::origins(&merged.cache);
     match deserialize::read(merged.cache, &mut problems) {
-        Ok(value) if problems.is_empty() => Ok(Loaded { value, origins, files }),
-        Ok(_) => Err(ConfigError::Invalid { problems }),
+        Ok(value) => Ok((Loaded { value, origins, files }, problems)),
         Err(problem) => {
             // A misspelt key is both unknown and missing; the first of the two helps.
             if problems.is_empty() || !matches!(problem, Problem::Missing { .. }) {
