@@ -375,3 +375,6 @@ fn sample_identities(expected: &Definitions) -> Vec<Identity> {
     }
     by_kind.into_values().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests;

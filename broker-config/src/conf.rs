@@ -44,8 +44,14 @@ pub fn rabbitmq_conf(site: &Site) -> String {
     conf.section("AMQP over mutual TLS, and nothing else");
     conf.set("listeners.tcp", "none");
     for (index, address) in site.listen.iter().enumerate() {
-        // RabbitMQ writes an IPv6 address without brackets.
-        conf.set(&format!("listeners.ssl.{}", index + 1), format_args!("{}:{}", address.ip(), address.port()));
+        let key = format!("listeners.ssl.{}", index + 1);
+        if address.ip().is_unspecified() {
+            // A port alone is every address, whether or not the machine has IPv6.
+            conf.set(&key, address.port());
+        } else {
+            // RabbitMQ writes an IPv6 address without brackets.
+            conf.set(&key, format_args!("{}:{}", address.ip(), address.port()));
+        }
     }
     conf.path("ssl_options.cacertfile", &site.certificate.ca);
     conf.path("ssl_options.certfile", &site.certificate.certificate);

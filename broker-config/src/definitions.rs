@@ -341,3 +341,6 @@ fn policies(vhost: &str) -> Vec<Policy> {
         policy("muster-reply-user", r"^reply\.user/", reply(USER_REPLY_EXPIRES_MS)),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -272,3 +272,6 @@ fn controller_permissions(identity: &Identity, also_binds: Pattern) -> Permissio
         channels_max: CONTROLLER_CHANNELS_MAX,
     }
 }
+
+#[cfg(test)]
+mod tests;

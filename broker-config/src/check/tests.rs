@@ -1,0 +1,160 @@
+use serde_json::json;
+
+use super::*;
+use crate::definitions::{Definitions, definitions};
+use crate::site::Site;
+
+fn expected() -> Definitions {
+    definitions(&Site::new(["host/web1", "host/web2", "user/lea"].map(|name| name.parse().unwrap())))
+}
+
+/// Changes a broker that is as it should be and compares the codes of what is found.
+#[track_caller]
+fn found(change: impl FnOnce(&mut Definitions), codes: &[&str]) -> Vec<Finding> {
+    let mut actual = expected();
+    change(&mut actual);
+    let findings = check(&actual, &expected());
+    let found: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(found, codes, "{findings:#?}");
+    findings
+}
+
+fn user(name: &str, tags: &[&str]) -> User {
+    serde_json::from_value(json!({ "name": name, "password_hash": "x", "tags": tags })).unwrap()
+}
+
+fn binding(source: &str, kind: &str, destination: &str, key: &str) -> Binding {
+    Binding {
+        source: source.to_owned(),
+        vhost: "muster".to_owned(),
+        destination: destination.to_owned(),
+        destination_type: kind.to_owned(),
+        routing_key: key.to_owned(),
+    }
+}
+
+#[test]
+fn a_broker_as_generated_has_no_findings() {
+    found(|_| {}, &[]);
+    found(
+        |broker| {
+            broker.bindings = vec![
+                binding("cmd", "queue", "agent.web1", "all"),
+                binding("cmd", "queue", "agent.web1", "host.web1"),
+                binding("reply", "queue", "reply.user/lea.s1", "user/lea.s1.#"),
+                binding("reply", "queue", "reply.service/jobs.s1", "presence.#"),
+            ];
+        },
+        &[],
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_remedy() {
+    let findings = check(&Definitions::default(), &expected());
+    for code in ["missing-vhost", "missing-exchange", "missing-user", "missing-permission", "missing-policy"] {
+        assert!(findings.iter().any(|finding| finding.code == code), "{code}");
+    }
+    assert!(findings.iter().all(|finding| finding.remedy == IMPORT));
+    found(|broker| broker.users.retain(|user| !user.name.ends_with("web1")), &["missing-user"]);
+}
+
+#[test]
+fn a_missing_topic_permission_is_too_open() {
+    let findings = found(|broker| broker.topic_permissions.truncate(5), &["too-open"]);
+    assert_eq!(findings[0].subject, "topic permissions of muster:user/lea on reply");
+}
+
+#[test]
+fn a_wider_permission_shows_what_it_lets_through() {
+    #[track_caller]
+    fn widened(write: &str, code: &str, shown: &str) {
+        let findings = found(|broker| write.clone_into(&mut broker.permissions[0].write), &[code]);
+        assert!(findings[0].what.starts_with(shown), "{}", findings[0].what);
+    }
+    widened(".*", "too-open", "allows ``");
+    widened(r"^(agent\.web1|reply|cmd)\z", "too-open", "allows `cmd`");
+    widened(r"agent\.web1|^reply\z", "too-open", "allows `xagent.web1`");
+    widened("^(agent.web1|reply)$", "too-open", "allows `agentxweb1`");
+    widened(r"^(agent\..*|reply)\z", "too-open", "allows `agent.web1x`");
+    widened(r"^reply\z", "too-narrow", "refuses `agent.web1`");
+    widened(r"^(reply|agent\.web1)\z", "other-pattern", "is `");
+    widened("(?<x", "other-pattern", "is `(?<x`, which cannot be judged");
+    widened("", "too-open", "allows ``");
+
+    let findings = found(|broker| ".*".clone_into(&mut broker.topic_permissions[0].read), &["too-open"]);
+    assert_eq!(findings[0].subject, "topic permissions of muster:host/web1 on cmd: read");
+}
+
+#[test]
+fn people_who_should_not_be_there_are_named() {
+    found(|broker| broker.users.push(user("guest", &["administrator"])), &["guest-user"]);
+    found(|broker| broker.users.push(user("muster:host/gone", &[])), &["unknown-user"]);
+    found(|broker| broker.users.push(user("ops", &["administrator"])), &["administrator"]);
+    found(|broker| broker.users.push(user("ops", &["impersonator"])), &["impersonator"]);
+    found(|broker| broker.users.push(user("another-application", &[])), &[]);
+    found(|broker| "x".clone_into(&mut broker.users[0].password_hash), &["password"]);
+    found(|broker| broker.users[0].tags.push("management".to_owned()), &["tags"]);
+    found(|broker| broker.users[0].limits.clear(), &["other-limits"]);
+    let grant = |user: &str, vhost: &str| Permission {
+        user: user.to_owned(),
+        vhost: vhost.to_owned(),
+        configure: ".*".to_owned(),
+        write: ".*".to_owned(),
+        read: ".*".to_owned(),
+    };
+    found(|broker| broker.permissions.push(grant("ops", "muster")), &["foreign-access"]);
+    found(|broker| broker.permissions.push(grant("muster:user/lea", "/")), &["foreign-access"]);
+    found(|broker| broker.permissions.push(grant("another-application", "/")), &[]);
+}
+
+#[test]
+fn what_was_changed_by_hand_is_found() {
+    found(|broker| broker.exchanges[0].durable = false, &["wrong-exchange"]);
+    found(
+        |broker| drop(broker.exchanges[0].arguments.insert("alternate-exchange".to_owned(), json!("tap"))),
+        &["wrong-exchange"],
+    );
+    found(|broker| drop(broker.policies.remove(0)), &["missing-policy"]);
+    found(|broker| broker.policies[0].priority = 1, &["other-policy"]);
+    found(|broker| "mine".clone_into(&mut broker.policies[0].name), &["missing-policy", "foreign-policy"]);
+    let upstream = json!({ "vhost": "muster", "component": "federation-upstream", "name": "far", "value": {} });
+    found(|broker| broker.parameters.push(upstream), &["foreign-parameter"]);
+}
+
+#[test]
+fn foreign_bindings_are_found() {
+    for foreign in [
+        binding("cmd", "queue", "tap", "#"),
+        binding("cmd", "queue", "agent.web1", "#"),
+        binding("cmd", "queue", "agent.web1", "host.web2"),
+        binding("cmd", "exchange", "reply", "all"),
+        binding("reply", "exchange", "cmd", "user/lea.s1.#"),
+        binding("reply", "queue", "agent.web1", "presence.#"),
+        binding("reply", "queue", "reply.user/lea.s1", "presence.#"),
+        binding("reply", "queue", "reply.user/lea.s1", "user/tom.s1.#"),
+        binding("reply", "queue", "reply.broker/mq1.s1", "presence.#"),
+    ] {
+        found(|broker| broker.bindings.push(foreign), &["foreign-binding"]);
+    }
+    found(|broker| broker.bindings.push(binding("amq.topic", "queue", "other", "#")), &[]);
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let findings = found(
+        |broker| {
+            broker.policies[0].priority = 1;
+            broker.users.push(user("guest", &[]));
+        },
+        &["guest-user", "other-policy"],
+    );
+    assert!(findings[0].severity > findings[1].severity);
+}
+
+#[test]
+fn ten_thousand_hosts_are_checked_without_a_square() {
+    let identities = (0..10_000).map(|index| format!("host/web-{index}.example.com").parse().unwrap());
+    let expected = definitions(&Site::new(identities));
+    assert!(check(&expected, &expected).is_empty());
+}
