@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use muster_protocol::{
-    AccumulatedProgressReport, ActionResult, Encoding, HostName, Outcome, OutputChunk, ProgressReport,
-    ProtocolVersion, ReportState, RequestId, Timestamp,
+    AccumulatedProgressReport, ActionResult, Encoding, HostName, Outcome, OutputChunk, ProgressReport, ProtocolVersion,
+    ReportState, RequestId, Timestamp,
 };
 
 use crate::sequence::{Inserted, Sequences};
@@ -203,7 +203,9 @@ mod tests {
         let deltas = fold.take(NOW);
         assert_eq!(deltas.iter().map(|delta| delta.sequence).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(deltas.iter().filter(|delta| delta.result.is_some()).count(), 1);
-        assert!(deltas.iter().all(|delta| delta.output.iter().map(|c| c.data.len()).sum::<usize>() <= OUTPUT_BYTES_MAX));
+        assert!(
+            deltas.iter().all(|delta| delta.output.iter().map(|c| c.data.len()).sum::<usize>() <= OUTPUT_BYTES_MAX)
+        );
     }
 
     proptest! {

@@ -113,8 +113,7 @@ mod tests {
 
     #[test]
     fn the_choice_of_a_seed_never_changes() {
-        let chosen: Vec<String> =
-            choose(hosts(20), Amount::Count(3), 7).into_iter().map(String::from).collect();
+        let chosen: Vec<String> = choose(hosts(20), Amount::Count(3), 7).into_iter().map(String::from).collect();
         assert_eq!(chosen, ["web12.example.com", "web18.example.com", "web3.example.com"]);
     }
 

@@ -146,7 +146,11 @@ fn silence_is_no_reply_and_a_started_host_times_out() {
 #[test]
 fn a_late_answer_is_kept_beside_the_state() {
     let collector = check(
-        vec![Time(2_000, 1), Report(running("web1", 0), Taken::Late), Report(finished("web1", 1, Outcome::Succeeded), Taken::Late)],
+        vec![
+            Time(2_000, 1),
+            Report(running("web1", 0), Taken::Late),
+            Report(finished("web1", 1, Outcome::Succeeded), Taken::Late),
+        ],
         TaskState::NoReply,
         Some(Cause::Silent),
     );
@@ -158,11 +162,7 @@ fn a_late_answer_is_kept_beside_the_state() {
 #[test]
 fn replayed_decides_only_when_nothing_else_comes() {
     let real = || finished("web1", 0, Outcome::Succeeded);
-    check(
-        vec![Report(replayed("web1"), Taken::Replayed), Report(real(), Taken::Finished)],
-        TaskState::Succeeded,
-        None,
-    );
+    check(vec![Report(replayed("web1"), Taken::Replayed), Report(real(), Taken::Finished)], TaskState::Succeeded, None);
     check(vec![Report(real(), Taken::Finished), Report(replayed("web1"), Taken::Late)], TaskState::Succeeded, None);
     check(
         vec![Report(running("web1", 0), Taken::Started), Report(replayed("web1"), Taken::Replayed), Time(10_000, 1)],
@@ -175,7 +175,12 @@ fn replayed_decides_only_when_nothing_else_comes() {
 #[test]
 fn closing_leaves_hosts_as_they_are() {
     let collector = check(
-        vec![Report(running("web1", 0), Taken::Started), Close, Report(finished("web1", 1, Outcome::Succeeded), Taken::Late), Time(99_000, 0)],
+        vec![
+            Report(running("web1", 0), Taken::Started),
+            Close,
+            Report(finished("web1", 1, Outcome::Succeeded), Taken::Late),
+            Time(99_000, 0),
+        ],
         TaskState::Running,
         None,
     );

@@ -1,0 +1,490 @@
+//! One question on its way: sends the commands, takes the answers, and says what happens.
+//!
+//! It does nothing by itself: each [`Asking::next`] sends, receives and lets time pass until there is
+//! an event. So the caller's own loop decides what is drawn when, and dropping it stops everything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use muster_bus::{BoxFuture, BusError, ConsumerEnd, Delivery, Guarantee, Link, Outgoing, PublishError};
+use muster_daemon::Backoff;
+use muster_protocol::{Command, HostName, Message as _, RequestId, Timestamp, routing};
+use tokio::time::Instant;
+
+use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
+use crate::controller::{Controller, listen};
+use crate::error::ClientError;
+use crate::question::{Audience, Destinations, Prepared, Question, RUN_GRACE_MS};
+use crate::quiet::Quiet;
+use crate::receive::{Rejection, read};
+
+/// Most commands handed to the broker and not confirmed yet.
+const IN_FLIGHT_MAX: usize = 256;
+
+/// Most deliveries taken in one go before events are handed out.
+const BATCH_MAX: usize = 64;
+
+/// How long a broken connection is tried to be made again, in milliseconds. Longer than a broker's
+/// restart on the same machine takes; in the meantime answers may be lost, so waiting longer gains little.
+const RECONNECT_MS_MAX: i64 = 15_000;
+
+/// Most rejected deliveries whose host is remembered. More are only counted.
+const REJECTIONS_MAX: usize = 100;
+
+/// Something that happened. The state behind it is in [`Asking::collector`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The broker has taken all commands.
+    Accepted,
+    /// A host began.
+    Started(HostName),
+    /// A running host sent news.
+    Progress(HostName),
+    /// A host ended.
+    Finished(HostName),
+    /// The host will not answer: it has no queue, or was not asked.
+    Unreachable(HostName, Cause),
+    /// Hosts whose time has run out.
+    GivenUp(Vec<HostName>),
+    /// A host answered that was not asked.
+    Stranger(HostName),
+    /// A host answered after its end; nothing changed.
+    Late(HostName),
+    /// A message that one must not believe.
+    Rejected(Rejection),
+    /// The connection broke and is there again. Answers that came in between are lost.
+    Reconnected,
+    /// The end; nothing follows.
+    Ended(End),
+}
+
+/// How a question ended.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// Every host that was waited for is in a final state.
+    Complete,
+    /// The caller has stopped waiting. Hosts that were asked go on.
+    Stopped,
+    /// It cannot go on. What has arrived stands.
+    Failed(ClientError),
+}
+
+impl PartialEq for End {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Complete, Self::Complete) | (Self::Stopped, Self::Stopped) => true,
+            (Self::Failed(left), Self::Failed(right)) => left.code() == right.code(),
+            _ => false,
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub struct Summary {
+    /// How it ended.
+    pub end: End,
+    /// What is known of each host.
+    pub hosts: BTreeMap<HostName, HostRecord>,
+    /// How many hosts are in each state.
+    pub counts: Counts,
+    /// Hosts that answered without being asked, with the number of their reports.
+    pub strangers: BTreeMap<HostName, u32>,
+    /// Messages that one must not believe: how many in all.
+    pub rejected: u64,
+    /// The first of them by code and host.
+    pub rejections: BTreeMap<(&'static str, Option<HostName>), u64>,
+    /// Reports to other requests of this session.
+    pub for_another: u64,
+    /// How often the connection broke and came back. If ever, answers may be missing.
+    pub reconnects: u32,
+    /// The ids of the commands.
+    pub requests: Vec<RequestId>,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// A message to be published and what its arrival means.
+#[derive(Clone)]
+struct Sendable {
+    /// Index of the command, and the host if it goes to one.
+    command: usize,
+    host: Option<HostName>,
+}
+
+type Sent = (Sendable, Result<(), PublishError>);
+
+/// A question on its way.
+pub struct Asking<'a> {
+    controller: &'a mut Controller,
+    commands: Vec<Prepared>,
+    expiration_ms: u64,
+    unsent: VecDeque<Sendable>,
+    sending: FuturesUnordered<BoxFuture<'static, Sent>>,
+    collector: Collector,
+    quiet: Option<Quiet>,
+    /// Time of day when it began; the steady clock counts on from there.
+    began_at: Timestamp,
+    began: Instant,
+    accepted: bool,
+    events: VecDeque<Event>,
+    end: Option<End>,
+    rejected: u64,
+    rejections: BTreeMap<(&'static str, Option<HostName>), u64>,
+    reconnects: u32,
+}
+
+impl std::fmt::Debug for Asking<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asking")
+            .field("commands", &self.commands.len())
+            .field("counts", self.collector.counts())
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Asking<'a> {
+    pub(crate) fn new(controller: &'a mut Controller, question: &Question, commands: Vec<Prepared>) -> Self {
+        let began_at = controller.now();
+        let (expected, quiet, hosts) = match &question.audience {
+            Audience::Hosts(hosts) => (Expected::Hosts(hosts.clone()), None, hosts.len()),
+            Audience::Everyone | Audience::Matching(_) => {
+                (Expected::Anyone, Some(Quiet::new(question.likely.clone())), question.likely.len().max(1_000))
+            }
+        };
+        let rules = Rules {
+            start_timeout_ms: question.reply_timeout_ms,
+            run_timeout_ms: question.time_limit_ms.saturating_add(RUN_GRACE_MS),
+            output_bytes_max: output_bytes_per_stream(hosts),
+        };
+        let ids = commands.iter().map(|command| command.id);
+        let collector = Collector::new(ids, controller.identity().clone(), expected, rules, began_at);
+        let unsent = sendables(&commands);
+        let ttl_ms = u64::try_from(question.ttl_ms).unwrap_or(1).max(1);
+        Self {
+            controller,
+            commands,
+            expiration_ms: question.queue_ms.map_or(ttl_ms, |queue_ms| queue_ms.clamp(1, ttl_ms)),
+            unsent,
+            sending: FuturesUnordered::new(),
+            collector,
+            quiet,
+            began_at,
+            began: Instant::now(),
+            accepted: false,
+            events: VecDeque::new(),
+            end: None,
+            rejected: 0,
+            rejections: BTreeMap::new(),
+            reconnects: 0,
+        }
+    }
+
+    /// The next thing that happens; `None` after [`Event::Ended`]. Safe to cancel: nothing is lost.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if self.end.is_some() {
+                return None;
+            }
+            let now = self.now();
+            let given_up = self.collector.advance(now);
+            if !given_up.is_empty() {
+                self.events.push_back(Event::GivenUp(given_up));
+                continue;
+            }
+            if self.is_over(now) {
+                self.finish_with(End::Complete);
+                continue;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Everything is sent, and everybody who is waited for has ended or it has become quiet.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.accepted && (self.collector.is_complete(now) || self.quiet_at().is_some_and(|at| at <= now))
+    }
+
+    /// From when on nobody else is likely to answer. Not while somebody is still running.
+    fn quiet_at(&self) -> Option<Timestamp> {
+        let ends_at_ms = self.quiet.as_ref()?.ends_at_ms()?;
+        (self.collector.counts().running == 0).then(|| self.began_at.plus_ms(ends_at_ms))
+    }
+
+    /// Waits for the first of: a confirmation, a delivery, the next deadline.
+    async fn wait(&mut self) {
+        while self.sending.len() < IN_FLIGHT_MAX
+            && let Some(sendable) = self.unsent.pop_front()
+        {
+            let message = self.message(&sendable);
+            self.sending.push(send(Arc::clone(&self.controller.link), sendable, message));
+        }
+        let wakeup = self.collector.next_wakeup().into_iter().chain(self.quiet_at()).min();
+        let sleep =
+            wakeup.map(|at| self.began + Duration::from_millis(at.since_ms(self.began_at).max(0).unsigned_abs()));
+        tokio::select! {
+            biased;
+            Some(sent) = self.sending.next(), if !self.sending.is_empty() => self.on_sent(sent),
+            delivery = self.controller.replies.next() => match delivery {
+                Some(delivery) => self.on_delivery(delivery).await,
+                None => self.on_consumer_end().await,
+            },
+            () = sleep_until(sleep), if sleep.is_some() => {}
+        }
+        if !self.accepted && self.unsent.is_empty() && self.sending.is_empty() && self.end.is_none() {
+            self.accepted = true;
+            self.collector.all_sent(self.now());
+            self.events.push_back(Event::Accepted);
+        }
+    }
+
+    fn message(&self, sendable: &Sendable) -> Outgoing {
+        let command = &self.commands[sendable.command];
+        let routing_key = match (&sendable.host, &command.destinations) {
+            (Some(host), _) => routing::host_key(host),
+            (None, Destinations::Broadcast(key)) => key.clone(),
+            (None, Destinations::Hosts(_)) => unreachable!("a command to hosts is sent to each of them"),
+        };
+        Outgoing {
+            exchange: routing::EXCHANGE_COMMAND,
+            routing_key,
+            content_type: Command::TYPE.as_str().to_owned(),
+            body: command.body.clone(),
+            signatures: command.signatures.clone(),
+            expiration_ms: Some(self.expiration_ms),
+            persistent: false,
+            mandatory: true,
+            correlation_id: Some(command.id.to_string()),
+        }
+    }
+
+    fn on_sent(&mut self, (sendable, result): Sent) {
+        let Err(error) = result else { return };
+        let now = self.now();
+        match (error, sendable.host.clone()) {
+            (PublishError::Unroutable { .. }, Some(host)) => self.unreachable(host, Cause::NoQueue, now),
+            (PublishError::Refused { .. }, Some(host)) => self.unreachable(host, Cause::NotSent, now),
+            // The same bytes again do no harm: a host runs a request id once. The end of the
+            // connection, which is noticed by the consumer, decides whether there is a way to send them.
+            (PublishError::Unconfirmed { .. } | PublishError::Bus(BusError::Closed(_)), _)
+                if self.controller.replies.ended() == ConsumerEnd::ConnectionLost =>
+            {
+                self.unsent.push_back(sendable);
+            }
+            // It may have arrived; the host's silence or answer will tell.
+            (error, Some(_)) if error.may_have_arrived() => {}
+            (error, _) => self.fail(error.into()),
+        }
+    }
+
+    fn unreachable(&mut self, host: HostName, cause: Cause, now: Timestamp) {
+        self.collector.unreachable(&host, cause, now);
+        self.events.push_back(Event::Unreachable(host, cause));
+    }
+
+    /// Takes a delivery and those that are there already. What was taken is in `events` before the
+    /// acknowledgement is awaited, so being cancelled there loses nothing.
+    async fn on_delivery(&mut self, first: Delivery) {
+        let mut last = first;
+        self.on_report(&last);
+        for _ in 1..BATCH_MAX {
+            match self.controller.replies.next().now_or_never() {
+                Some(Some(delivery)) => last = delivery,
+                // The end of the consumer shows again at the next call.
+                _ => break,
+            }
+            self.on_report(&last);
+        }
+        if let Err(error) = last.ack_through().await {
+            tracing::debug!(%error, "Answers could not be acknowledged");
+        }
+    }
+
+    fn on_report(&mut self, delivery: &Delivery) {
+        let now = self.now();
+        let report = match read(delivery, &self.controller.parts.trust, self.controller.now()) {
+            Ok(report) => report,
+            Err(rejection) => {
+                self.rejected += 1;
+                let key = (rejection.code.code, rejection.claimed_host.clone());
+                if self.rejections.len() < REJECTIONS_MAX || self.rejections.contains_key(&key) {
+                    *self.rejections.entry(key).or_insert(0) += 1;
+                }
+                // A flood of them must not become a flood of events.
+                if self.rejected <= REJECTIONS_MAX as u64 {
+                    self.events.push_back(Event::Rejected(rejection));
+                }
+                return;
+            }
+        };
+        let taken = self.collector.take(&report, now);
+        let host = report.host;
+        if taken == Taken::Finished
+            && let Some(quiet) = &mut self.quiet
+        {
+            quiet.answered(&host, now.since_ms(self.began_at));
+        }
+        self.events.extend(match taken {
+            Taken::Started => Some(Event::Started(host)),
+            Taken::Progress => Some(Event::Progress(host)),
+            Taken::Finished => Some(Event::Finished(host)),
+            Taken::Stranger => Some(Event::Stranger(host)),
+            Taken::Late => Some(Event::Late(host)),
+            Taken::Duplicate | Taken::Replayed | Taken::ForAnother | Taken::Disorderly => None,
+        });
+    }
+
+    async fn on_consumer_end(&mut self) {
+        match self.controller.replies.ended() {
+            ConsumerEnd::CancelledByBroker => {
+                let queue = routing::reply_queue(&self.controller.route);
+                self.fail(ClientError::ReplyQueueGone { queue });
+            }
+            ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => self.reconnect().await,
+        }
+    }
+
+    /// Makes the connection again, with the same reply route, as long as there is somebody to wait
+    /// for. Hosts keep their final reports until the broker confirms them, so late ones still come.
+    async fn reconnect(&mut self) {
+        let reason = self.controller.link.closed().await;
+        let give_up_at = self.now().plus_ms(RECONNECT_MS_MAX);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 2.0);
+        let mut error = ClientError::closed(reason);
+        // What was on its way fails with the connection and is put back, to be sent again.
+        while let Some(sent) = self.sending.next().await {
+            self.on_sent(sent);
+        }
+        while self.end.is_none() {
+            self.collector.advance(self.now());
+            if self.now() >= give_up_at || (self.accepted && self.collector.is_complete(self.now())) {
+                return self.fail(error);
+            }
+            tokio::time::sleep(backoff.next(&mut self.controller.parts.random)).await;
+            let left = give_up_at.since_ms(self.now()).max(1).unsigned_abs();
+            let attempt = tokio::time::timeout(Duration::from_millis(left), reopen(self.controller)).await;
+            match attempt {
+                Ok(Ok(())) => {
+                    self.reconnects += 1;
+                    self.events.push_back(Event::Reconnected);
+                    return;
+                }
+                Ok(Err(ClientError::Bus(source))) if source.is_transient() => {
+                    error = ClientError::ConnectionLost { source };
+                }
+                Ok(Err(fatal)) => return self.fail(fatal),
+                Err(_) => return self.fail(error),
+            }
+        }
+    }
+
+    fn fail(&mut self, error: ClientError) {
+        if !self.accepted && self.collector.counts().pending == self.collector.counts().total() {
+            // Nothing was confirmed and nobody has spoken, so nobody was asked as far as is known.
+            let now = self.now();
+            if matches!(error, ClientError::Publish(_) | ClientError::NobodyListens { .. }) {
+                self.collector.not_sent(now);
+            }
+        }
+        self.finish_with(End::Failed(error));
+    }
+
+    fn finish_with(&mut self, end: End) {
+        if self.end.is_none() {
+            self.collector.close();
+            self.unsent.clear();
+            self.sending.clear();
+            self.events.push_back(Event::Ended(end.clone()));
+            self.end = Some(end);
+        }
+    }
+
+    /// Stops waiting. Hosts that were asked go on; [`Event::Ended`] follows.
+    pub fn stop(&mut self) {
+        self.finish_with(End::Stopped);
+    }
+
+    /// Runs to the end without looking at the events.
+    pub async fn finish(mut self) -> Summary {
+        while self.next().await.is_some() {}
+        self.into_summary()
+    }
+
+    /// What is known of the hosts so far.
+    #[must_use]
+    pub fn collector(&self) -> &Collector {
+        &self.collector
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The ids of its commands, in the order of their hosts' names.
+    pub fn requests(&self) -> impl Iterator<Item = RequestId> {
+        self.commands.iter().map(|command| command.id)
+    }
+
+    /// What came of it. Ends it if it has not ended.
+    #[must_use]
+    pub fn into_summary(mut self) -> Summary {
+        self.stop();
+        let elapsed_ms = self.now().since_ms(self.began_at).max(0).unsigned_abs();
+        Summary {
+            end: self.end.take().unwrap_or(End::Stopped),
+            counts: *self.collector.counts(),
+            strangers: self.collector.strangers().clone(),
+            for_another: self.collector.for_another(),
+            rejected: self.rejected,
+            rejections: self.rejections,
+            reconnects: self.reconnects,
+            requests: self.commands.iter().map(|command| command.id).collect(),
+            elapsed_ms,
+            hosts: self.collector.into_hosts(),
+        }
+    }
+
+    /// The time of day as it was when asking began plus what a steady clock has counted since: a
+    /// machine's clock that is set in between moves no deadline.
+    fn now(&self) -> Timestamp {
+        self.began_at.plus_ms(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+fn sendables(commands: &[Prepared]) -> VecDeque<Sendable> {
+    let of = |(command, prepared): (usize, &Prepared)| match &prepared.destinations {
+        Destinations::Broadcast(_) => vec![Sendable { command, host: None }],
+        Destinations::Hosts(hosts) => hosts.iter().map(|host| Sendable { command, host: Some(host.clone()) }).collect(),
+    };
+    commands.iter().enumerate().flat_map(of).collect()
+}
+
+fn send(link: Arc<dyn Link>, sendable: Sendable, message: Outgoing) -> BoxFuture<'static, Sent> {
+    Box::pin(async move {
+        let result = link.publish(message, Guarantee::Confirmed).await;
+        (sendable, result)
+    })
+}
+
+async fn reopen(controller: &mut Controller) -> Result<(), ClientError> {
+    let link = controller.parts.bus.connect().await?;
+    controller.replies = listen(link.as_ref(), &controller.route).await?;
+    controller.link = link;
+    Ok(())
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

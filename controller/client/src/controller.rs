@@ -1,0 +1,130 @@
+//! One session of a controller: a connection, a reply queue with a live consumer, and what signs.
+
+use std::sync::Arc;
+
+use muster_bus::{Bus, ConsumeOptions, Consumer, Link, QueueSpec};
+use muster_daemon::Clock;
+use muster_pki::{Credentials, Trust};
+use muster_protocol::{CollectiveName, Identity, ReplyRoute, RequestId, SessionName, Timestamp, routing};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+
+use crate::asking::Asking;
+use crate::error::ClientError;
+use crate::question::{Question, Sender, prepare};
+
+/// Deliveries the broker sends ahead of their acknowledgement. With batched acknowledgements more
+/// does not help, less makes the broker wait for us.
+const PREFETCH: u16 = 500;
+
+/// What a controller is made of.
+pub struct Parts {
+    /// The way to the broker.
+    pub bus: Arc<dyn Bus>,
+    /// Who asks; signs the commands.
+    pub credentials: Credentials,
+    /// Whose answers are believed.
+    pub trust: Trust,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Where session names and request ids come from. Seeded from the system outside of tests.
+    pub random: StdRng,
+    /// The part of the fleet that is asked.
+    pub collective: CollectiveName,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("bus", &self.bus.describe())
+            .field("collective", &self.collective)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks questions, one at a time. Two terminals of one user are two controllers.
+pub struct Controller {
+    pub(crate) parts: Parts,
+    pub(crate) route: ReplyRoute,
+    pub(crate) link: Arc<dyn Link>,
+    pub(crate) replies: Consumer,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller")
+            .field("route", &self.route.to_string())
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// Connects and has a live consumer for answers before it returns, so that no answer to a later
+    /// question can come too early.
+    ///
+    /// # Errors
+    /// When no broker can be reached, or it does not let this identity have its reply queue.
+    pub async fn connect(mut parts: Parts) -> Result<Self, ClientError> {
+        let identity = parts.credentials.identity().clone();
+        let route = ReplyRoute::new(identity.clone(), session(&mut parts.random))
+            .ok_or(ClientError::NotAController { identity })?;
+        let link = parts.bus.connect().await?;
+        let replies = listen(link.as_ref(), &route).await?;
+        Ok(Self { parts, route, link, replies })
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        self.route.controller()
+    }
+
+    /// Where answers come to.
+    #[must_use]
+    pub fn route(&self) -> &ReplyRoute {
+        &self.route
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.parts.clock.now_ms())
+    }
+
+    /// Signs the question's commands and begins to ask. Nothing is sent before the first
+    /// [`Asking::next`].
+    ///
+    /// # Errors
+    /// When the question breaks a rule of the protocol.
+    pub fn ask(&mut self, question: &Question) -> Result<Asking<'_>, ClientError> {
+        let now = self.now();
+        let Self { parts, route, .. } = &mut *self;
+        let random = &mut parts.random;
+        let sender = Sender { credentials: &parts.credentials, collective: &parts.collective, route, now };
+        let commands = prepare(question, &sender, || {
+            let mut bytes = [0; 10];
+            random.fill_bytes(&mut bytes);
+            RequestId::from_parts(now, bytes)
+        })?;
+        Ok(Asking::new(self, question, commands))
+    }
+
+    /// Closes the connection politely; the reply queue goes away with it.
+    pub async fn close(self) {
+        self.link.close().await;
+    }
+}
+
+/// Declares and binds the reply queue and reads it.
+pub(crate) async fn listen(link: &dyn Link, route: &ReplyRoute) -> Result<Consumer, ClientError> {
+    let queue = routing::reply_queue(route);
+    link.declare_queue(QueueSpec::exclusive(&queue)).await?;
+    link.bind(&queue, routing::EXCHANGE_REPLY, &routing::reply_binding(route)).await?;
+    Ok(link.consume(&queue, ConsumeOptions { prefetch: PREFETCH, exclusive: true }).await?)
+}
+
+/// A session name nobody else has: 64 random bits.
+fn session(random: &mut StdRng) -> SessionName {
+    SessionName::new(format!("{:016x}", random.next_u64())).expect("hexadecimal digits are a short name")
+}

@@ -1,0 +1,176 @@
+//! From a target to hosts: who matches, said by the hosts themselves.
+
+use std::collections::BTreeSet;
+
+use muster_protocol::expr::Expression;
+use muster_protocol::{HostName, Inventory, Options, TaskState, Timestamp};
+use serde_json::Value;
+
+use crate::asking::{Asking, End, Event, Summary};
+use crate::cache::HostCache;
+use crate::controller::Controller;
+use crate::error::ClientError;
+use crate::question::{Audience, Question};
+
+/// A host that has been silent for longer is not waited for: 1 day. It is still told as silent.
+const AWAITED_AGE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+
+/// The plugin that every agent has.
+const PLUGIN: &str = "host";
+
+/// How much longer than its window a discovery stays in queues, in milliseconds: a host that comes
+/// back later is of no use to it.
+const QUEUE_GRACE_MS: i64 = 1_000;
+
+/// The question `host.ping`: who is there. By broadcast it ends early, see [`Question::likely`].
+#[must_use]
+pub fn ping(audience: Audience, window_ms: i64, likely: BTreeSet<HostName>) -> Question {
+    let mut question = question("ping", audience);
+    question.reply_timeout_ms = window_ms;
+    question.queue_ms = Some(window_ms.saturating_add(QUEUE_GRACE_MS).max(1).unsigned_abs());
+    question.likely = likely;
+    question
+}
+
+/// The question `host.inventory`: what targets can name.
+#[must_use]
+pub fn inventory(audience: Audience) -> Question {
+    question("inventory", audience)
+}
+
+fn question(action: &str, audience: Audience) -> Question {
+    let plugin = PLUGIN.parse().expect("`host` is a plugin name");
+    let action = action.parse().expect("a plain word is an action name");
+    let options = Options { progress: false, ..Options::default() };
+    Question { options, time_limit_ms: 5_000, ..Question::new(audience, plugin, action) }
+}
+
+/// The audience of a discovery: everybody, or whoever an expression is true on.
+#[must_use]
+pub fn audience(target: Option<&Expression>) -> Audience {
+    target.map_or(Audience::Everyone, |expression| Audience::Matching(expression.as_str().to_owned()))
+}
+
+/// Who matches a target.
+#[derive(Debug)]
+pub struct Discovered {
+    /// Hosts that answered.
+    pub hosts: BTreeSet<HostName>,
+    /// Hosts that are remembered to match and did not answer.
+    pub silent: BTreeSet<HostName>,
+    /// All that came of it.
+    pub summary: Summary,
+}
+
+/// Asks who matches. `each` is called at every event, to show progress; what is learnt goes into the cache.
+///
+/// # Errors
+/// When nobody can be asked. A failure in between is in the summary.
+pub async fn discover(
+    controller: &mut Controller,
+    cache: &mut HostCache,
+    target: Option<&Expression>,
+    window_ms: i64,
+    mut each: impl FnMut(&Asking<'_>, &Event),
+) -> Result<Discovered, ClientError> {
+    let likely = cache.likely(target);
+    let question = ping(audience(target), window_ms, awaited(cache, &likely, controller.now()));
+    let mut asking = controller.ask(&question)?;
+    while let Some(event) = asking.next().await {
+        each(&asking, &event);
+    }
+    let summary = asking.into_summary();
+    let now = controller.now();
+    let discovered = learn(cache, target, &likely, summary, now);
+    match &discovered.summary.end {
+        End::Failed(error) if discovered.hosts.is_empty() => Err(error.clone()),
+        _ => Ok(discovered),
+    }
+}
+
+/// The hosts of `likely` that are worth waiting for: those that have answered within a day.
+#[must_use]
+pub fn awaited(cache: &HostCache, likely: &BTreeSet<HostName>, now: Timestamp) -> BTreeSet<HostName> {
+    let lately = |host: &&HostName| cache.last_seen(host).is_some_and(|seen| now.since_ms(seen) <= AWAITED_AGE_MS_MAX);
+    likely.iter().filter(lately).cloned().collect()
+}
+
+/// Puts the answers to a ping by broadcast into the cache, and says who matches. `likely` is what
+/// [`HostCache::likely`] said before.
+pub fn learn(
+    cache: &mut HostCache,
+    target: Option<&Expression>,
+    likely: &BTreeSet<HostName>,
+    summary: Summary,
+    now: Timestamp,
+) -> Discovered {
+    let hosts = note_pings(cache, &summary, now);
+    // A discovery that was cut short says nothing about those who did not answer.
+    let silent: BTreeSet<HostName> = match summary.end {
+        End::Complete => likely.difference(&hosts).cloned().collect(),
+        End::Stopped | End::Failed(_) => BTreeSet::new(),
+    };
+    if summary.end == End::Complete
+        && let Some(expression) = target
+    {
+        cache.answered(expression.as_str(), hosts.union(&silent).cloned(), now);
+    }
+    Discovered { hosts, silent, summary }
+}
+
+/// Notes who answered a ping, and returns them.
+pub fn note_pings(cache: &mut HostCache, summary: &Summary, now: Timestamp) -> BTreeSet<HostName> {
+    let mut hosts = BTreeSet::new();
+    for (host, record) in &summary.hosts {
+        if record.first_report_ms.is_some() {
+            let data = record.result.as_ref().map(|result| &result.data);
+            let digest = data.and_then(|data| data.get("inventory_digest")).and_then(Value::as_str);
+            cache.seen(host, digest, now);
+            hosts.insert(host.clone());
+        }
+    }
+    hosts
+}
+
+/// Reads the answer to `host.inventory`: digest and inventory.
+#[must_use]
+pub fn read_inventory(data: &Value) -> Option<(String, Inventory)> {
+    let digest = data.get("digest")?.as_str()?.to_owned();
+    let inventory = serde_json::from_value(data.clone()).ok()?;
+    Some((digest, inventory))
+}
+
+/// Asks the hosts among `hosts` whose inventory is not known for it, at most `hosts_max` of them and
+/// for at most `window_ms`, and keeps the answers. Returns how many came.
+///
+/// # Errors
+/// When they cannot be asked.
+pub async fn refresh(
+    controller: &mut Controller,
+    cache: &mut HostCache,
+    hosts: BTreeSet<HostName>,
+    hosts_max: usize,
+    window_ms: i64,
+) -> Result<usize, ClientError> {
+    let now = controller.now();
+    let stale: BTreeSet<HostName> = cache.stale(hosts, now).into_iter().take(hosts_max).collect();
+    if stale.is_empty() {
+        return Ok(0);
+    }
+    stale.iter().for_each(|host| cache.asked_for_inventory(host, now));
+    let mut question = inventory(Audience::Hosts(stale));
+    question.reply_timeout_ms = window_ms;
+    question.queue_ms = Some(window_ms.max(1).unsigned_abs());
+    let summary = controller.ask(&question)?.finish().await;
+    let now = controller.now();
+    let mut count = 0;
+    for (host, record) in &summary.hosts {
+        let result = record.result.as_ref().filter(|_| record.state == TaskState::Succeeded);
+        if let Some((digest, inventory)) = result.and_then(|result| read_inventory(&result.data)) {
+            cache.seen(host, None, now);
+            cache.keep(host, &digest, inventory);
+            count += 1;
+        }
+    }
+    Ok(count)
+}

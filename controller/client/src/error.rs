@@ -1,0 +1,178 @@
+//! Why a question could not be asked, or its answers not be collected to the end.
+
+use muster_bus::{BusError, CloseReason, PublishError, TlsProblem};
+use muster_protocol::{Code, Identity, MessageError};
+
+/// Why asking failed. What had arrived until then is in the summary.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// No connection came about, or the broker refused to set it up.
+    #[error(transparent)]
+    Bus(BusError),
+    /// The broker did not take the command.
+    #[error(transparent)]
+    Publish(PublishError),
+    /// The credentials are those of a host or a broker.
+    #[error("`{identity}` may not send commands; only users and services may")]
+    NotAController {
+        /// Whose credentials they are.
+        identity: Identity,
+    },
+    /// The command breaks a rule or a limit of the protocol. Nothing was sent.
+    #[error("write the command")]
+    Message(#[from] MessageError),
+    /// Nobody is bound to the broadcast key.
+    #[error("no agent listens to `{routing_key}`")]
+    NobodyListens {
+        /// The key the command was published with.
+        routing_key: String,
+    },
+    /// The broker deleted the queue for the answers while they were awaited.
+    #[error("the broker deleted the reply queue `{queue}` while answers were awaited")]
+    ReplyQueueGone {
+        /// Its name.
+        queue: String,
+    },
+    /// The connection broke and could not be made again in time.
+    #[error("the connection to the broker broke while answers were awaited")]
+    ConnectionLost {
+        /// Why the last try to connect again failed; what ended the connection, if there was no time to try.
+        #[source]
+        source: BusError,
+    },
+}
+
+/// How a program that cannot go on because of an error ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// The question itself is wrong.
+    Usage,
+    /// Nobody is there to ask.
+    NoMatch,
+    /// The broker is not reachable or does not work.
+    Unreachable,
+    /// The broker does not let this identity do it.
+    IdentityRejected,
+}
+
+/// Command outside the protocol's rules.
+const BAD_COMMAND: Code = Code {
+    code: "bad-command",
+    summary: "the command breaks a rule of the protocol; nothing was sent",
+    explanation: "It is too large, lives too long or names nobody. The message names the field. Large inputs belong into a file that the hosts fetch.",
+};
+
+/// Credentials that cannot command.
+const NOT_A_CONTROLLER: Code = Code {
+    code: "not-a-controller",
+    summary: "these credentials are not those of a user or a service",
+    explanation: "Hosts and brokers have certificates that cannot command. Point the context at a certificate made with `muster pki issue user/NAME`.",
+};
+
+/// Unroutable broadcast.
+const NOBODY_LISTENS: Code = Code {
+    code: "nobody-listens",
+    summary: "no agent listens to this collective; nothing was sent",
+    explanation: "The broker has no queue that is bound to the broadcast key. Either no agent has ever connected to this broker, or the collective's name is wrong. `muster context show` prints the name; an agent's is in its configuration.",
+};
+
+/// Reply queue deleted.
+const REPLY_QUEUE_GONE: Code = Code {
+    code: "reply-queue-gone",
+    summary: "the broker deleted the queue for the answers",
+    explanation: "Somebody deleted the queue, its broker node went down, or a policy let it expire. The hosts go on with what they were asked; answers that had not come are lost to this command. Look at the hosts before you ask again.",
+};
+
+/// Connection lost.
+const CONNECTION_LOST: Code = Code {
+    code: "connection-lost",
+    summary: "the connection to the broker broke while answers were awaited",
+    explanation: "The queue for the answers goes away with the connection. Answers that came in between may be lost, while the hosts go on with what they were asked. Look at the hosts before you ask again.",
+};
+
+impl ClientError {
+    /// The codes that this crate adds to those of the protocol and the bus.
+    pub const CODES: &'static [Code] =
+        &[BAD_COMMAND, NOT_A_CONTROLLER, NOBODY_LISTENS, REPLY_QUEUE_GONE, CONNECTION_LOST];
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Bus(error) => error.code(),
+            Self::Publish(error) => error.code(),
+            Self::NotAController { .. } => NOT_A_CONTROLLER.code,
+            Self::Message(_) => BAD_COMMAND.code,
+            Self::NobodyListens { .. } => NOBODY_LISTENS.code,
+            Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.code,
+            Self::ConnectionLost { .. } => CONNECTION_LOST.code,
+        }
+    }
+
+    /// Whether trying again later can help without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Bus(error) => error.is_transient(),
+            Self::Publish(error) => error.is_transient(),
+            Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => true,
+            Self::NotAController { .. } | Self::Message(_) | Self::NobodyListens { .. } => false,
+        }
+    }
+
+    /// How a program that ends because of it says so.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Bus(error) | Self::Publish(PublishError::Bus(error)) => bus_class(error),
+            Self::Publish(PublishError::TooLarge { .. }) | Self::Message(_) => FailureClass::Usage,
+            Self::Publish(_) | Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => FailureClass::Unreachable,
+            Self::NotAController { .. } => FailureClass::IdentityRejected,
+            Self::NobodyListens { .. } => FailureClass::NoMatch,
+        }
+    }
+
+    /// What the reader can do about it: a whole sentence.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Bus(error) => error.hint(),
+            Self::Publish(error) => error.hint(),
+            Self::NotAController { .. } => NOT_A_CONTROLLER.explanation,
+            Self::Message(_) => BAD_COMMAND.explanation,
+            Self::NobodyListens { .. } => NOBODY_LISTENS.explanation,
+            Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.explanation,
+            Self::ConnectionLost { .. } => CONNECTION_LOST.explanation,
+        }
+    }
+
+    /// The error for a connection that ended while it was needed.
+    pub(crate) fn closed(reason: CloseReason) -> Self {
+        Self::ConnectionLost { source: BusError::Closed(reason) }
+    }
+}
+
+impl From<BusError> for ClientError {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error)
+    }
+}
+
+impl From<PublishError> for ClientError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Unroutable { routing_key, .. } => Self::NobodyListens { routing_key },
+            error => Self::Publish(error),
+        }
+    }
+}
+
+fn bus_class(error: &BusError) -> FailureClass {
+    match error {
+        BusError::Rejected { .. }
+        | BusError::Denied { .. }
+        | BusError::Tls { problem: TlsProblem::OursRefused(_), .. } => FailureClass::IdentityRejected,
+        BusError::Settings { .. } => FailureClass::Usage,
+        _ => FailureClass::Unreachable,
+    }
+}
