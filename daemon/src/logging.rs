@@ -33,7 +33,9 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is not one.
-    #[error("log filter `{filter}` is not valid; write a level (error, warn, info, debug, trace, off) or TARGET=LEVEL, separated by commas")]
+    #[error(
+        "log filter `{filter}` is not valid; write a level (error, warn, info, debug, trace, off) or TARGET=LEVEL, separated by commas"
+    )]
     Filter {
         /// The filter as it was given.
         filter: String,

@@ -8,8 +8,8 @@ use std::fmt;
 use ::config::{Map, Value, ValueKind};
 use serde::de::value::StringDeserializer;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, IntoDeserializer,
+    MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
@@ -129,7 +129,7 @@ struct Node<'p> {
 
 impl Node<'_> {
     fn origin(&self) -> String {
-        self.value.origin().unwrap_or("built in").to_owned()
+        first_origin(&self.value).to_owned()
     }
 
     /// A variable's text read as TOML, where the text is a value other than a string.
@@ -159,8 +159,11 @@ impl Node<'_> {
             let text = text.trim();
             let elements = if text.starts_with('[') {
                 let wrong = || {
-                    Failure::Wrong { found: format!("{text:?}"), accepted: "words between commas, or a TOML array".to_owned() }
-                        .problem(&self.path, &origin)
+                    Failure::Wrong {
+                        found: format!("{text:?}"),
+                        accepted: "words between commas, or a TOML array".to_owned(),
+                    }
+                    .problem(&self.path, &origin)
                 };
                 let parsed = DeValue::parse(text).map_err(|_| Failure::Placed(wrong()))?;
                 let DeValue::Array(array) = parsed.into_inner() else { return Err(Failure::Placed(wrong())) };
@@ -196,6 +199,17 @@ impl Node<'_> {
         };
         result.map_err(|failure| Failure::Placed(failure.problem(&path, &origin)))
     }
+}
+
+/// Where a value stands; a table stands where its first entry does.
+fn first_origin(value: &Value) -> &str {
+    value
+        .origin()
+        .or_else(|| match &value.kind {
+            ValueKind::Table(table) => table.values().map(first_origin).min(),
+            _ => None,
+        })
+        .unwrap_or("built in")
 }
 
 /// The elements of a list as texts, which are then read according to what is expected of them.
@@ -285,17 +299,18 @@ impl<'de> Deserializer<'de> for Node<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Failure> {
-        if let ValueKind::Table(table) = std::mem::replace(&mut self.value.kind, ValueKind::Nil) {
-            let (known, unknown) = table.into_iter().partition(|(key, _)| fields.contains(&key.as_str()));
+        if let ValueKind::Table(table) = &mut self.value.kind {
+            let (known, unknown) =
+                std::mem::take(table).into_iter().partition(|(key, _)| fields.contains(&key.as_str()));
+            *table = known;
             for (key, value) in sorted(unknown) {
                 self.unknown.push(Problem::Unknown {
-                    origin: value.origin().unwrap_or("built in").to_owned(),
+                    origin: first_origin(&value).to_owned(),
                     suggestion: nearest(&key, fields.iter().copied()).map(|field| join(&self.path, field)),
                     key: join(&self.path, &key),
                     known: fields.iter().map(|field| join(&self.path, field)).collect(),
                 });
             }
-            self.value.kind = ValueKind::Table(known);
         }
         self.visit(visitor)
     }
@@ -353,7 +368,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Failure> {
         let Some((key, value)) = self.entries.next() else { return Ok(None) };
         let path = join(&self.path, &key);
-        let origin = value.origin().unwrap_or("built in").to_owned();
+        let origin = first_origin(&value).to_owned();
         self.value = Some((path.clone(), value));
         let key: StringDeserializer<Failure> = key.into_deserializer();
         seed.deserialize(key).map(Some).map_err(|failure| Failure::Placed(failure.problem(&path, &origin)))
@@ -374,7 +389,7 @@ fn place<'de, T: DeserializeSeed<'de>>(
     unknown: &mut Vec<Problem>,
     seed: T,
 ) -> Result<T::Value, Failure> {
-    let origin = value.origin().unwrap_or("built in").to_owned();
+    let origin = first_origin(&value).to_owned();
     seed.deserialize(Node { value, path: path.clone(), unknown })
         .map_err(|failure| Failure::Placed(failure.problem(&path, &origin)))
 }
@@ -407,7 +422,11 @@ impl<'de> VariantAccess<'de> for Word {
         Err(Failure::custom("a word alone, this one needs more"))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _fields: &'static [&'static str], _visitor: V) -> Result<V::Value, Failure> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Failure> {
         Err(Failure::custom("a word alone, this one needs more"))
     }
 }

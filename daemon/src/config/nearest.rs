@@ -21,7 +21,8 @@ fn distance(left: &str, right: &str) -> usize {
     for (row, &letter) in left.iter().enumerate() {
         let mut current = vec![row + 1];
         for (column, &other) in right.iter().enumerate() {
-            let mut best = (last[column] + usize::from(letter != other)).min(last[column + 1] + 1).min(current[column] + 1);
+            let mut best =
+                (last[column] + usize::from(letter != other)).min(last[column + 1] + 1).min(current[column] + 1);
             if row > 0 && column > 0 && letter == right[column - 1] && left[row - 1] == other {
                 best = best.min(before_last[column - 1] + 1);
             }

@@ -157,9 +157,9 @@ fn unknown_keys_are_all_named_with_what_was_meant() {
         &[("EXAMPLE_LOGG__FORMAT", "json")],
         "DIR/main.toml:2: unknown key `colectives`, did you mean `collectives`?\n\
          environment variable EXAMPLE_LOGG__FORMAT: unknown key `logg`, did you mean `log`?\n\
-         DIR/main.toml:4: unknown key `broker.url`, did you mean `broker.urls`?\n\
          DIR/main.toml:5: unknown key `broker.secret`, known here: `broker.urls`, `broker.heartbeat_s`, `broker.retry`, \
-         `broker.factor`, `broker.ports`, `broker.password`",
+         `broker.factor`, `broker.ports`, `broker.password`\n\
+         DIR/main.toml:4: unknown key `broker.url`, did you mean `broker.urls`?",
     );
 }
 
@@ -173,9 +173,18 @@ fn a_misspelt_required_key_is_reported_once() {
 #[test]
 fn wrong_values_name_place_key_and_what_is_accepted() {
     let cases = [
-        ("[broker]\nheartbeat_s = 'often'", "DIR/main.toml:3: `broker.heartbeat_s` is \"often\"; accepted: a whole number from 0 to 65535"),
-        ("[broker]\nheartbeat_s = 70000", "DIR/main.toml:3: `broker.heartbeat_s` is 70000; accepted: a whole number from 0 to 65535"),
-        ("[broker]\nheartbeat_s = -1", "DIR/main.toml:3: `broker.heartbeat_s` is -1; accepted: a whole number from 0 to 65535"),
+        (
+            "[broker]\nheartbeat_s = 'often'",
+            "DIR/main.toml:3: `broker.heartbeat_s` is \"often\"; accepted: a whole number from 0 to 65535",
+        ),
+        (
+            "[broker]\nheartbeat_s = 70000",
+            "DIR/main.toml:3: `broker.heartbeat_s` is 70000; accepted: a whole number from 0 to 65535",
+        ),
+        (
+            "[broker]\nheartbeat_s = -1",
+            "DIR/main.toml:3: `broker.heartbeat_s` is -1; accepted: a whole number from 0 to 65535",
+        ),
         ("[broker]\nretry = 'yes'", "DIR/main.toml:3: `broker.retry` is \"yes\"; accepted: true or false"),
         ("[broker]\nurls = 'amqps://a'", "DIR/main.toml:3: `broker.urls` is \"amqps://a\"; accepted: a list"),
         ("[broker]\nurls = [\n 'a',\n 5 ]", "DIR/main.toml:5: `broker.urls[1]` is 5; accepted: a text in quotes"),
@@ -191,7 +200,10 @@ fn wrong_values_name_place_key_and_what_is_accepted() {
 #[test]
 fn wrong_variables_are_named() {
     let cases = [
-        (("EXAMPLE_BROKER__HEARTBEAT_S", "often"), "`broker.heartbeat_s` is \"often\"; accepted: a whole number from 0 to 65535"),
+        (
+            ("EXAMPLE_BROKER__HEARTBEAT_S", "often"),
+            "`broker.heartbeat_s` is \"often\"; accepted: a whole number from 0 to 65535",
+        ),
         (("EXAMPLE_BROKER__PORTS", "1,x"), "`broker.ports[1]` is \"x\"; accepted: a whole number from 0 to 65535"),
         (("EXAMPLE_BROKER__URLS", "['a"), "`broker.urls` is \"['a\"; accepted: words between commas, or a TOML array"),
         (("EXAMPLE_LOG__FORMAT", "yaml"), "`log.format` is \"yaml\"; accepted: `text`, `json`"),
@@ -205,7 +217,10 @@ fn wrong_variables_are_named() {
 #[test]
 fn broken_toml_points_at_line_and_column() {
     let error = load_example("host = 'a'\nbroker = [\n", &[], &[]).unwrap_err();
-    assert!(error.starts_with("DIR/main.toml:3:1: not valid TOML: ") || error.starts_with("DIR/main.toml:2:"), "{error}");
+    assert!(
+        error.starts_with("DIR/main.toml:3:1: not valid TOML: ") || error.starts_with("DIR/main.toml:2:"),
+        "{error}"
+    );
     let error = load_example("host = 'a'\nhost = 'b'\n", &[], &[]).unwrap_err();
     assert!(error.starts_with("DIR/main.toml:2:1: not valid TOML: duplicate key"), "{error}");
 }
