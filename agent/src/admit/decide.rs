@@ -1,0 +1,397 @@
+//! Steps 6 to 15: may this caller do this, here, now?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use muster_plugin_api::{Registry, check_options};
+use muster_protocol::ddl::Action;
+use muster_protocol::expr::HostScope;
+use muster_protocol::{
+    ActionName, Cancel, CollectiveName, Command, FEATURES, HostName, Identity, PluginName, RequestId, Timestamp, code,
+};
+use serde_json::{Map, Value};
+
+use super::target::{self, Match};
+use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified};
+use crate::facts::Facts;
+use crate::journal::Seen;
+use crate::policy::{Policy, Question, Verdict};
+
+/// The host's own bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time between a command's creation and expiry.
+    pub command_window: Duration,
+    /// How far a command's creation may lie in this host's future.
+    pub clock_skew: Duration,
+    /// Longest time an action may ask for.
+    pub action_time: Duration,
+    /// How many actions that change something may run at once.
+    pub concurrent_actions: usize,
+    /// How many actions that only read may run at once.
+    pub concurrent_reads: usize,
+}
+
+/// An action that runs, as far as a decision needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningAction {
+    /// Who asked for it.
+    pub caller: Identity,
+    /// `plugin.action`.
+    pub action: String,
+    /// Whether it can be stopped.
+    pub can_cancel: bool,
+    /// Whether it only reads.
+    pub read_only: bool,
+}
+
+/// Everything about the host that a decision depends on, at one moment.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// Its name.
+    pub name: &'a HostName,
+    /// The collectives it listens to.
+    pub collectives: &'a BTreeSet<CollectiveName>,
+    /// Its facts and classes.
+    pub facts: &'a Facts,
+    /// Names of the plugins that can work here.
+    pub plugin_names: &'a BTreeSet<String>,
+    /// The plugins.
+    pub registry: &'a Registry,
+    /// Its policy.
+    pub policy: &'a Policy,
+    /// Its bounds.
+    pub limits: &'a Limits,
+    /// What the journal knows about an id that must be remembered until a time.
+    pub seen: &'a dyn Fn(&RequestId, Timestamp) -> Option<Seen>,
+    /// What runs.
+    pub running: &'a BTreeMap<RequestId, RunningAction>,
+    /// Answers to the data calls of the target, once they were asked for.
+    pub answers: Option<&'a BTreeMap<String, Value>>,
+}
+
+impl std::fmt::Debug for Host<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Host<'a> {
+    pub(super) fn scope<'s>(&'s self, answers: &'s BTreeMap<String, Value>) -> HostScope<'s>
+    where
+        'a: 's,
+    {
+        HostScope {
+            name: self.name,
+            facts: &self.facts.values,
+            classes: &self.facts.classes,
+            plugins: self.plugin_names,
+            collectives: self.collectives,
+            calls: answers,
+        }
+    }
+}
+
+/// Until when an id must be remembered so that the command cannot get through a second time: its
+/// expiry, and the allowed skew on top for a clock that is set back.
+#[must_use]
+pub fn keep_until(message: &impl Addressed, limits: &Limits) -> Timestamp {
+    message.expires_at().plus_ms(millis(limits.clock_skew))
+}
+
+/// Decides about a command.
+#[must_use]
+pub fn decide_command(verified: &Verified<Command>, host: &Host<'_>, now: Timestamp) -> Decision<Command> {
+    if let Err(end) = address(verified, host, now).and_then(|()| check_seen(verified, host)) {
+        return end.into_decision();
+    }
+    match grant_command(verified, host) {
+        Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+/// Decides about a cancellation. A second copy of one does no harm, so its id is not remembered.
+#[must_use]
+pub fn decide_cancel(verified: &Verified<Cancel>, host: &Host<'_>, now: Timestamp) -> Decision<Cancel> {
+    if let Err(end) = address(verified, host, now) {
+        return end.into_decision();
+    }
+    match grant_cancel(verified, host) {
+        Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+/// An end of the way that is not a grant.
+enum End {
+    Silence(Silence),
+    Refuse(Refusal),
+    Resolve(Vec<muster_protocol::expr::Call>),
+}
+
+impl End {
+    fn into_decision<M: Addressed>(self) -> Decision<M> {
+        match self {
+            Self::Silence(why) => Decision::Silence(why),
+            Self::Refuse(refusal) => Decision::Refuse(refusal),
+            Self::Resolve(calls) => Decision::Resolve(calls),
+        }
+    }
+}
+
+/// Steps 6 to 10: from whom, for whom, when.
+fn address<M: Addressed>(verified: &Verified<M>, host: &Host<'_>, now: Timestamp) -> Result<(), End> {
+    let message = &verified.message;
+    check_caller(verified).map_err(|refusal| End::Refuse(refusal.unanswered()))?;
+    if !host.collectives.contains(message.collective()) {
+        return Err(End::Silence(Silence::OtherCollective));
+    }
+    let refusal = check_window(message, host.limits, now).and_then(|()| check_features(message.requires())).err();
+    match (target::check(message.target(), host).map_err(End::Refuse)?, refusal) {
+        (Match::No, _) => Err(End::Silence(Silence::NotInTarget)),
+        (Match::Yes, None) => Ok(()),
+        (Match::Yes, Some(refusal)) => Err(End::Refuse(refusal)),
+        (Match::Depends(calls), None) => Err(End::Resolve(calls)),
+        // Plugins are not put to work for a command that is refused anyway, so whether the host is
+        // meant stays open, and it says nothing.
+        (Match::Depends(_), Some(refusal)) => Err(End::Refuse(refusal.unanswered())),
+    }
+}
+
+fn check_caller<M: Addressed>(verified: &Verified<M>) -> Result<(), Refusal> {
+    let caller = verified.message.caller();
+    let wrong = |message: String| Err(Refusal::new(&code::WRONG_IDENTITY, message));
+    match verified.signers.first() {
+        Some(signer) if signer.identity == *caller => {}
+        Some(signer) => {
+            return wrong(format!(
+                "the caller is `{}`, the first signature is of `{}`",
+                caller.short(),
+                signer.identity.short()
+            ));
+        }
+        None => return wrong("nobody signed".to_owned()),
+    }
+    // The decoder has checked the next two as well; here the line between strangers and callers is drawn.
+    if !caller.is_controller() {
+        return wrong(format!("`{}` is not a user or a service", caller.short()));
+    }
+    if verified.message.reply_to().controller() != caller {
+        return wrong(format!("the answers would go to `{}`, not to the caller", verified.message.reply_to()));
+    }
+    if let Some(other) = verified.signers.iter().find(|signer| !signer.identity.is_controller()) {
+        return wrong(format!("`{}` signed too, and is not a user or a service", other.identity.short()));
+    }
+    Ok(())
+}
+
+fn check_window(message: &impl Addressed, limits: &Limits, now: Timestamp) -> Result<(), Refusal> {
+    let age_ms = now.since_ms(message.created_at());
+    let window_ms = message.expires_at().since_ms(message.created_at());
+    let allowed_ms = millis(limits.clock_skew);
+    if age_ms < -allowed_ms {
+        return Err(Refusal::new(
+            &code::FROM_THE_FUTURE,
+            format!(
+                "made {} in this host's future; {} are allowed, so the clocks differ by at least {}",
+                seconds(-age_ms),
+                seconds(allowed_ms),
+                seconds(-age_ms)
+            ),
+        ));
+    }
+    if window_ms > millis(limits.command_window) {
+        return Err(Refusal::new(
+            &code::WINDOW_TOO_LONG,
+            format!("lives {}; this host allows {}", seconds(window_ms), seconds(millis(limits.command_window))),
+        ));
+    }
+    let late_ms = now.since_ms(message.expires_at());
+    if late_ms >= 0 {
+        return Err(Refusal::new(
+            &code::EXPIRED,
+            format!(
+                "made {} ago by this host's clock and valid for {}: it came {} too late, or the clocks differ by as much",
+                seconds(age_ms),
+                seconds(window_ms),
+                seconds(late_ms)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn check_features(requires: &[String]) -> Result<(), Refusal> {
+    match requires.iter().find(|feature| !FEATURES.contains(&feature.as_str())) {
+        None => Ok(()),
+        Some(feature) => {
+            let shown: String = feature.chars().take(64).flat_map(char::escape_default).collect();
+            Err(Refusal::new(&code::UNSUPPORTED_FEATURE, format!("this agent does not know the feature `{shown}`")))
+        }
+    }
+}
+
+fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> {
+    let message = &verified.message;
+    let refuse = |why: &str| Err(End::Refuse(Refusal::new(&code::REPLAYED, why)));
+    match (host.seen)(&message.id, keep_until(message, host.limits)) {
+        None => Ok(()),
+        Some(Seen::Started | Seen::Finished) if verified.redelivered => Err(End::Silence(Silence::Recovered)),
+        Some(Seen::Started) => refuse("the request has been started here already"),
+        Some(Seen::Finished) => refuse("the request has ended here already"),
+        Some(Seen::Forgotten) => {
+            refuse("the request may have been seen: this host's clock was later before and has been set back")
+        }
+    }
+}
+
+/// Steps 12 to 15.
+fn grant_command(verified: &Verified<Command>, host: &Host<'_>) -> Result<CommandGrant, Refusal> {
+    let command = &verified.message;
+    let found = host.registry.action(&command.plugin, &command.action);
+    let described = described(host.registry, &command.plugin, &command.action);
+    // The policy sees the arguments as the action would get them, defaults filled in, so that a rule
+    // about an argument cannot be walked around by leaving it out.
+    let validated = described.map(|action| action.validate(&command.arguments));
+    let arguments = match &validated {
+        Some(Ok(complete)) => complete,
+        Some(Err(_)) | None => &command.arguments,
+    };
+    let rule = ask_policy(verified, host, arguments, described).map_err(|mut refusal| {
+        if let Err(missing) = &found {
+            refusal.message = format!("{}; besides, {missing}", refusal.message);
+        }
+        refusal
+    })?;
+    let (plugin, action) = found.map_err(|missing| Refusal::new(missing.code(), missing.to_string()))?;
+    let arguments = match validated {
+        Some(result) => result.map_err(|error| Refusal::new(error.code(), error.to_string()))?,
+        None => return Err(Refusal::new(&code::UNKNOWN_ACTION, "the plugin has no such action")),
+    };
+    let time_limit = check_command_options(command, host.limits, action, plugin.ddl().timeout_s(action))?;
+    check_room(host, action.muster.read_only)?;
+    Ok(CommandGrant {
+        plugin: plugin.clone(),
+        rule,
+        read_only: action.muster.read_only,
+        can_cancel: action.muster.supports.cancel,
+        arguments,
+        time_limit,
+    })
+}
+
+fn described<'a>(registry: &'a Registry, plugin: &PluginName, action: &ActionName) -> Option<&'a Action> {
+    registry.get(plugin)?.plugin.ddl().action(action)
+}
+
+fn ask_policy(
+    verified: &Verified<Command>,
+    host: &Host<'_>,
+    arguments: &Map<String, Value>,
+    described: Option<&Action>,
+) -> Result<String, Refusal> {
+    let command = &verified.message;
+    let none = BTreeMap::new();
+    let question = Question {
+        signers: &verified.signers,
+        plugin: command.plugin.as_str(),
+        action: &format!("{}.{}", command.plugin, command.action),
+        read_only: described.map(|action| action.muster.read_only),
+        arguments,
+        noop: command.options.noop,
+        effective_user: command.options.effective_user.as_deref(),
+    };
+    answer_of(host.policy.ask(&question, &host.scope(&none)))
+}
+
+fn answer_of(verdict: Verdict) -> Result<String, Refusal> {
+    match verdict {
+        Verdict::Allowed { rule } => Ok(rule),
+        Verdict::Denied { rule, certain: true } => Err(Refusal {
+            rule: Some(rule.clone()),
+            ..Refusal::new(&code::POLICY_DENIED, format!("rule `{rule}` denies it"))
+        }),
+        Verdict::Denied { rule, certain: false } => Err(Refusal {
+            rule: Some(rule.clone()),
+            ..Refusal::new(
+                &code::POLICY_DENIED,
+                format!("rule `{rule}` may deny it: a value that the rule needs is not there"),
+            )
+        }),
+        Verdict::NoRule => Err(Refusal::new(&code::POLICY_DENIED, "no rule allows it")),
+    }
+}
+
+fn check_command_options(
+    command: &Command,
+    limits: &Limits,
+    action: &Action,
+    described_timeout_s: u64,
+) -> Result<Duration, Refusal> {
+    let options = &command.options;
+    check_options(action, options.noop, options.effective_user.as_deref())
+        .map_err(|failure| Refusal::new(failure.code(), failure.message))?;
+    let asked = options.timeout_ms.map_or(Duration::from_secs(described_timeout_s), Duration::from_millis);
+    if asked > limits.action_time {
+        return Err(Refusal::new(
+            &code::UNSUPPORTED_OPTION,
+            format!("a time limit of {} s; this host allows {} s", asked.as_secs(), limits.action_time.as_secs()),
+        ));
+    }
+    Ok(asked)
+}
+
+fn check_room(host: &Host<'_>, read_only: bool) -> Result<(), Refusal> {
+    let running = host.running.values().filter(|action| action.read_only == read_only).count();
+    let (limit, what) = if read_only {
+        (host.limits.concurrent_reads, "actions that only read")
+    } else {
+        (host.limits.concurrent_actions, "actions")
+    };
+    if running >= limit {
+        return Err(Refusal::new(&code::BUSY, format!("{running} {what} run already; {limit} may")));
+    }
+    Ok(())
+}
+
+fn grant_cancel(verified: &Verified<Cancel>, host: &Host<'_>) -> Result<CancelGrant, Refusal> {
+    let cancel = &verified.message;
+    let Some(running) = host.running.get(&cancel.request_id) else {
+        return Err(Refusal::new(&code::NOT_RUNNING, format!("request {} does not run here", cancel.request_id)));
+    };
+    let rule = if running.caller == cancel.caller {
+        None
+    } else {
+        let mut arguments = Map::new();
+        arguments.insert("request_id".to_owned(), Value::String(cancel.request_id.to_string()));
+        arguments.insert("action".to_owned(), Value::String(running.action.clone()));
+        arguments.insert("caller".to_owned(), Value::String(running.caller.to_string()));
+        let none = BTreeMap::new();
+        let question = Question {
+            signers: &verified.signers,
+            plugin: "cancel",
+            action: "cancel",
+            read_only: Some(false),
+            arguments: &arguments,
+            noop: false,
+            effective_user: None,
+        };
+        Some(answer_of(host.policy.ask(&question, &host.scope(&none)))?)
+    };
+    if !running.can_cancel {
+        return Err(Refusal::new(
+            &code::UNSUPPORTED_OPTION,
+            format!("action `{}` cannot be cancelled once it runs", running.action),
+        ));
+    }
+    Ok(CancelGrant { rule })
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{}.{:03} s", ms / 1000, (ms % 1000).abs())
+}

@@ -1,0 +1,336 @@
+//! The agent's configuration: read once, checked once, then only values of proper types.
+//!
+//! `/etc/muster/musterd.toml` < `/etc/muster/musterd.d/*.toml` < `MUSTERD_SECTION__KEY`. A key nobody
+//! knows is a warning in the running agent, since during a roll-out a newer file may reach an older
+//! agent, and an error in `musterd check-config`. A wrong value is always an error.
+
+mod raw;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_bus::BrokerUrl;
+use muster_daemon::config::{ConfigError, Loaded, Problem, Sources};
+use muster_daemon::logging::{LogConfig, LogFormat, check_filter};
+use muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
+use muster_protocol::{CollectiveName, HostName, PluginName};
+
+use crate::admit;
+use crate::state::files;
+
+pub use raw::Raw;
+
+/// Where the file is unless the command line says otherwise.
+pub const FILE_DEFAULT: &str = "/etc/muster/musterd.toml";
+
+/// Directory of files that are read after it.
+pub const DROP_INS_DEFAULT: &str = "/etc/muster/musterd.d";
+
+/// Prefix of environment variables.
+pub const ENVIRONMENT_PREFIX: &str = "MUSTERD_";
+
+/// Variables with our prefix that are no configuration: they name the files.
+pub const ENVIRONMENT_EXCEPT: &[&str] = &["MUSTERD_CONFIG", "MUSTERD_CONFIG_DIR"];
+
+/// Libraries that would fill the log at `info` or `debug` with what concerns nobody here.
+const LOG_BASE: &str = "lapin=warn,rustls=warn,rustls_webpki=warn";
+
+/// What is wrong with a duration that is not within its bounds is said with the bounds.
+const DAY_S: u64 = 86_400;
+
+/// The checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    host: Option<HostName>,
+    collectives: BTreeSet<CollectiveName>,
+    state_dir: PathBuf,
+    broker_urls: Vec<BrokerUrl>,
+    heartbeat_s: u16,
+    connect_timeout: Duration,
+    reconnect_max: Duration,
+    ca: PathBuf,
+    crl: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    facts_directory: PathBuf,
+    classes_file: PathBuf,
+    executable_timeout: Duration,
+    facts_interval: Duration,
+    policy_file: PathBuf,
+    limits: admit::Limits,
+    stop_timeout: Duration,
+    report_keep: Duration,
+    presence_interval: Duration,
+    audit_file: PathBuf,
+    log: LogConfig,
+    disabled_plugins: BTreeSet<PluginName>,
+}
+
+/// Where to read: the file must exist, the directory need not.
+#[must_use]
+pub fn sources(file: &Path, drop_ins: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Sources {
+    Sources::new().file(file).drop_ins(drop_ins).environment(ENVIRONMENT_PREFIX, ENVIRONMENT_EXCEPT, variables)
+}
+
+impl Config {
+    /// Checks what was loaded.
+    ///
+    /// # Errors
+    /// All values that are out of their bounds, each with its place and what is accepted.
+    pub fn new(loaded: &Loaded<Raw>) -> Result<Self, ConfigError> {
+        let mut check = Check { loaded, problems: Vec::new() };
+        let raw = &loaded.value;
+        let limits = &raw.limits;
+        if raw.collectives.is_empty() {
+            check.wrong("collectives", "empty", "at least one name");
+        }
+        if raw.broker.urls.is_empty() {
+            check.wrong("broker.urls", "empty", "at least one address such as amqps://mq1.example.com/muster");
+        }
+        for (key, path) in [
+            ("state_dir", &raw.state_dir),
+            ("pki.ca", &raw.pki.ca),
+            ("pki.crl", &raw.pki.crl),
+            ("pki.certificate", &raw.pki.certificate),
+            ("pki.key", &raw.pki.key),
+            ("facts.directory", &raw.facts.directory),
+            ("facts.classes_file", &raw.facts.classes_file),
+            ("policy.file", &raw.policy.file),
+        ] {
+            check.absolute(key, path);
+        }
+        if let Some(path) = &raw.audit.file {
+            check.absolute("audit.file", path);
+        }
+        if let Err(error) = check_filter(&raw.log.filter) {
+            check.wrong("log.filter", &format!("\"{}\"", raw.log.filter.escape_default()), &error.to_string());
+        }
+        let window_max_s = COMMAND_WINDOW_MS_MAX.unsigned_abs() / 1000;
+        let config = Self {
+            host: raw.host.clone(),
+            collectives: raw.collectives.clone(),
+            state_dir: raw.state_dir.clone(),
+            broker_urls: raw.broker.urls.clone(),
+            heartbeat_s: check.within("broker.heartbeat_s", u64::from(raw.broker.heartbeat_s), 5, 600) as u16,
+            connect_timeout: check.seconds("broker.connect_timeout_s", raw.broker.connect_timeout_s, 1, 300),
+            reconnect_max: check.seconds("broker.reconnect_max_s", raw.broker.reconnect_max_s, 1, 3_600),
+            ca: raw.pki.ca.clone(),
+            crl: raw.pki.crl.clone(),
+            certificate: raw.pki.certificate.clone(),
+            key: raw.pki.key.clone(),
+            facts_directory: raw.facts.directory.clone(),
+            classes_file: raw.facts.classes_file.clone(),
+            executable_timeout: Duration::from_millis(check.within(
+                "facts.executable_timeout_ms",
+                raw.facts.executable_timeout_ms,
+                10,
+                600_000,
+            )),
+            facts_interval: check.seconds("facts.refresh_interval_s", raw.facts.refresh_interval_s, 10, 7 * DAY_S),
+            policy_file: raw.policy.file.clone(),
+            limits: admit::Limits {
+                command_window: check.seconds("limits.command_window_s", limits.command_window_s, 1, window_max_s),
+                clock_skew: check.seconds("limits.clock_skew_s", limits.clock_skew_s, 0, 3_600),
+                action_time: check.seconds("limits.action_time_max_s", limits.action_time_max_s, 1, 7 * DAY_S),
+                concurrent_actions: check.count("limits.concurrent_actions", limits.concurrent_actions, 1, 256),
+                concurrent_reads: check.count("limits.concurrent_reads", limits.concurrent_reads, 1, 1_024),
+            },
+            stop_timeout: check.seconds("limits.stop_timeout_s", limits.stop_timeout_s, 1, 3_600),
+            report_keep: check.seconds("limits.report_keep_s", limits.report_keep_s, 60, 30 * DAY_S),
+            presence_interval: check.seconds("presence.interval_s", raw.presence.interval_s, 10, DAY_S),
+            audit_file: raw.audit.file.clone().unwrap_or_else(|| raw.state_dir.join(files::AUDIT)),
+            log: LogConfig { filter: raw.log.filter.clone(), format: raw.log.format, base: LOG_BASE },
+            disabled_plugins: raw.plugins.disabled.clone(),
+        };
+        match check.problems {
+            problems if problems.is_empty() => Ok(config),
+            problems => Err(ConfigError::Invalid { problems }),
+        }
+    }
+
+    /// The name the host must have, if the configuration says.
+    #[must_use]
+    pub fn host(&self) -> Option<&HostName> {
+        self.host.as_ref()
+    }
+
+    /// Parts of the fleet it listens to. Not empty.
+    #[must_use]
+    pub fn collectives(&self) -> &BTreeSet<CollectiveName> {
+        &self.collectives
+    }
+
+    /// Directory of the agent's state.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Addresses of the brokers. Not empty.
+    #[must_use]
+    pub fn broker_urls(&self) -> &[BrokerUrl] {
+        &self.broker_urls
+    }
+
+    /// Seconds between heartbeats.
+    #[must_use]
+    pub fn heartbeat_s(&self) -> u16 {
+        self.heartbeat_s
+    }
+
+    /// How long one address may take to connect.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Longest pause between two tries to connect.
+    #[must_use]
+    pub fn reconnect_max(&self) -> Duration {
+        self.reconnect_max
+    }
+
+    /// The CA's certificate.
+    #[must_use]
+    pub fn ca(&self) -> &Path {
+        &self.ca
+    }
+
+    /// The CA's revocation list, which may not exist.
+    #[must_use]
+    pub fn crl(&self) -> &Path {
+        &self.crl
+    }
+
+    /// The host's certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// The certificate's key.
+    #[must_use]
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
+    /// The directory `facts.d`.
+    #[must_use]
+    pub fn facts_directory(&self) -> &Path {
+        &self.facts_directory
+    }
+
+    /// The file of classes.
+    #[must_use]
+    pub fn classes_file(&self) -> &Path {
+        &self.classes_file
+    }
+
+    /// How long a program in `facts.d` may take.
+    #[must_use]
+    pub fn executable_timeout(&self) -> Duration {
+        self.executable_timeout
+    }
+
+    /// Pause between two collections of facts.
+    #[must_use]
+    pub fn facts_interval(&self) -> Duration {
+        self.facts_interval
+    }
+
+    /// The policy file.
+    #[must_use]
+    pub fn policy_file(&self) -> &Path {
+        &self.policy_file
+    }
+
+    /// Bounds of what may be asked.
+    #[must_use]
+    pub fn limits(&self) -> &admit::Limits {
+        &self.limits
+    }
+
+    /// How long running actions have when the agent stops.
+    #[must_use]
+    pub fn stop_timeout(&self) -> Duration {
+        self.stop_timeout
+    }
+
+    /// How long a final report is kept while it cannot be delivered.
+    #[must_use]
+    pub fn report_keep(&self) -> Duration {
+        self.report_keep
+    }
+
+    /// Mean pause between two announcements.
+    #[must_use]
+    pub fn presence_interval(&self) -> Duration {
+        self.presence_interval
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit_file(&self) -> &Path {
+        &self.audit_file
+    }
+
+    /// The program's log.
+    #[must_use]
+    pub fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    /// How a line of the program's log looks.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        self.log.format
+    }
+
+    /// Plugins this host does not have.
+    #[must_use]
+    pub fn disabled_plugins(&self) -> &BTreeSet<PluginName> {
+        &self.disabled_plugins
+    }
+}
+
+/// Collects what is wrong, so that an operator sees all of it at once.
+struct Check<'a> {
+    loaded: &'a Loaded<Raw>,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, key: &str, found: &str, accepted: &str) {
+        self.problems.push(Problem::Value {
+            origin: self.loaded.origin(key).unwrap_or("default").to_owned(),
+            key: key.to_owned(),
+            found: found.to_owned(),
+            accepted: accepted.to_owned(),
+        });
+    }
+
+    fn within(&mut self, key: &str, value: u64, least: u64, most: u64) -> u64 {
+        if !(least..=most).contains(&value) {
+            self.wrong(key, &value.to_string(), &format!("{least} to {most}"));
+        }
+        value.clamp(least, most)
+    }
+
+    fn seconds(&mut self, key: &str, value: u64, least: u64, most: u64) -> Duration {
+        Duration::from_secs(self.within(key, value, least, most))
+    }
+
+    fn count(&mut self, key: &str, value: usize, least: usize, most: usize) -> usize {
+        if !(least..=most).contains(&value) {
+            self.wrong(key, &value.to_string(), &format!("{least} to {most}"));
+        }
+        value.clamp(least, most)
+    }
+
+    fn absolute(&mut self, key: &str, path: &Path) {
+        if !path.is_absolute() {
+            self.wrong(key, &format!("\"{}\"", path.display()), "an absolute path");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The configuration as it stands in files: names, defaults and nothing checked beyond types.
+//!
+//! Every field is one key. Its comment is what the book says of it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use muster_bus::BrokerUrl;
+use muster_daemon::logging::LogFormat;
+use muster_protocol::{CollectiveName, HostName, PluginName};
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Raw {
+    /// The host's name. Default: the name in its certificate. If it is set and the certificate names
+    /// another host, the agent does not start: that is how a mixed-up certificate is noticed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Parts of the fleet this host listens to. Default `["main"]`, so that a small site needs no plan.
+    pub collectives: BTreeSet<CollectiveName>,
+    /// Where the agent keeps what must survive a restart. Default `/var/lib/muster`.
+    pub state_dir: PathBuf,
+    /// How to reach the broker.
+    pub broker: Broker,
+    /// Certificates.
+    pub pki: Pki,
+    /// Facts and classes.
+    pub facts: Facts,
+    /// Who may do what.
+    pub policy: Policy,
+    /// Bounds.
+    pub limits: Limits,
+    /// Announcements.
+    pub presence: Presence,
+    /// The audit log.
+    pub audit: Audit,
+    /// The program's log.
+    pub log: Log,
+    /// Plugins.
+    pub plugins: Plugins,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            host: None,
+            collectives: "main".parse().into_iter().collect(),
+            state_dir: "/var/lib/muster".into(),
+            broker: Broker::default(),
+            pki: Pki::default(),
+            facts: Facts::default(),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            presence: Presence::default(),
+            audit: Audit::default(),
+            log: Log::default(),
+            plugins: Plugins::default(),
+        }
+    }
+}
+
+/// Section `broker`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Broker {
+    /// Addresses of the brokers, `amqps://HOST[:PORT][/VHOST]`. No default. All are equal; each time the
+    /// agent connects it resolves their names anew and tries the addresses in random order.
+    pub urls: Vec<BrokerUrl>,
+    /// Seconds between heartbeats. Default 30: a dead connection is noticed within a minute, and
+    /// 10,000 idle hosts cost the broker 670 small frames a second in both directions together.
+    pub heartbeat_s: u16,
+    /// Seconds that one address may take to connect. Default 10: longer than three lost packets.
+    pub connect_timeout_s: u64,
+    /// Longest pause between two tries to connect, in seconds. Default 60: pauses grow from 1 s, each
+    /// drawn at random, so that a fleet whose broker restarts does not come back all at once.
+    pub reconnect_max_s: u64,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self { urls: Vec::new(), heartbeat_s: 30, connect_timeout_s: 10, reconnect_max_s: 60 }
+    }
+}
+
+/// Section `pki`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pki {
+    /// The CA's certificate. Default `/etc/muster/pki/ca.pem`.
+    pub ca: PathBuf,
+    /// The CA's revocation list. Default `/etc/muster/pki/crl.pem`; read at start and on reload if it exists.
+    /// Newer lists that come over the bus are kept in `state_dir`.
+    pub crl: PathBuf,
+    /// The host's certificate. Default `/etc/muster/pki/host.pem`.
+    pub certificate: PathBuf,
+    /// The certificate's key. Default `/etc/muster/pki/host.key`. Refused if others can read it.
+    pub key: PathBuf,
+}
+
+impl Default for Pki {
+    fn default() -> Self {
+        Self {
+            ca: "/etc/muster/pki/ca.pem".into(),
+            crl: "/etc/muster/pki/crl.pem".into(),
+            certificate: "/etc/muster/pki/host.pem".into(),
+            key: "/etc/muster/pki/host.key".into(),
+        }
+    }
+}
+
+/// Section `facts`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// Directory of files and programs that add facts. Default `/etc/muster/facts.d`; may be missing.
+    pub directory: PathBuf,
+    /// File with the host's configuration classes, one a line. Default `/etc/muster/classes.txt`; may be
+    /// missing. For Puppet it is the setting `classfile`, such as
+    /// `/opt/puppetlabs/puppet/cache/state/classes.txt`.
+    pub classes_file: PathBuf,
+    /// Milliseconds one program in `directory` may take. Default 10000: programs that ask a cloud's
+    /// metadata service take seconds when the network is slow.
+    pub executable_timeout_ms: u64,
+    /// Seconds between two collections. Default 600: facts that matter for targeting change by the day,
+    /// and an idle host should stay idle.
+    pub refresh_interval_s: u64,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            directory: "/etc/muster/facts.d".into(),
+            classes_file: "/etc/muster/classes.txt".into(),
+            executable_timeout_ms: 10_000,
+            refresh_interval_s: 600,
+        }
+    }
+}
+
+/// Section `policy`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    /// The policy file. Default `/etc/muster/policy.toml`. Must exist: without a policy nothing would be allowed.
+    pub file: PathBuf,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { file: "/etc/muster/policy.toml".into() }
+    }
+}
+
+/// Section `limits`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// How many actions that change something may run at once. Default 4: package and service managers
+    /// take locks, so more would only wait for each other.
+    pub concurrent_actions: usize,
+    /// How many actions that only read may run at once. Default 16. They have their own limit so that a
+    /// host that is busy installing still answers a ping.
+    pub concurrent_reads: usize,
+    /// Longest life of a command in seconds. Default 3600. The host remembers request ids that long. At
+    /// most 86400.
+    pub command_window_s: u64,
+    /// How many seconds a command may come from the future. Default 60: hosts with any time
+    /// synchronisation differ by less than a second.
+    pub clock_skew_s: u64,
+    /// Longest time limit a command may ask for, in seconds. Default 86400: a day.
+    pub action_time_max_s: u64,
+    /// Seconds the agent gives running actions when it stops. Default 60, less than the 90 after which
+    /// systemd kills.
+    pub stop_timeout_s: u64,
+    /// Seconds a final report is kept while it cannot be delivered. Default 86400: as long as the
+    /// broker keeps the queue of a host that is away.
+    pub report_keep_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            concurrent_actions: 4,
+            concurrent_reads: 16,
+            command_window_s: 3_600,
+            clock_skew_s: 60,
+            action_time_max_s: 86_400,
+            stop_timeout_s: 60,
+            report_keep_s: 86_400,
+        }
+    }
+}
+
+/// Section `presence`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Presence {
+    /// Seconds between two announcements that the host is there. Default 300. Each pause is up to a
+    /// tenth longer or shorter, so that a fleet started together does not speak together.
+    pub interval_s: u64,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { interval_s: 300 }
+    }
+}
+
+/// Section `audit`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// The audit log. Default `audit.jsonl` in `state_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+/// Section `log`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// What is logged: a level, or directives such as `info,muster_agent=debug`. Default `info`.
+    pub filter: String,
+    /// `text` for people, `json` for machines. Default `text`. Both go to standard error.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// Section `plugins`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Plugins {
+    /// Built-in plugins this host does not have. Default none.
+    pub disabled: BTreeSet<PluginName>,
+}

@@ -1,0 +1,66 @@
+//! One line of the journal: `CHECKSUM LENGTH JSON`, newline.
+//!
+//! The checksum is the first 16 hexadecimal digits of SHA-256 over the JSON, the length its bytes in
+//! decimal. JSON holds no raw newline, so a damaged line never takes its neighbours with it.
+
+use muster_protocol::{RequestId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Started;
+use crate::digest::sha256_hex;
+
+/// Version of the file's format.
+pub const FORMAT_VERSION: u32 = 1;
+
+const CHECKSUM_DIGITS: usize = 16;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub(super) enum Record {
+    Format { version: u32 },
+    Started(Started),
+    Sequence { id: RequestId, reserved: u32 },
+    Finished { id: RequestId, keep_until_ms: Timestamp },
+    Forgotten { until_ms: Timestamp },
+}
+
+impl Record {
+    pub(super) fn to_line(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(self).expect("a record has no map keys or floats that JSON cannot hold");
+        let mut line = format!("{} {} ", checksum(&json), json.len()).into_bytes();
+        line.extend_from_slice(&json);
+        line.push(b'\n');
+        line
+    }
+}
+
+fn checksum(json: &[u8]) -> String {
+    let mut text = sha256_hex(json);
+    text.truncate(CHECKSUM_DIGITS);
+    text
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Good(Record),
+    /// The last line, without its end.
+    Torn(usize),
+    Damaged,
+}
+
+/// Reads a whole journal. Only the last line can be torn: every other one was followed by a write.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line> {
+    bytes.split_inclusive(|byte| *byte == b'\n').map(|line| match line.strip_suffix(b"\n") {
+        None => Line::Torn(line.len()),
+        Some(line) => read(line).map_or(Line::Damaged, Line::Good),
+    })
+}
+
+fn read(line: &[u8]) -> Option<Record> {
+    let text = std::str::from_utf8(line).ok()?;
+    let (sum, rest) = text.split_once(' ')?;
+    let (length, json) = rest.split_once(' ')?;
+    let fits = length.parse() == Ok(json.len()) && sum == checksum(json.as_bytes());
+    // A record that fits its checksum but is not known comes from a newer program.
+    fits.then(|| serde_json::from_str(json).ok()).flatten()
+}

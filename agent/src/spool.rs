@@ -1,0 +1,299 @@
+//! Final reports that the broker has not confirmed yet.
+//!
+//! A report is put here before it is published and leaves when the broker has confirmed it, when it
+//! is too old to be of use, or when its reader is gone for good. Reports of actions that change
+//! something are files, so they survive a restart of the agent; reports of read-only actions are kept
+//! in memory only, since asking again is as good.
+//!
+//! Each file is one report: `REQUEST-ID.json`, the routing facts and the DSSE envelope as signed.
+//! What cannot be read on opening is set aside, never deleted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use muster_daemon::write_atomic;
+use muster_protocol::{Envelope, RequestId, Signature, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Most reports kept at once, on disk and in memory together.
+pub const REPORTS_MAX: usize = 1_000;
+
+/// Most bytes of report bodies kept at once: some forty of the largest, thousands of ordinary ones.
+pub const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a report whose reader has no queue is tried again, in milliseconds: as long as the
+/// broker keeps an unused reply queue.
+pub const UNROUTABLE_KEEP_MS: i64 = 5 * 60 * 1000;
+
+/// Version of the files' format.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a report could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A file operation failed.
+    #[error("{action} spool file `{path}`")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No room.
+    #[error("the spool holds {reports} unconfirmed reports with {bytes} bytes and takes no more")]
+    Full {
+        /// How many it holds.
+        reports: usize,
+        /// Their size.
+        bytes: usize,
+    },
+}
+
+impl SpoolError {
+    /// Whether trying again later may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Full { .. } => true,
+        }
+    }
+}
+
+/// A signed report on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// The request it answers.
+    pub request_id: RequestId,
+    /// Where it goes.
+    pub routing_key: String,
+    /// Its content type, which is signed with it.
+    pub content_type: String,
+    /// The exact bytes that were signed.
+    pub body: Bytes,
+    /// Who signed.
+    pub signatures: Vec<Signature>,
+    /// From when on nobody wants it any more.
+    pub expires_at: Timestamp,
+}
+
+/// Which report: a request has one outcome, and may have refusals of further copies beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    request_id: RequestId,
+    /// 0 is the one on disk.
+    copy: u32,
+}
+
+impl Key {
+    /// The request.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SpoolFile {
+    format: u32,
+    request_id: RequestId,
+    routing_key: String,
+    expires_at_ms: Timestamp,
+    envelope: Envelope,
+}
+
+#[derive(Debug)]
+struct Entry {
+    parcel: Parcel,
+    on_disk: bool,
+    unroutable_since: Option<Timestamp>,
+}
+
+/// Where a report lives until it is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// On disk: it survives a restart.
+    OnDisk,
+    /// In memory.
+    InMemory,
+}
+
+/// What the spool found when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Reports from before.
+    pub reports: usize,
+    /// Files that are not reports; they were renamed to `*.damaged`.
+    pub damaged: Vec<PathBuf>,
+}
+
+/// The unconfirmed final reports of one host.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    entries: BTreeMap<Key, Entry>,
+    bytes: usize,
+}
+
+impl Spool {
+    /// Opens the spool in `directory`, making it where it is missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(directory: &Path) -> Result<(Self, Opened), SpoolError> {
+        let failed = |action| {
+            let path = directory.to_owned();
+            move |source| SpoolError::Io { action, path, source }
+        };
+        crate::state::make_private_directory(directory).map_err(failed("make"))?;
+        let mut spool = Self { directory: directory.to_owned(), entries: BTreeMap::new(), bytes: 0 };
+        let mut opened = Opened::default();
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+            .map_err(failed("list"))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        paths.sort();
+        for path in paths {
+            match read(&path) {
+                Some(parcel) => {
+                    spool.bytes += parcel.body.len();
+                    let key = Key { request_id: parcel.request_id, copy: 0 };
+                    spool.entries.insert(key, Entry { parcel, on_disk: true, unroutable_since: None });
+                }
+                None => {
+                    let aside = path.with_extension("damaged");
+                    if let Err(error) = std::fs::rename(&path, &aside) {
+                        tracing::warn!(path = %path.display(), %error, "Could not set a damaged spool file aside");
+                    }
+                    opened.damaged.push(aside);
+                }
+            }
+        }
+        opened.reports = spool.entries.len();
+        Ok((spool, opened))
+    }
+
+    /// Keeps a report. Once this returns `Ok` with [`Keep::OnDisk`] it survives a crash of the host.
+    ///
+    /// # Errors
+    /// When there is no room, or the file cannot be written.
+    pub fn put(&mut self, parcel: Parcel, keep: Keep) -> Result<Key, SpoolError> {
+        if self.entries.len() >= REPORTS_MAX || self.bytes + parcel.body.len() > BYTES_MAX {
+            return Err(SpoolError::Full { reports: self.entries.len(), bytes: self.bytes });
+        }
+        let on_disk = keep == Keep::OnDisk;
+        if on_disk {
+            let path = self.path(&parcel.request_id);
+            write(&path, &parcel).map_err(|source| SpoolError::Io { action: "write", path, source })?;
+        }
+        self.bytes += parcel.body.len();
+        let key =
+            Key { request_id: parcel.request_id, copy: if on_disk { 0 } else { self.next_copy(parcel.request_id) } };
+        if let Some(before) = self.entries.insert(key, Entry { on_disk, unroutable_since: None, parcel }) {
+            self.bytes -= before.parcel.body.len();
+        }
+        Ok(key)
+    }
+
+    fn next_copy(&self, request_id: RequestId) -> u32 {
+        let all = Key { request_id, copy: 1 }..=Key { request_id, copy: u32::MAX };
+        self.entries.range(all).next_back().map_or(1, |(key, _)| key.copy.saturating_add(1))
+    }
+
+    /// Whether the outcome of a request waits on disk.
+    #[must_use]
+    pub fn holds_outcome(&self, request_id: RequestId) -> bool {
+        self.entries.contains_key(&Key { request_id, copy: 0 })
+    }
+
+    /// Drops a report: it was confirmed, or nobody wants it any more.
+    pub fn remove(&mut self, key: Key) {
+        let Some(entry) = self.entries.remove(&key) else { return };
+        self.bytes -= entry.parcel.body.len();
+        if entry.on_disk {
+            let path = self.path(&key.request_id);
+            // Left behind it would be sent once more after a restart, and recognised as a repeat.
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "Could not delete a confirmed report from the spool");
+            }
+        }
+    }
+
+    /// Removes and returns the reports that are past their expiry.
+    pub fn take_expired(&mut self, now: Timestamp) -> Vec<Parcel> {
+        let expired = self.entries.iter().filter(|(_, entry)| entry.parcel.expires_at <= now);
+        let expired: Vec<(Key, Parcel)> = expired.map(|(key, entry)| (*key, entry.parcel.clone())).collect();
+        for (key, _) in &expired {
+            self.remove(*key);
+        }
+        expired.into_iter().map(|(_, parcel)| parcel).collect()
+    }
+
+    /// Notes that a report's reader has no queue. Returns `true` when it has been so for
+    /// [`UNROUTABLE_KEEP_MS`] and the report may be given up.
+    pub fn is_unroutable_for_good(&mut self, key: Key, now: Timestamp) -> bool {
+        let Some(entry) = self.entries.get_mut(&key) else { return false };
+        let since = *entry.unroutable_since.get_or_insert(now);
+        now.since_ms(since) >= UNROUTABLE_KEEP_MS
+    }
+
+    /// The reports that wait, oldest request first.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Key> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// The report, if it still waits.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<&Parcel> {
+        self.entries.get(&key).map(|entry| &entry.parcel)
+    }
+
+    /// How many reports wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no report waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn path(&self, id: &RequestId) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+}
+
+fn write(path: &Path, parcel: &Parcel) -> std::io::Result<()> {
+    let file = SpoolFile {
+        format: FORMAT_VERSION,
+        request_id: parcel.request_id,
+        routing_key: parcel.routing_key.clone(),
+        expires_at_ms: parcel.expires_at,
+        envelope: Envelope::new(&parcel.content_type, &parcel.body, parcel.signatures.clone()),
+    };
+    write_atomic(path, 0o600, &serde_json::to_vec(&file)?).map_err(crate::state::io_error)
+}
+
+fn read(path: &Path) -> Option<Parcel> {
+    let bytes = std::fs::read(path).ok()?;
+    let file: SpoolFile = serde_json::from_slice(&bytes).ok()?;
+    let named_after_it = path.file_stem().is_some_and(|stem| stem == file.request_id.to_string().as_str());
+    if file.format != FORMAT_VERSION || !named_after_it {
+        return None;
+    }
+    Some(Parcel {
+        request_id: file.request_id,
+        routing_key: file.routing_key,
+        content_type: file.envelope.payload_type.clone(),
+        body: file.envelope.body().ok()?.into(),
+        signatures: file.envelope.signatures,
+        expires_at: file.expires_at_ms,
+    })
+}

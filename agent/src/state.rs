@@ -1,0 +1,97 @@
+//! The agent's directory of state: who may see it, and that only one agent uses it.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use muster_daemon::WriteError;
+
+/// Names inside the directory, in one place.
+pub mod files {
+    /// Held locked by the running agent.
+    pub const LOCK: &str = "lock";
+    /// Request ids: [`crate::journal`].
+    pub const JOURNAL: &str = "journal";
+    /// Unconfirmed final reports: [`crate::spool`].
+    pub const SPOOL: &str = "spool";
+    /// The audit log, unless the configuration names another place: [`crate::audit`].
+    pub const AUDIT: &str = "audit.jsonl";
+    /// The newest revocation list that came over the bus.
+    pub const REVOCATION_LIST: &str = "crl.der";
+    /// The collectives bound last time, so that bindings no longer wanted can be taken off.
+    pub const COLLECTIVES: &str = "collectives.json";
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be made or opened.
+    #[error("{action} `{path}`")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent runs on it.
+    #[error("state directory `{path}` is in use by another musterd")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The directory, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct StateDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDirectory {
+    /// Makes the directory where it is missing (mode 0700) and locks it. The kernel gives the lock
+    /// back when the process ends, however it ends.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another process has it.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { action, path, source }
+        };
+        make_private_directory(path).map_err(failed("make state directory", path))?;
+        let lock_path = path.join(files::LOCK);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &lock_path)(error)),
+        }
+    }
+
+    /// The path of a file inside.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Makes a directory that only the agent's user can enter, with its parents.
+pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Keeps the kind of error that a failed atomic write had.
+pub(crate) fn io_error(error: WriteError) -> io::Error {
+    io::Error::new(error.io().kind(), error)
+}
