@@ -78,8 +78,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// An error over the next character, or behind the end.
+    /// An error over the next character, or behind the last one that can be seen.
     pub(crate) fn error_here(&self, message: impl Into<String>) -> ParseError {
+        if self.is_at_end() {
+            let end = self.source.trim_end().len();
+            return self.error(end, end, message);
+        }
         self.error(self.at, self.at + self.peek().map_or(0, char::len_utf8), message)
     }
 

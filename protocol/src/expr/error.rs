@@ -47,14 +47,7 @@ impl ParseError {
         let start = line_start.max(at.saturating_sub(RENDER_CONTEXT));
         let end = line_end.min(at.saturating_add(RENDER_CONTEXT));
         let (before, after) = (if start > line_start { "..." } else { "" }, if end < line_end { "..." } else { "" });
-        let shown: String = characters[start..end]
-            .iter()
-            .map(|c| match c {
-                '\t' => ' ',
-                c if is_invisible(*c) => '?',
-                c => *c,
-            })
-            .collect();
+        let shown: String = characters[start..end].iter().map(|c| visible(*c)).collect();
         let carets = self.length.min((end - at).max(1));
         format!(
             "{before}{shown}{after}\n{}{} {}",
@@ -79,3 +72,20 @@ impl fmt::Display for ParseError {
 }
 
 impl std::error::Error for ParseError {}
+
+/// A piece of the source as messages quote it: on one line, visible, and not longer than fits there.
+pub(crate) fn excerpt(text: &str) -> String {
+    let mut shown: String = text.chars().take(RENDER_CONTEXT).map(visible).collect();
+    if text.chars().nth(RENDER_CONTEXT).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+fn visible(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        c if is_invisible(c) => '?',
+        c => c,
+    }
+}

@@ -7,7 +7,7 @@ use crate::code::Code;
 use crate::expr::Expression;
 use crate::expr::ast::{Call, Comparison, Node, Operand, Path, Segment, continues_name, starts_name};
 use crate::expr::cursor::Cursor;
-use crate::expr::error::ParseError;
+use crate::expr::error::{ParseError, excerpt};
 use crate::expr::pattern::Pattern;
 use crate::expr::value::Literal;
 use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
@@ -122,7 +122,7 @@ fn path_from_dotted(name: &str) -> Result<Path, String> {
 
 fn segments_from_dotted(name: &str) -> Result<Vec<Segment>, String> {
     let segment = |(place, part): (usize, &str)| match part.parse() {
-        _ if part.is_empty() => Err(format!("`{name}` has an empty part")),
+        _ if part.is_empty() => Err(format!("`{}` has an empty part", excerpt(name))),
         Ok(index) if place > 0 && !part.starts_with('+') => Ok(Segment::Index(index)),
         _ => Ok(Segment::Name(part.to_owned())),
     };
@@ -144,8 +144,8 @@ fn comparison(cursor: &mut Cursor<'_>, belongs: impl Fn(char) -> bool) -> Result
         _ => (cursor.take_while(&belongs).trim_end().to_owned(), false),
     };
     let value_end = cursor.at();
-    if value.is_empty() && operator_end == value_start && cursor.is_at_end() && !operator.is_empty() {
-        return Err(cursor.error_here(format!("expected a value after `{operator}`")));
+    if value_end == value_start && !operator.is_empty() {
+        return Err(cursor.error_here(format!("expected a value after `{}`", excerpt(operator))));
     }
     let pattern =
         |value: String| Pattern::new(value).map_err(|why| cursor.error(value_start, value_end, why.to_string()));
@@ -170,7 +170,7 @@ fn comparison(cursor: &mut Cursor<'_>, belongs: impl Fn(char) -> bool) -> Result
         }
         _ => {
             return Err(cursor
-                .error(start, operator_end, format!("`{operator}` is not an operator of MCollective"))
+                .error(start, operator_end, format!("`{}` is not an operator of MCollective", excerpt(operator)))
                 .suggest("there are =, ==, !=, >=, <=, >, < and =~"));
         }
     })
@@ -313,7 +313,7 @@ fn data_call(cursor: &mut Cursor<'_>, function: &str, start: usize) -> Result<Op
             break;
         }
         if !arguments.is_empty() && !cursor.take(',') {
-            return Err(cursor.error_here(format!("expected `,` or `)` in the call of `{function}`")));
+            return Err(cursor.error_here(format!("expected `,` or `)` in the call of `{}`", excerpt(function))));
         }
         cursor.skip_space();
         arguments.push(match cursor.peek() {
@@ -322,7 +322,7 @@ fn data_call(cursor: &mut Cursor<'_>, function: &str, start: usize) -> Result<Op
             _ => {
                 let word = cursor.take_while(|c| !c.is_whitespace() && !"(),'\"".contains(c));
                 if word.is_empty() {
-                    return Err(cursor.error_here(format!("expected a value in the call of `{function}`")));
+                    return Err(cursor.error_here(format!("expected a value in the call of `{}`", excerpt(function))));
                 }
                 Literal::from_word(word)
             }

@@ -19,7 +19,7 @@ use crate::expr::ast::{
     Call, Comparison, KEYWORDS, Node, Operand, Path, Segment, continues_name, is_plain_name, starts_name,
 };
 use crate::expr::cursor::Cursor;
-use crate::expr::error::ParseError;
+use crate::expr::error::{ParseError, excerpt};
 use crate::expr::pattern::{Glob, Pattern};
 use crate::expr::suggest::did_you_mean;
 use crate::expr::value::{Decimal, Literal};
@@ -221,7 +221,9 @@ impl<'a> Parser<'a> {
         while !self.cursor.take(')') {
             if !arguments.is_empty() {
                 if !self.cursor.take(',') {
-                    return Err(self.cursor.error_here(format!("expected `,` or `)` in the call of `{function}`")));
+                    return Err(self
+                        .cursor
+                        .error_here(format!("expected `,` or `)` in the call of `{}`", excerpt(function))));
                 }
                 self.cursor.skip_space();
             }
@@ -336,8 +338,8 @@ impl<'a> Parser<'a> {
                 .cursor
                 .error(start, self.cursor.at(), format!("`{operator}` compares exactly, it knows no patterns"))
                 .suggest(match operator {
-                    "!=" | "not in" => format!("did you mean `not like {text}`?"),
-                    _ => format!("did you mean `like {text}`?"),
+                    "!=" | "not in" => format!("did you mean `not like {}`?", excerpt(text)),
+                    _ => format!("did you mean `like {}`?", excerpt(text)),
                 })),
             _ => Ok(()),
         }
@@ -433,7 +435,7 @@ impl<'a> Parser<'a> {
             && Decimal::parse(word).is_none()
             && word.parse::<f64>().is_ok();
         if looks_like_number {
-            return Err(wrong(format!("`{word}` is not how a number is written"))
+            return Err(wrong(format!("`{}` is not how a number is written", excerpt(word)))
                 .suggest("write digits, with a point and digits for a fraction, or put it into quotes"));
         }
         Ok(Literal::from_word(word))
@@ -511,7 +513,8 @@ impl<'a> Parser<'a> {
 
     fn no_operator(&self, start: usize, operand_end: usize, place: usize, written: &str) -> ParseError {
         let cursor = &self.cursor;
-        let operand = self.source(start, operand_end);
+        let operand = excerpt(cursor.since(start).get(..operand_end - start).unwrap_or_default());
+        let shown = excerpt(written);
         if written.is_empty() {
             let why = format!("`{operand}` alone is not a condition");
             return cursor
@@ -532,14 +535,10 @@ impl<'a> Parser<'a> {
         });
         if is_plain_name(written) && nearest.is_none() {
             return cursor
-                .error(place, end, format!("expected an operator after `{operand}`, not `{written}`"))
+                .error(place, end, format!("expected an operator after `{operand}`, not `{shown}`"))
                 .suggest("such as `=`, `!=`, `<`, `~`, `like` or `in`");
         }
-        cursor.error(place, end, format!("`{written}` is not an operator")).suggest_word(nearest)
-    }
-
-    fn source(&self, start: usize, end: usize) -> &'a str {
-        self.cursor.since(start).get(..end - start).unwrap_or_default()
+        cursor.error(place, end, format!("`{shown}` is not an operator")).suggest_word(nearest)
     }
 
     fn unexpected_after_condition(&self) -> ParseError {
@@ -547,7 +546,11 @@ impl<'a> Parser<'a> {
         let start = cursor.at();
         let symbols = cursor.peek_while(is_symbol);
         if !symbols.is_empty() {
-            let error = cursor.error(start, start + symbols.len(), format!("expected `and` or `or`, not `{symbols}`"));
+            let error = cursor.error(
+                start,
+                start + symbols.len(),
+                format!("expected `and` or `or`, not `{}`", excerpt(symbols)),
+            );
             return match symbols {
                 "&" | "&&" => error.suggest_word(Some("and")),
                 "|" | "||" => error.suggest_word(Some("or")),
@@ -556,7 +559,8 @@ impl<'a> Parser<'a> {
         }
         let word = cursor.peek_while(in_bare_word);
         if !word.is_empty() {
-            let error = cursor.error(start, start + word.len(), format!("expected `and` or `or`, not `{word}`"));
+            let error =
+                cursor.error(start, start + word.len(), format!("expected `and` or `or`, not `{}`", excerpt(word)));
             return match did_you_mean(word, ["and", "or"]) {
                 Some(nearest) => error.suggest_word(Some(nearest)),
                 None => error.suggest("a value with spaces is put into quotes"),

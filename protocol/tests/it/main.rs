@@ -1,0 +1,3 @@
+//! What the protocol promises, tested through its public interface.
+
+mod expression;
