@@ -6,6 +6,7 @@ use super::named::Named;
 use super::schema::{Action, DataQuery, Input, ValueType};
 use super::words;
 use crate::code::{self, Code};
+use crate::expr::did_you_mean;
 
 /// Longest piece of a refused value that a message repeats, in characters.
 const GIVEN_CHARACTERS_MAX: usize = 60;
@@ -138,10 +139,10 @@ impl Input {
             return None;
         }
         let suggestion = match (&self.kind, value) {
-            (ValueType::List, Value::String(word)) => words::nearest(word, self.values.iter().map(String::as_str)),
+            (ValueType::List, Value::String(word)) => did_you_mean(word, self.values.iter().map(String::as_str)),
             _ => None,
         };
-        Some(Problem { expected: self.accepted(), suggestion })
+        Some(Problem { expected: self.accepted(), suggestion: suggestion.map(str::to_owned) })
     }
 
     fn text_fits(&self, text: &str) -> bool {
@@ -264,7 +265,7 @@ fn unknown(inputs: &Named<Input>, name: &str) -> ArgumentError {
     ArgumentError::Unknown {
         argument: words::cut(name, GIVEN_CHARACTERS_MAX),
         accepted: inputs.names().map(str::to_owned).collect(),
-        suggestion: words::nearest(name, inputs.names()),
+        suggestion: did_you_mean(name, inputs.names()).map(str::to_owned),
     }
 }
 

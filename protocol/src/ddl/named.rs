@@ -1,4 +1,6 @@
 //! A map that keeps the order of the file: authors put the important input first.
+//!
+//! The order survives reading and writing text. It does not survive a `serde_json::Value`, which sorts.
 
 use std::fmt;
 use std::marker::PhantomData;

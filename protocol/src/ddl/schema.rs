@@ -330,7 +330,7 @@ pub struct Aggregate {
     pub function: String,
     /// The output's name, then an object of options such as `format` or `titles`. Choria writes both
     /// `args` and `arguments`.
-    #[serde(default, alias = "arguments", deserialize_with = "null_as_default")]
+    #[serde(default, alias = "arguments", deserialize_with = "one_or_many")]
     pub args: Vec<Value>,
     /// Fields this program does not know, kept as they were.
     #[serde(flatten)]
@@ -534,6 +534,14 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Array(many) => many,
+        Value::Null => Vec::new(),
+        one => vec![one],
+    })
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -28,18 +28,6 @@ pub(super) fn cut(text: &str, characters: usize) -> String {
     shown
 }
 
-/// The candidate that was probably meant: at most one edit for each three characters.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
-    if word.len() > 64 {
-        return None;
-    }
-    candidates
-        .map(|candidate| (strsim::osa_distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count().max(word.chars().count()) / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate.to_owned())
-}
-
 /// `true`, `yes`, `on`, `1` and their opposites, in any case.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
