@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::commands::completion::CompletionArguments;
+use crate::commands::context::ContextCommand;
 use crate::commands::explain::ExplainArguments;
+use crate::context::Selection;
 use crate::output::{ColorChoice, Format, Settings};
 
 /// Help: one line, examples, usage, flags, where to read more.
@@ -15,15 +18,13 @@ const TEMPLATE: &str = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-
 #[command(
     name = "muster",
     version,
-    help_template = TEMPLATE,
     before_help = "Examples:\n  \
         muster ping -t 'role = web'\n  \
         muster run package.status name=openssl -t 'os.family = \"Debian\"'\n  \
         muster doctor",
-    after_help = "More: docs/book/src/cli.md",
     infer_subcommands = false,
     arg_required_else_help = true,
-    max_term_width = 100,
+    max_term_width = 80,
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -37,10 +38,10 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
     /// Use this context of the config file.
-    #[arg(long, global = true, value_name = "NAME", env = "MUSTER_CONTEXT", hide_env = true)]
+    #[arg(long, global = true, value_name = "NAME", add = crate::complete::contexts())]
     pub(crate) context: Option<String>,
     /// Read this config file only.
-    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_CONFIG", hide_env = true)]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Form of the data on standard output.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t, hide_default_value = true)]
@@ -69,6 +70,11 @@ pub(crate) struct Globals {
 }
 
 impl Globals {
+    /// Which context was asked for.
+    pub(crate) fn selection(&self) -> Selection {
+        Selection { context: self.context.clone(), config: self.config.clone() }
+    }
+
     /// How the printer should write.
     pub(crate) fn settings(&self) -> Settings {
         let format = match (self.json, self.jsonl, self.names) {
@@ -81,9 +87,33 @@ impl Globals {
     }
 }
 
+/// The whole command line, with the same layout of help everywhere.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command().disable_help_flag(true).arg(
+        // The short form is the only one: nobody has to look twice.
+        clap::Arg::new("help").long("help").short('h').help("Print this help").global(true).action(clap::ArgAction::HelpShort),
+    );
+    lay_out(command, "muster")
+}
+
+fn lay_out(command: clap::Command, path: &str) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let anchor = path.replace(' ', "-");
+    let command = command.help_template(TEMPLATE).after_help(format!("More: docs/book/src/cli.md#{anchor}"));
+    names.into_iter().fold(command, |command, name| {
+        let below = format!("{path} {name}");
+        command.mut_subcommand(name, |verb| lay_out(verb, &below))
+    })
+}
+
 /// What to do: a daily verb, or a noun with a verb of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Choose, show and add contexts: which broker, as whom.
+    #[command(subcommand, before_help = "Examples:\n  muster context list\n  muster context use prod")]
+    Context(ContextCommand),
     /// Explain an error code, or list all of them.
     Explain(ExplainArguments),
+    /// Set up completion for a shell.
+    Completion(CompletionArguments),
 }

@@ -20,28 +20,43 @@
 //! - An unknown word is an error with the nearest match, and is never executed.
 //! - Every command that does not do what it was asked ends with a `Failure`: a stable code, reasons, what to try.
 
+mod catalogue;
 mod cli;
 mod codes;
 mod commands;
+mod complete;
+mod context;
+mod invocation;
 mod output;
+mod session;
 mod usage;
 
 use std::ffi::OsString;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
+use invocation::Invocation;
 use output::{ExitCode, Failure, Printer};
 
 /// Runs the program with the words of its command line, the program's own name first.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
+    muster_pki::tls::install_crypto_provider();
     let words: Vec<OsString> = words.into_iter().collect();
-    let code = match cli::Cli::try_parse_from(&words) {
+    if commands::completion::answer(&words) {
+        return std::process::ExitCode::SUCCESS;
+    }
+    let parsed = cli::command().try_get_matches_from(&words);
+    let code = match parsed.and_then(|matches| cli::Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
             let printer = Printer::new(cli.globals.settings());
-            finish(&printer, dispatch(cli, &printer))
+            let selection = cli.globals.selection();
+            let invocation = Invocation { printer, selection };
+            let result = dispatch(cli.command, &invocation);
+            finish(&invocation.printer, result)
         }
         Err(error) => {
             let printer = Printer::new(usage::settings(&words));
-            finish(&printer, usage::explain(&error, &printer))
+            let result = usage::explain(&error, &printer);
+            finish(&printer, result)
         }
     };
     code.into()
@@ -56,8 +71,22 @@ fn finish(printer: &Printer, result: Result<ExitCode, Failure>) -> ExitCode {
     code
 }
 
-fn dispatch(cli: cli::Cli, printer: &Printer) -> Result<ExitCode, Failure> {
-    match cli.command {
+fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
+    let printer = &invocation.printer;
+    match command {
+        cli::Command::Context(command) => commands::context::run(&command, invocation),
         cli::Command::Explain(arguments) => commands::explain::run(&arguments, printer),
+        cli::Command::Completion(arguments) => commands::completion::run(&arguments, printer),
     }
+}
+
+/// Runs what talks to the broker. The runtime is made here, so that commands without network start at once.
+#[expect(dead_code, reason = "the commands that talk to the broker are wired next")]
+fn block_on(future: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::unexpected("the asynchronous runtime cannot be started", &error))?;
+    let result = runtime.block_on(future);
+    // A name lookup that hangs must not hold the shell.
+    runtime.shutdown_background();
+    result
 }

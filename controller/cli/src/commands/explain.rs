@@ -12,6 +12,7 @@ use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text};
 #[command(before_help = "Examples:\n  muster explain no-match\n  muster explain")]
 pub(crate) struct ExplainArguments {
     /// The code as it stands in `error[CODE]` or in a host's answer.
+    #[arg(add = crate::complete::codes())]
     code: Option<String>,
 }
 

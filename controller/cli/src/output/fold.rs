@@ -31,7 +31,8 @@ pub(crate) fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> 
             *partners.entry((before, after)).or_default() += 1;
         }
     }
-    let mut groups: BTreeMap<(&str, &str), BTreeSet<(usize, u64)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), Group<'_>> = BTreeMap::new();
+    let mut folded: Vec<(&str, String)> = Vec::new();
     for name in &names {
         // The first of equals, so that the choice does not depend on anything but the names.
         let mut best: Option<(usize, (&str, &str, &str))> = None;
@@ -43,16 +44,27 @@ pub(crate) fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> 
         }
         match best {
             Some((_, (before, digits, after))) => {
+                let group = groups.entry((before, after));
+                let group = group.or_insert_with(|| Group { first: name, before, after, numbers: BTreeSet::new() });
                 // At most eighteen digits, so it is a number of 64 bits.
-                let value = digits.parse().unwrap_or(0);
-                groups.entry((before, after)).or_default().insert((digits.len(), value));
+                group.numbers.insert((digits.len(), digits.parse().unwrap_or(0)));
             }
-            None => {
-                groups.entry((name, "")).or_default();
-            }
+            None => folded.push((name, (*name).to_owned())),
         }
     }
-    groups.into_iter().map(|((before, after), values)| render(before, &values, after)).collect()
+    folded.extend(groups.into_values().map(|group| (group.first, group.render())));
+    folded.sort();
+    folded.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Names that differ in one number only.
+struct Group<'a> {
+    /// The first of them in the order of texts; groups are sorted by it.
+    first: &'a str,
+    before: &'a str,
+    after: &'a str,
+    /// Length as written, then value.
+    numbers: BTreeSet<(usize, u64)>,
 }
 
 /// Folds names into one line: `web-[1-3].ams1, db1`.
@@ -86,27 +98,25 @@ fn written((length, value): (usize, u64)) -> String {
     format!("{value:0length$}")
 }
 
-fn render(before: &str, values: &BTreeSet<(usize, u64)>, after: &str) -> String {
-    let mut ranges: Vec<Range> = Vec::new();
-    for &value in values {
-        match ranges.last_mut() {
-            Some(range) if follows(range, value) => range.last = value,
-            _ => ranges.push(Range { first: value, last: value }),
+impl Group<'_> {
+    fn render(&self) -> String {
+        let mut ranges: Vec<Range> = Vec::new();
+        for &number in &self.numbers {
+            match ranges.last_mut() {
+                Some(range) if follows(range, number) => range.last = number,
+                _ => ranges.push(Range { first: number, last: number }),
+            }
         }
-    }
-    match ranges.as_slice() {
-        [] => format!("{before}{after}"),
-        [only] if only.first == only.last => format!("{before}{}{after}", written(only.first)),
-        _ => {
-            let parts: Vec<String> = ranges
-                .iter()
-                .map(|range| match range.first == range.last {
-                    true => written(range.first),
-                    false => format!("{}-{}", written(range.first), written(range.last)),
-                })
-                .collect();
-            format!("{before}[{}]{after}", parts.join(","))
-        }
+        let single = ranges.len() == 1 && self.numbers.len() == 1;
+        let parts: Vec<String> = ranges
+            .iter()
+            .map(|range| match range.first == range.last {
+                true => written(range.first),
+                false => format!("{}-{}", written(range.first), written(range.last)),
+            })
+            .collect();
+        let (before, parts, after) = (self.before, parts.join(","), self.after);
+        if single { format!("{before}{parts}{after}") } else { format!("{before}[{parts}]{after}") }
     }
 }
 

@@ -161,8 +161,8 @@ mod tests {
         db-long-name      1
         "#);
         insta::assert_snapshot!(shown(&sample().lines(Some(40), true, true)), @r#"
-        NAME          COUNT  WHAT            ID
-        web1          9,842  a, "long" text~ x1
+        NAME          COUNT  WHAT             ID
+        web1          9,842  a, "long" text~  x1
         db-long-name      1
         "#);
     }

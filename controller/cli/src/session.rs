@@ -1,0 +1,182 @@
+//! From a context to a live controller, with every way in which that can fail said in the error form.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use muster_bus::{AmqpBus, AmqpSettings, BusError, LoginProblem, PublishError, TlsProblem};
+use muster_client::cache::HostCache;
+use muster_client::{ClientError, Controller, FailureClass, Parts};
+use muster_daemon::SystemClock;
+use muster_pki::{Credentials, PkiError, Trust, VerifyError};
+use muster_protocol::{Command, Message as _, Timestamp};
+use rand::SeedableRng as _;
+
+use crate::context::Context;
+use crate::output::{ExitCode, Failure, Printer, time};
+
+/// Who asks, and whose answers are believed. Needs no network.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    /// Certificate and key of the operator.
+    pub(crate) credentials: Credentials,
+    /// The CA and what it has revoked.
+    pub(crate) trust: Trust,
+}
+
+impl Login {
+    /// Loads the context's files and checks what hosts and broker will check, so that the answer
+    /// comes at once and in plain words.
+    ///
+    /// # Errors
+    /// Exit code 8: a file is missing or wrong, or the certificate is not one that can command now.
+    pub(crate) fn load(context: &Context, now: Timestamp) -> Result<Self, Failure> {
+        let credentials = Credentials::load(&context.certificate, &context.key)
+            .map_err(|error| pki_failure(&error, context, "your certificate and key cannot be used"))?;
+        let trust = Trust::load(&context.ca, context.crl.as_deref())
+            .map_err(|error| pki_failure(&error, context, "the CA's files cannot be used"))?;
+        if !credentials.identity().is_controller() {
+            let what = format!("`{}` may not command: it is not a user or a service", credentials.identity().short());
+            return Err(Failure::new(ExitCode::IdentityRejected, "not-a-controller", what)
+                .why("from", context.certificate.display().to_string())
+                .hint("muster explain not-a-controller"));
+        }
+        // Our own signature, checked as a host would check it.
+        let signature = credentials.sign(Command::TYPE.as_str(), b"");
+        trust
+            .verify(Command::TYPE.as_str(), b"", &[signature], now)
+            .map_err(|error| rejected(&error, &credentials, context, now))?;
+        Ok(Self { credentials, trust })
+    }
+
+    /// The bus that this identity reaches the context's brokers through.
+    pub(crate) fn bus(&self, context: &Context) -> AmqpBus {
+        AmqpBus::new(AmqpSettings::new(context.broker.clone(), self.credentials.clone(), self.trust.clone()))
+    }
+}
+
+/// An open session: a connected controller and the context it belongs to.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Asks the hosts.
+    pub(crate) controller: Controller,
+    /// Where it is connected to.
+    pub(crate) context: Context,
+    /// What is remembered of the context's hosts.
+    pub(crate) cache: HostCache,
+}
+
+impl Session {
+    /// Logs in and connects.
+    ///
+    /// # Errors
+    /// As [`Login::load`]; no broker answers (exit code 7) or it refuses this identity (8).
+    pub(crate) async fn open(context: Context, now: Timestamp) -> Result<Self, Failure> {
+        let login = Login::load(&context, now)?;
+        let cache = cache_directory(&context).map_or_else(HostCache::none, |at| HostCache::load(&at, now));
+        let parts = Parts {
+            bus: Arc::new(login.bus(&context)),
+            credentials: login.credentials,
+            trust: login.trust,
+            clock: Arc::new(SystemClock),
+            random: rand::rngs::StdRng::from_rng(&mut rand::rng()),
+            collective: context.collective.clone(),
+        };
+        match Controller::connect(parts).await {
+            Ok(controller) => Ok(Self { controller, context, cache }),
+            Err(error) => Err(client_failure(&error, &context)),
+        }
+    }
+
+    /// Writes the cache and closes the connection politely.
+    pub(crate) async fn close(mut self, printer: &Printer) {
+        if let Err(error) = self.cache.save() {
+            printer.detail(1, format!("What was learnt about the hosts could not be remembered: {error}"));
+        }
+        self.controller.close().await;
+    }
+}
+
+/// Where the hosts of a context are remembered: `$XDG_CACHE_HOME/muster/CONTEXT`, or the same below `~/.cache`.
+pub(crate) fn cache_directory(context: &Context) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("muster").join(&context.name))
+}
+
+/// Exit 8: the context's certificate, key, CA or list cannot be used.
+fn pki_failure(error: &PkiError, context: &Context, what: &str) -> Failure {
+    let what = format!("context `{}`: {what}", context.name);
+    let failure = Failure::new(ExitCode::IdentityRejected, error.code(), what).because(error);
+    let missing = matches!(error, PkiError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+    let failure = match missing {
+        true => failure
+            .why("need", "the directory that `muster pki issue user/YOU --out DIR` or `muster pki sign` wrote")
+            .hint("muster context show --origin"),
+        false => failure.hint("muster doctor"),
+    };
+    error.remedies().into_iter().rev().fold(failure, Failure::hint)
+}
+
+/// Exit 8: hosts would not believe this certificate.
+fn rejected(error: &VerifyError, credentials: &Credentials, context: &Context, now: Timestamp) -> Failure {
+    let who = credentials.identity().short();
+    let code = error.code().code;
+    let (not_before, not_after) = (credentials.not_before(), credentials.not_after());
+    let what = match code {
+        "expired-certificate" if now < not_before => format!("the certificate of `{who}` is not valid yet"),
+        "expired-certificate" => format!("the certificate of `{who}` expired {}", time::ago(not_after, now)),
+        "revoked-certificate" => format!("the certificate of `{who}` is revoked"),
+        "untrusted-certificate" => format!("the certificate of `{who}` does not come from the CA of context `{}`", context.name),
+        _ => format!("hosts would not believe the certificate of `{who}`"),
+    };
+    let path = |path: &Path| path.display().to_string();
+    let failure = Failure::new(ExitCode::IdentityRejected, code, what)
+        .why("why", error.to_string())
+        .why("cert", path(&context.certificate))
+        .why("valid", format!("{} to {}", time::rfc3339(not_before), time::rfc3339(not_after)));
+    let failure = match code {
+        "untrusted-certificate" => failure.why("ca", path(&context.ca)),
+        _ => failure,
+    };
+    match code {
+        "expired-certificate" if now >= not_after => failure.hint(format!("muster pki issue {who} --renew --out DIR")),
+        _ => failure.hint(format!("muster explain {code}")),
+    }
+}
+
+/// A client's error in the error form.
+pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure {
+    let exit = match error.class() {
+        FailureClass::Usage => ExitCode::Usage,
+        FailureClass::NoMatch => ExitCode::NoMatch,
+        FailureClass::Unreachable => ExitCode::Unreachable,
+        FailureClass::IdentityRejected => ExitCode::IdentityRejected,
+    };
+    let name = &context.name;
+    let bus = match error {
+        ClientError::Bus(error) | ClientError::Publish(PublishError::Bus(error)) => Some(error),
+        _ => None,
+    };
+    let what = match bus {
+        Some(BusError::Unreachable { .. }) => format!("no broker of context `{name}` answers; nothing was sent"),
+        Some(BusError::Tls { problem: TlsProblem::OursRefused(_), .. }) => {
+            format!("the broker of context `{name}` does not accept your certificate; nothing was sent")
+        }
+        Some(BusError::Tls { .. }) => format!("no secure session with a broker of context `{name}`; nothing was sent"),
+        Some(BusError::Rejected { problem: LoginProblem::Vhost { vhost, .. }, .. }) => {
+            format!("the broker of context `{name}` lets nobody into its virtual host `{vhost}` like this; nothing was sent")
+        }
+        Some(BusError::Rejected { .. }) => format!("the broker of context `{name}` refuses your login; nothing was sent"),
+        _ => error.to_string(),
+    };
+    let failure = Failure::new(exit, error.code(), what);
+    let failure = match bus {
+        Some(BusError::Unreachable { tries }) => {
+            tries.iter().fold(failure, |failure, one| failure.why(one.address.clone(), one.why.clone()))
+        }
+        Some(BusError::Tls { address, problem }) => failure.why(address.clone(), problem.to_string()),
+        Some(BusError::Rejected { address, problem }) => failure.why(address.clone(), problem.to_string()),
+        _ => std::error::Error::source(error).map_or(failure.clone(), |source| failure.because(source)),
+    };
+    failure.why("note", error.hint()).hint("muster doctor")
+}
