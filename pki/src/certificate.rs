@@ -104,8 +104,8 @@ impl Certificate {
             der: der.to_vec(),
             fingerprint: sha256_hex(der),
             serial: parsed.raw_serial().iter().copied().skip_while(|byte| *byte == 0).collect(),
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
+            subject: printable(&parsed.subject().to_string()),
+            issuer: printable(&parsed.issuer().to_string()),
             not_before: Timestamp(parsed.validity().not_before.timestamp().saturating_mul(1000)),
             not_after: Timestamp(parsed.validity().not_after.timestamp().saturating_mul(1000)),
             public_key: ed25519.then(|| PublicKey::from_bytes(&key.subject_public_key.data).ok()).flatten(),
@@ -265,6 +265,12 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(IpAddr::from(four));
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// A name out of foreign bytes, fit for a message or a log.
+pub(crate) fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().take(200).map(escape).collect()
 }
 
 fn escaped(text: &str) -> String {

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use muster_protocol::Timestamp;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-use crate::PkiError;
+use crate::certificate::printable;
 use crate::key::PublicKey;
 use crate::time_text::DAY_MS;
+use crate::{PkiError, pem};
 
 /// How long a list is meant to be the newest, in days.
 pub const CRL_DAYS_DEFAULT: u32 = 30;
@@ -128,6 +129,16 @@ pub struct CrlStatus {
     pub info: CrlInfo,
 }
 
+/// Reads what a list (PEM or DER, the first one) says about itself, without asking who signed it. `object` names it
+/// in errors.
+///
+/// # Errors
+/// When it is not a revocation list.
+pub fn inspect(bytes: &[u8], object: &str) -> Result<CrlInfo, PkiError> {
+    let ders = pem::crls(bytes, object)?;
+    Crl::peek(&ders[0], object)
+}
+
 /// A list whose signature was checked against its authority's key.
 pub(crate) struct Crl {
     pub(crate) info: CrlInfo,
@@ -187,7 +198,7 @@ fn parse<'a>(der: &'a [u8], object: &str) -> Result<(CertificateRevocationList<'
     let number = u64::try_from(number).map_err(|_| wrong("its number has more than 64 bits".to_owned()))?;
     let next_update = parsed.next_update().ok_or_else(|| wrong("it has no time of the next update".to_owned()))?;
     let info = CrlInfo {
-        issuer: parsed.issuer().to_string(),
+        issuer: printable(&parsed.issuer().to_string()),
         number,
         this_update: Timestamp(parsed.last_update().timestamp().saturating_mul(1000)),
         next_update: Timestamp(next_update.timestamp().saturating_mul(1000)),

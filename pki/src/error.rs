@@ -215,7 +215,7 @@ impl PkiError {
             Self::IdentityTaken { .. } => "identity-taken",
             Self::OtherIdentity { .. } => "other-identity",
             Self::NotForKind { .. } => "not-for-kind",
-            Self::BadValue { .. } => "bad-input",
+            Self::BadValue { .. } => "bad-value",
             Self::NotFound { .. } => "no-certificate",
             Self::AmbiguousSerial { .. } => "ambiguous-serial",
             Self::AlreadyRevoked { .. } => "already-revoked",

@@ -26,6 +26,7 @@
 pub mod authority;
 mod cache;
 pub mod certificate;
+mod codes;
 mod credentials;
 pub mod crl;
 mod error;
@@ -42,6 +43,7 @@ mod verify;
 
 pub use authority::Authority;
 pub use certificate::{Certificate, IdentityError};
+pub use codes::CODES;
 pub use credentials::Credentials;
 pub use crl::{CrlInfo, CrlStatus, Reason};
 pub use error::PkiError;

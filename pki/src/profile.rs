@@ -76,11 +76,12 @@ impl Order {
     /// Groups on a host or broker, server names on anything but a broker, a name or lifetime out of range.
     pub fn check(&self) -> Result<(), PkiError> {
         let kind = self.identity.kind();
-        let is_broker = matches!(self.identity, Identity::Broker(_));
+        let is_server = matches!(self.identity, Identity::Broker(_));
+        let has_server_names = !self.dns_names.is_empty() || !self.ip_addresses.is_empty();
         if !self.groups.is_empty() && !self.identity.is_controller() {
             return Err(PkiError::NotForKind { kind, what: "groups: only users and services command" });
         }
-        if !is_broker && !(self.dns_names.is_empty() && self.ip_addresses.is_empty()) {
+        if has_server_names && !is_server {
             return Err(PkiError::NotForKind { kind, what: "DNS names or IP addresses: only brokers are servers" });
         }
         if self.groups.len() > GROUPS_MAX {

@@ -1,13 +1,16 @@
 //! Certificate requests (PKCS #10, RFC 2986): a host proves that it has a key and says who it would like to be.
 
+use std::path::{Path, PathBuf};
+
 use muster_protocol::Identity;
 use rcgen::{CertificateParams, SanType};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
+use crate::authority::file_stem;
 use crate::key::{PrivateKey, PublicKey};
 use crate::profile::common_name;
-use crate::{PkiError, pem};
+use crate::{PkiError, file, pem};
 
 /// A request whose own signature is right: its maker has the private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +72,41 @@ pub fn create(identity: &Identity, key: &PrivateKey) -> Result<String, PkiError>
     parameters.subject_alt_names = vec![SanType::URI(identity.to_string().try_into().map_err(build)?)];
     let request = parameters.serialize_request(key).map_err(build)?;
     Ok(pem::encode(pem::REQUEST, request.der()))
+}
+
+/// Makes a request and writes it as `KIND-NAME.csr` into `directory`; with no `key` given, also makes one and writes it
+/// as `KIND-NAME.key`, mode 0600. Answers both paths and the key's fingerprint.
+///
+/// # Errors
+/// When a file is there already, cannot be written, or the given key cannot be used.
+pub fn create_into(identity: &Identity, key: Option<&Path>, directory: &Path) -> Result<Created, PkiError> {
+    let stem = file_stem(identity);
+    let request_path = directory.join(format!("{stem}.csr"));
+    file::must_not_exist(&request_path)?;
+    let (key, key_path) = match key {
+        Some(path) => (PrivateKey::load(path)?, path.to_owned()),
+        None => {
+            let path = directory.join(format!("{stem}.key"));
+            file::create_directory(directory)?;
+            let key = PrivateKey::generate();
+            key.save(&path)?;
+            (key, path)
+        }
+    };
+    file::create_directory(directory)?;
+    file::create(&request_path, file::PUBLIC, create(identity, &key)?.as_bytes())?;
+    Ok(Created { request: request_path, key: key_path, key_fingerprint: key.public().fingerprint() })
+}
+
+/// What [`create_into`] wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The request, to be carried to the authority.
+    pub request: PathBuf,
+    /// The private key, which stays.
+    pub key: PathBuf,
+    /// SHA-256 of the public key, to be compared with what the operator sees.
+    pub key_fingerprint: String,
 }
 
 /// The first SAN URI that is an identity, or else the common name.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use muster_protocol::Identity;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{
@@ -37,13 +37,15 @@ pub fn client_config(credentials: &Credentials, trust: &Trust) -> Result<Arc<Cli
     verifier.current(&trust.state()).map_err(failed)?;
     let chain = vec![CertificateDer::from(credentials.certificate().der().to_vec())];
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(credentials.key().to_der().to_vec()));
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(failed)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(chain, key)
         .map_err(failed)?;
+    // A resumed session does not show the broker's certificate again, so a revocation would go unseen.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 

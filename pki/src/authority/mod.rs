@@ -12,6 +12,7 @@
 //! An operation first appends to the index and syncs it, then writes the files that follow. A crash in
 //! between is repaired by the next [`Authority::open`].
 
+mod delivery;
 mod index;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ use crate::request::Request;
 use crate::time_text::{DAY_MS, date, seconds};
 use crate::{PkiError, file, pem};
 
+pub use self::delivery::Delivered;
 use self::index::{Event, Index, Issued};
 pub use self::index::{Record, RecordState};
 
@@ -154,6 +156,22 @@ impl Authority {
         Ok((record, key))
     }
 
+    /// Checks an order without carrying it out.
+    ///
+    /// # Errors
+    /// As [`Self::issue`], as far as it can be known before.
+    pub fn check(&self, order: &Order, now: Timestamp) -> Result<(), PkiError> {
+        order.check()?;
+        match self.index.in_force(&order.identity, now).last() {
+            Some(record) if !order.renew => Err(PkiError::IdentityTaken {
+                identity: Box::new(order.identity.clone()),
+                serial: record.short_serial().to_owned(),
+                not_after: record.not_after,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Certifies the key of a request. What the request wishes is looked at by the caller before it makes the order.
     ///
     /// # Errors
@@ -167,17 +185,8 @@ impl Authority {
     /// # Errors
     /// As [`Self::issue`].
     pub fn certify(&mut self, order: &Order, public_key: &PublicKey, now: Timestamp) -> Result<Record, PkiError> {
-        order.check()?;
         let (_lock, key) = self.begin(now)?;
-        if !order.renew
-            && let Some(record) = self.index.in_force(&order.identity, now).last()
-        {
-            return Err(PkiError::IdentityTaken {
-                identity: Box::new(order.identity.clone()),
-                serial: record.short_serial().to_owned(),
-                not_after: record.not_after,
-            });
-        }
+        self.check(order, now)?;
         self.certify_locked(order, public_key, &key, now)
     }
 
@@ -188,22 +197,11 @@ impl Authority {
         key: &PrivateKey,
         now: Timestamp,
     ) -> Result<Record, PkiError> {
-        let parameters = order.parameters(profile::random_serial(), now, self.certificate.not_after())?;
-        let signed = parameters
-            .signed_by(public_key, &self.issuer(key)?)
-            .map_err(|source| PkiError::Build { what: "the certificate", source })?;
-        let certificate = Certificate::from_der(signed.der(), "the new certificate")?;
-        // Read back what was made: what we sign must be what everybody else will read.
-        let named = |source| PkiError::Identity { object: "the new certificate".to_owned(), source };
-        let identity = certificate.identity().map_err(named)?;
-        let groups = certificate.groups().map_err(named)?;
-        if identity != order.identity || groups != order.groups || certificate.public_key() != Some(public_key) {
-            return Err(PkiError::malformed("the new certificate", "it does not say what was ordered"));
-        }
+        let certificate = self.build(order, public_key, key, now)?;
         let issued = Issued {
             serial: certificate.serial(),
-            identity,
-            groups,
+            identity: order.identity.clone(),
+            groups: order.groups.clone(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
             issued_at: now,
@@ -216,6 +214,40 @@ impl Authority {
             self.index.records.last().cloned().ok_or_else(|| PkiError::NotFound { name: certificate.serial() })?;
         self.write_issued(&record)?;
         Ok(record)
+    }
+
+    /// Signs a certificate and reads back what was made: what we sign must be what everybody else will read.
+    fn build(
+        &self,
+        order: &Order,
+        public_key: &PublicKey,
+        key: &PrivateKey,
+        now: Timestamp,
+    ) -> Result<Certificate, PkiError> {
+        let parameters = order.parameters(profile::random_serial(), now, self.certificate.not_after())?;
+        let signed = parameters
+            .signed_by(public_key, &self.issuer(key)?)
+            .map_err(|source| PkiError::Build { what: "the certificate", source })?;
+        let certificate = Certificate::from_der(signed.der(), "the new certificate")?;
+        let named = |source| PkiError::Identity { object: "the new certificate".to_owned(), source };
+        let identity = certificate.identity().map_err(named)?;
+        let groups = certificate.groups().map_err(named)?;
+        if identity != order.identity || groups != order.groups || certificate.public_key() != Some(public_key) {
+            return Err(PkiError::malformed("the new certificate", "it does not say what was ordered"));
+        }
+        Ok(certificate)
+    }
+
+    /// Signs certificates for new keys without a word in the index, for tests that need thousands at once.
+    pub(crate) fn mint(&self, orders: &[Order], now: Timestamp) -> Result<Vec<(Certificate, PrivateKey)>, PkiError> {
+        let ca_key = PrivateKey::load(&self.directory.join("ca.key"))?;
+        let mint = |order: &Order| {
+            order.check()?;
+            let key = PrivateKey::generate();
+            let certificate = self.build(order, &key.public(), &ca_key, now)?;
+            Ok((certificate, key))
+        };
+        orders.iter().map(mint).collect()
     }
 
     /// Revokes and signs a new revocation list. Answers what was revoked.
