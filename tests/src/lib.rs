@@ -8,3 +8,4 @@ mod cleanup;
 pub mod pki;
 pub mod programs;
 pub mod rabbit;
+pub mod stage;

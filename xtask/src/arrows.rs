@@ -19,7 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-plugin-api", &["muster-protocol"]),
     ("muster-plugins", &["muster-protocol", "muster-plugin-api"]),
     ("muster-bus", &["muster-protocol", "muster-daemon", "muster-pki"]),
-    ("muster-agent", &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus", "muster-plugin-api", "muster-plugins"]),
+    (
+        "muster-agent",
+        &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus", "muster-plugin-api", "muster-plugins"],
+    ),
     ("muster-client", &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus"]),
     (
         "muster-cli",
@@ -140,7 +143,10 @@ fn findings(metadata: &Metadata) -> Vec<String> {
     }
     for package in &metadata.packages {
         if let Some((_, why)) = BANNED.iter().find(|(banned, _)| *banned == package.name) {
-            findings.push(format!("`{}` is in the graph: {why}; `cargo tree -i {}` shows through whom", package.name, package.name));
+            findings.push(format!(
+                "`{}` is in the graph: {why}; `cargo tree -i {}` shows through whom",
+                package.name, package.name
+            ));
         }
         let licence = package.license.as_deref().unwrap_or("");
         if !licence_allowed(licence) {
@@ -207,7 +213,11 @@ pub(crate) fn check_and_tell() -> Result<()> {
     if !findings.is_empty() {
         bail!("{} things are against the architecture:\n  {}", findings.len(), findings.join("\n  "));
     }
-    eprintln!("==> arrows and licences: {} crates, {} packages, all as allowed", ALLOWED.len(), metadata.packages.len());
+    eprintln!(
+        "==> arrows and licences: {} crates, {} packages, all as allowed",
+        ALLOWED.len(),
+        metadata.packages.len()
+    );
     Ok(())
 }
 

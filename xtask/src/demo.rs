@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: builds, makes sure of a broker, and hands over to the demonstration, which
 //! lives in the test kit because it starts the same things the tests start.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -18,14 +19,14 @@ pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
     if std::env::var_os("MUSTER_AMQP_URL").is_none() {
         machine::need_rabbitmq()?;
     }
-    run::cargo_step("build muster and musterd (the first time takes some minutes)", &["build", "--workspace", "--bins"])?;
+    run::cargo_step(
+        "build muster and musterd (the first time takes some minutes)",
+        &["build", "--workspace", "--bins"],
+    )?;
     let program = target_directory()?.join("debug/muster-demo");
-    let status = Command::new(&program)
-        .args(arguments)
-        .current_dir(run::root())
-        .status()
-        .with_context(|| format!("start `{}`", program.display()))?;
-    if status.success() { Ok(()) } else { bail!("the demonstration ended with {status}") }
+    // In our place, so that Ctrl-C reaches one process, which then stops what it has started.
+    let error = Command::new(&program).args(arguments).current_dir(run::root()).exec();
+    Err(error).with_context(|| format!("start `{}`", program.display()))
 }
 
 fn target_directory() -> Result<std::path::PathBuf> {

@@ -55,7 +55,12 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String> {
         .output()
         .with_context(|| format!("start `{program}`"))?;
     if !output.status.success() {
-        bail!("`{program} {}` ended with {}\n{}", arguments.join(" "), output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "`{program} {}` ended with {}\n{}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     String::from_utf8(output.stdout).with_context(|| format!("read the output of `{program}`"))
 }

@@ -1,1 +1,9 @@
-//! End-to-end tests.
+//! End-to-end tests: the real programs and plain AMQP clients against a real RabbitMQ.
+
+mod amqp;
+mod bad_input;
+mod broker;
+mod end_to_end;
+mod independent;
+mod permissions;
+mod wire;
