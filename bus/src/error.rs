@@ -248,11 +248,13 @@ pub enum PublishError {
         why: String,
         /// How long the message was given, in milliseconds.
         limit_ms: u64,
+        /// Whether it was sent before the broker said so: it may arrive once the broker takes messages again.
+        sent: bool,
     },
     /// Body or signatures are larger than the protocol allows. Nothing was sent.
     #[error("the message has {bytes} bytes of {what}, more than {limit} are not allowed")]
     TooLarge {
-        /// What is too large: `body` or `signatures`.
+        /// What is too large: `body`, `signatures`, `routing key` or `content type`.
         what: &'static str,
         /// Its size in bytes.
         bytes: usize,
@@ -371,7 +373,9 @@ impl BusError {
             Self::NotFound { .. } => {
                 "Queue or exchange are missing on the broker: import its definitions again, `muster broker config`."
             }
-            Self::Conflict { .. } => "Another program with the same identity may be running, or an old queue is left over.",
+            Self::Conflict { .. } => {
+                "Another program with the same identity may be running, or an old queue is left over."
+            }
             Self::Closed(_) => "It comes back by itself once the broker does.",
             Self::Timeout { .. } => "The broker is overloaded or the network is slow; look at the broker's log.",
             Self::Unexpected { .. } => "The broker's log says more.",
@@ -422,6 +426,6 @@ impl PublishError {
     /// Whether the message may have arrived in spite of the error.
     #[must_use]
     pub fn may_have_arrived(&self) -> bool {
-        matches!(self, Self::Unconfirmed { .. } | Self::Blocked { .. })
+        matches!(self, Self::Unconfirmed { .. } | Self::Blocked { sent: true, .. })
     }
 }

@@ -33,7 +33,7 @@ mod memory;
 mod message;
 mod url;
 
-pub use amqp::{AmqpBus, AmqpSettings};
+pub use amqp::{AmqpBus, AmqpSettings, LOG_DIRECTIVES};
 pub use consumer::{Consumer, ConsumerEnd};
 pub use error::{BusError, CloseReason, LoginProblem, Operation, PublishError, TlsProblem, Try};
 pub use futures_util::future::BoxFuture;
