@@ -26,8 +26,9 @@ const HEARTBEAT_S: u32 = 60;
 /// Largest frame the broker offers; agents ask for less.
 const FRAME_BYTES_MAX: u32 = 131_072;
 
-/// Most channels on one connection. Ours open two.
-const CHANNELS_MAX: u32 = 32;
+/// Highest channel number on one connection. Ours use two at a time, but a client counts on after a
+/// channel that the broker closed; how many may be open together is limited per user.
+const CHANNELS_MAX: u32 = 1_024;
 
 /// Milliseconds for a TLS or AMQP handshake. When the broker restarts, all hosts come back at once;
 /// at 700 handshakes a second the last of 10,000 waits 15 s.

@@ -1,0 +1,179 @@
+//! A broker as generated has nothing to find, each thing opened by hand is found, hosts enrol without a
+//! restart, and queues outlive a crash.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use muster_broker_config::{Definitions, Environment, Finding, Operation, Site, check, check_environment, definitions};
+use muster_protocol::Identity;
+use muster_tests::pki;
+use muster_tests::rabbit::{Node, NodeOptions};
+
+use crate::amqp::{connect, perform};
+
+const HOST: &str = "host/broker-test.example.com";
+const QUEUE: &str = "agent.broker-test.example.com";
+
+fn identities(names: &[&str]) -> impl Iterator<Item = Identity> {
+    names.iter().map(|name| name.parse().expect("an identity"))
+}
+
+fn start(names: &[&str]) -> Node {
+    let mut options = NodeOptions::new(pki::site().broker().server_certificate());
+    options.identities = identities(names).collect();
+    Node::start(options).expect("a private RabbitMQ starts")
+}
+
+fn findings(node: &Node, names: &[&str]) -> Vec<Finding> {
+    let exported = node.ctl(&["export_definitions", "-"]).expect("the definitions");
+    let actual = Definitions::parse(&exported).expect("they are readable");
+    let expected = definitions(&Site { vhost: node.site().vhost, ..Site::new(identities(names)) });
+    let mut findings = check(&actual, &expected);
+    let settings = node.ctl(&["environment", "--formatter", "json"]).expect("the settings");
+    findings.extend(check_environment(&Environment::parse(&settings).expect("they are readable")));
+    findings
+}
+
+#[track_caller]
+fn found(node: &Node, names: &[&str], expected: &[&str]) {
+    let findings = findings(node, names);
+    let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, expected, "{findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
+    let mut node = start(&[HOST]);
+    let site = pki::site();
+    let (host, trust) = (site.member(HOST), site.trust());
+    let vhost = node.site().vhost;
+
+    // As generated, the limits per user included.
+    found(&node, &[HOST], &[]);
+
+    // A host enrols: imported without a restart, and at once it can work.
+    let new = "host/enrolled.example.com";
+    let grown = definitions(&Site { vhost: vhost.clone(), ..Site::new(identities(&[HOST, new])) });
+    node.import(&grown).expect("imported");
+    found(&node, &[HOST, new], &[]);
+    found(&node, &[HOST], &["unknown-user", "foreign-access"]);
+    let enrolled = connect(&node.url(&vhost), &site.member(new), &trust).await.expect("the new host logs in");
+    drop(enrolled);
+
+    // A normal agent's bindings are no finding.
+    let connection = connect(&node.url(&vhost), &host, &trust).await.expect("the host logs in");
+    for operation in [
+        Operation::DeclareQueue { queue: QUEUE },
+        Operation::Bind { queue: QUEUE, exchange: "cmd", key: "all" },
+        Operation::Bind { queue: QUEUE, exchange: "cmd", key: "host.broker-test.example.com" },
+    ] {
+        perform(&connection, &operation).await.expect("it is allowed");
+    }
+    found(&node, &[HOST, new], &[]);
+
+    // Each thing that somebody opens by hand.
+    let user = "muster:host/broker-test.example.com";
+    for (arguments, expected) in [
+        (&["add_user", "guest", "guest"][..], &["guest-user"][..]),
+        (&["set_permissions", "-p", &vhost, user, "^agent", ".*", ".*"], &["too-open", "too-open", "too-open"]),
+        (&["clear_topic_permissions", "-p", &vhost, user, "reply"], &["too-open"]),
+        (&["set_user_tags", user, "administrator"], &["tags"]),
+        (&["clear_policy", "-p", &vhost, "muster-agent"], &["missing-policy"]),
+    ] {
+        node.ctl(arguments).expect("it is changed");
+        found(&node, &[HOST, new], expected);
+        if arguments[0] == "add_user" {
+            node.ctl(&["delete_user", "guest"]).expect("deleted");
+        }
+        // What the findings propose repairs everything else.
+        node.import(&grown).expect("imported");
+        found(&node, &[HOST, new], &[]);
+    }
+
+    let bind = Operation::BindExchange { destination: "reply", source: "cmd", key: "all" };
+    perform(&connection, &bind).await.expect("RabbitMQ cannot refuse it");
+    found(&node, &[HOST, new], &["foreign-binding"]);
+
+    // A power failure: the durable queue and its bindings are there again, and so are the users.
+    node.kill().expect("killed");
+    node.resume().expect("started again");
+    let queues = node.ctl(&["list_queues", "-p", &vhost, "--no-table-headers", "name"]).expect("the queues");
+    assert_eq!(queues, QUEUE);
+    let connection = connect(&node.url(&vhost), &host, &trust).await.expect("the host logs in again");
+    perform(&connection, &Operation::Consume { queue: QUEUE }).await.expect("it consumes its queue");
+
+    node.restart().expect("restarted in order");
+    node.stop().expect("stopped");
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why() {
+    let mut certificate = pki::site().broker().server_certificate();
+    certificate.certificate = "/no/such/certificate.pem".into();
+    let error = Node::start(NodeOptions::new(certificate)).expect_err("it cannot start");
+    let text = format!("{error:#}");
+    assert!(text.contains("the last lines of its log") && text.contains("/no/such/certificate.pem"), "{text}");
+}
+
+#[test]
+fn a_node_leaves_nothing_behind() {
+    let mut node = start(&[]);
+    let (pid, directory) = (node.pid().expect("it runs"), node.directory().to_owned());
+    assert!(directory.join("rabbitmq.conf").exists());
+    node.stop().expect("stopped");
+    let group = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    assert!(nix::sys::signal::killpg(group, None).is_err(), "processes of the node's group still run");
+    drop(node);
+    assert!(!directory.exists(), "{}", directory.display());
+}
+
+/// Set for the process that [`a_node_dies_with_its_process`] kills: the file it writes pid and directory to.
+const HOLD: &str = "MUSTER_TEST_HOLD_NODE";
+
+#[test]
+fn a_node_dies_with_its_process() {
+    let report = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut holder = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "broker::holds_a_node_for_another_test"])
+        .env(HOLD, report.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("this program starts");
+    let read = || {
+        let text = std::fs::read_to_string(report.path()).unwrap_or_default();
+        let (pid, directory) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some((nix::unistd::Pid::from_raw(pid.parse().ok()?), PathBuf::from(directory)))
+    };
+    wait_until("the other process starts a node", || read().is_some());
+    let (group, directory) = read().expect("it was there");
+    assert!(nix::sys::signal::killpg(group, None).is_ok(), "the node runs");
+
+    holder.kill().expect("killed");
+    holder.wait().expect("it ended");
+    wait_until("the node ends", || nix::sys::signal::killpg(group, None).is_err());
+    wait_until("its directory is removed", || !directory.exists());
+}
+
+/// Not a test by itself: the process that [`a_node_dies_with_its_process`] starts and kills.
+#[test]
+fn holds_a_node_for_another_test() {
+    let Some(report) = std::env::var_os(HOLD) else { return };
+    let node = start(&[]);
+    let line = format!("{} {}\n", node.pid().expect("it runs"), node.directory().display());
+    std::fs::write(report, line).expect("written");
+    // Longer than anybody waits: the other test kills this process long before.
+    std::thread::sleep(4 * PATIENCE);
+}
+
+/// A node takes five seconds to start on an idle machine, and its orderly end up to twenty.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
