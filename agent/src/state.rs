@@ -18,7 +18,7 @@ pub mod files {
     /// The audit log, unless the configuration names another place: [`crate::audit`].
     pub const AUDIT: &str = "audit.jsonl";
     /// The newest revocation list that came over the bus.
-    pub const REVOCATION_LIST: &str = "crl.der";
+    pub const REVOCATION_LIST: &str = "crl.pem";
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }

@@ -6,6 +6,7 @@ use muster_protocol::limits::BODY_BYTES_MAX;
 use muster_protocol::{Cancel, Code, Command, Message, MessageError, PayloadType, Signature, Timestamp, code, decode};
 
 use super::{Addressed, Received, Refusal, Verified};
+use crate::core::chain;
 use crate::digest::sha256_hex;
 
 /// A verified message an agent obeys.
@@ -105,16 +106,4 @@ fn code_of(error: &MessageError) -> &'static Code {
         MessageError::Invalid { field: "caller" | "reply_to", .. } => &code::WRONG_IDENTITY,
         MessageError::Malformed { .. } | MessageError::Invalid { .. } => &code::MALFORMED,
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

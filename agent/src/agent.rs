@@ -1,0 +1,434 @@
+//! An agent from its start to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::Link;
+use muster_daemon::{Clock, TaskKind};
+use muster_plugin_api::Registry;
+use muster_protocol::{AnnouncementKind, HostName, Identity, code};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{Audit, AuditError, Event};
+use crate::config::Config;
+use crate::core::{Connection, Core, CoreParts, Materials, StopReason, chain, lock};
+use crate::facts::{self, FactStore};
+use crate::journal::{Journal, JournalError, Started};
+use crate::outbox::Care;
+use crate::presence::Presence;
+use crate::report::{Address, Ending};
+use crate::session;
+use crate::spool::{Spool, SpoolError};
+use crate::state::{StateDirectory, StateError, files};
+
+/// How long the last reports may take to be confirmed when the agent stops. What is left waits on disk.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long actions that were told to stop, and their reports, may take beyond the configured time.
+const INTERRUPT_LIMIT: Duration = Duration::from_secs(8);
+
+/// What an agent is made of, besides its configuration.
+pub struct Parts {
+    /// Certificates, policy and the way to the broker.
+    pub materials: Materials,
+    /// The plugins.
+    pub registry: Registry,
+    /// Where facts come from.
+    pub facts: facts::Sources,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Seed of the agent's random pauses.
+    pub random_seed: u64,
+    /// Makes new materials for a reload; `None` if there is nothing to read again.
+    pub reload: Option<ReloadMaterials>,
+}
+
+/// Reads certificates, revocation lists and policy again. Says why it cannot.
+pub type ReloadMaterials = Box<dyn Fn() -> Result<Materials, String> + Send + Sync>;
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("materials", &self.materials)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The certificate is not a host's.
+    #[error("the certificate is of `{}`, and an agent needs one of a host", .0.short())]
+    NotAHost(Identity),
+    /// The certificate is another host's.
+    #[error("the certificate is of host `{certificate}`, and the configuration says `{configured}`")]
+    OtherHost {
+        /// The name in the certificate.
+        certificate: HostName,
+        /// The name in the configuration.
+        configured: HostName,
+    },
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests whose actions did not end in time and were interrupted.
+    pub interrupted: usize,
+    /// Final reports that wait on disk for the next start.
+    pub reports_left: usize,
+    /// A task that everything depends on and that panicked, if one did.
+    pub failed: Option<&'static str>,
+}
+
+/// The host's name, which its certificate says and the configuration may repeat.
+///
+/// # Errors
+/// When the certificate is not a host's, or another host's than the configuration expects.
+pub fn host_name(config: &Config, materials: &Materials) -> Result<HostName, StartError> {
+    let certificate = match materials.credentials.identity() {
+        Identity::Host(name) => name.clone(),
+        other => return Err(StartError::NotAHost(other.clone())),
+    };
+    match config.host() {
+        Some(configured) if *configured != certificate => {
+            Err(StartError::OtherHost { certificate, configured: configured.clone() })
+        }
+        _ => Ok(certificate),
+    }
+}
+
+/// An agent that has opened its state and not begun to work.
+#[derive(Debug)]
+pub struct Agent {
+    core: Arc<Core>,
+    reload: Option<ReloadSlot>,
+    reloads: watch::Sender<u64>,
+}
+
+struct ReloadSlot(ReloadMaterials);
+
+impl std::fmt::Debug for ReloadSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReloadSlot")
+    }
+}
+
+/// A way to talk to an agent that runs. Clones are the same way.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    connection: watch::Receiver<Connection>,
+    reloads: watch::Sender<u64>,
+}
+
+impl Handle {
+    /// Whether it is connected, now and whenever that changes.
+    #[must_use]
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.clone()
+    }
+
+    /// Asks it to read certificates, revocation lists, policy and facts again.
+    pub fn reload(&self) {
+        self.reloads.send_modify(|count| *count += 1);
+    }
+}
+
+impl Agent {
+    /// Opens the state of an agent: directory, journal, audit log, spool.
+    ///
+    /// # Errors
+    /// When the certificate does not fit, or something of the state cannot be read or written. An
+    /// agent that could not keep its promises does not start.
+    pub fn new(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let host = host_name(&config, &parts.materials)?;
+        let now = muster_protocol::Timestamp(parts.clock.now_ms());
+        let state = StateDirectory::open(config.state_dir())?;
+        let (journal, opened) = Journal::open(&state.file(files::JOURNAL), now)?;
+        if opened.torn_bytes > 0 || opened.damaged_lines > 0 {
+            let kept = opened.kept_at.as_ref().map(|path| path.display().to_string());
+            tracing::warn!(
+                torn_bytes = opened.torn_bytes,
+                damaged_lines = opened.damaged_lines,
+                kept,
+                "The journal had damage"
+            );
+        }
+        let audit = Audit::open(config.audit_file(), host.as_str(), now)?;
+        let (spool, opened) = Spool::open(&state.file(files::SPOOL))?;
+        for path in &opened.damaged {
+            tracing::warn!(path = %path.display(), "A file in the spool is not a report; it was set aside");
+        }
+        let core = Arc::new(Core::new(CoreParts {
+            facts: FactStore::new(parts.facts),
+            config,
+            host,
+            clock: parts.clock,
+            materials: parts.materials,
+            registry: parts.registry,
+            state,
+            journal,
+            audit,
+            spool,
+            random_seed: parts.random_seed,
+        }));
+        core.restore_revocation_lists();
+        Ok(Self { core, reload: parts.reload.map(ReloadSlot), reloads: watch::Sender::new(0) })
+    }
+
+    /// A way to talk to the agent while it runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { connection: self.core.connection.subscribe(), reloads: self.reloads.clone() }
+    }
+
+    /// Works until `shutdown` fires, then stops: takes nothing new, lets running actions finish or
+    /// interrupts them, sends what can be sent, says goodbye and closes the connection.
+    pub async fn run(self, shutdown: CancellationToken) -> Stopped {
+        let Self { core, reload, reloads } = self;
+        tracing::info!(host = %core.host, version = env!("CARGO_PKG_VERSION"), "Starting");
+        core.note(Event::new("agent", "started").with_message(env!("CARGO_PKG_VERSION")));
+        report_interrupted(&core).await;
+        core.refresh_facts().await;
+        let (replaced, materials) = watch::channel(0);
+        core.tasks.spawn(TaskKind::Critical, "spool", core.clone().empty_spool_forever());
+        core.tasks.spawn(TaskKind::Critical, "facts", refresh_facts_forever(core.clone()));
+        core.tasks.spawn(
+            TaskKind::Critical,
+            "reload",
+            reload_forever(core.clone(), reloads.subscribe(), reload, replaced),
+        );
+        core.tasks.spawn(TaskKind::Critical, "shutdown", watch_shutdown(core.clone(), shutdown));
+        let last = session::serve(&core, materials).await;
+        stop(&core, last).await
+    }
+}
+
+/// Ends when the agent should: when it is asked to, or when something it cannot do without broke.
+async fn watch_shutdown(core: Arc<Core>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = core.tasks.stopping().cancelled() => {}
+    }
+    core.shutdown.cancel();
+}
+
+/// Tells about requests that had started and not ended when the agent ended last time.
+async fn report_interrupted(core: &Arc<Core>) {
+    let unfinished = lock(&core.journal).unfinished();
+    for started in unfinished {
+        let id = started.id;
+        // The report may have been written, and only the journal not.
+        if !started.read_only && !lock(&core.spool).holds_outcome(id) {
+            tell_interrupted(core, &started).await;
+        }
+        core.record_finish(id, started.read_only).await;
+    }
+}
+
+async fn tell_interrupted(core: &Arc<Core>, started: &Started) {
+    let message = "the agent or the host stopped while the action ran; what it did is not known";
+    tracing::warn!(request.id = %started.id, action = started.action, "Interrupted by the end of the agent");
+    let mut event = Event::new("finished", "interrupted").with_message(message);
+    event.request_id = Some(started.id.to_string());
+    event.caller = Some(started.caller.to_string());
+    event.action = Some(started.action.clone());
+    event.code = Some(code::INTERRUPTED.code.to_owned());
+    core.note(event);
+    let address =
+        Address { request_id: started.id, caller: started.caller.clone(), reply_to: started.reply_to.clone() };
+    let ending = Ending::new(&code::INTERRUPTED, message);
+    core.send_finished(&address, started.sequence_reserved, Vec::new(), ending, Care::Durable).await;
+}
+
+async fn refresh_facts_forever(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.tasks.stopping().cancelled() => return,
+            () = tokio::time::sleep(core.config.facts_interval()) => {}
+        }
+        core.refresh_facts().await;
+    }
+}
+
+async fn reload_forever(
+    core: Arc<Core>,
+    mut asked: watch::Receiver<u64>,
+    reload: Option<ReloadSlot>,
+    replaced: watch::Sender<u64>,
+) {
+    loop {
+        tokio::select! {
+            () = core.tasks.stopping().cancelled() => return,
+            changed = asked.changed() => if changed.is_err() { return },
+        }
+        if let Some(ReloadSlot(read)) = &reload {
+            core.reload(read(), &replaced);
+        }
+        core.refresh_facts().await;
+    }
+}
+
+impl Core {
+    /// Puts new materials into force, all or none of them.
+    fn reload(&self, read: Result<Materials, String>, replaced: &watch::Sender<u64>) {
+        let checked = read.and_then(|new| match host_name(&self.config, &new) {
+            Ok(name) if name == self.host => Ok(new),
+            Ok(name) => Err(format!("the certificate is now of host `{name}`; that needs a restart")),
+            Err(error) => Err(chain(&error)),
+        });
+        let new = match checked {
+            Ok(new) => new,
+            Err(why) => {
+                tracing::error!(why, "Reload failed; everything stays as it was");
+                return self.note(Event::new("agent", "reload_failed").with_message(why));
+            }
+        };
+        let before = self.materials();
+        let authorities = |materials: &Materials| -> Vec<String> {
+            materials.trust.authorities().iter().map(|authority| authority.fingerprint().to_owned()).collect()
+        };
+        let needs_connection = before.credentials.fingerprint() != new.credentials.fingerprint()
+            || authorities(&before) != authorities(&new);
+        *lock(&self.materials) = new;
+        self.restore_revocation_lists();
+        tracing::info!(reconnects = needs_connection, "Reloaded certificates, revocation lists and policy");
+        self.note(Event::new("agent", "reloaded"));
+        if needs_connection {
+            replaced.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Puts the lists that came over the bus back into force. One that is older than the file's stays out.
+    fn restore_revocation_lists(&self) {
+        let path = self.state.file(files::REVOCATION_LIST);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                return tracing::warn!(path = %path.display(), %error, "Could not read the kept revocation list");
+            }
+        };
+        let trust = self.materials().trust;
+        for list in text.split_inclusive("-----END X509 CRL-----") {
+            if list.trim().is_empty() {
+                continue;
+            }
+            if let Err(error) = trust.install_crl(list.as_bytes(), self.now()) {
+                tracing::info!(error = chain(&error), "A kept revocation list is not used");
+            }
+        }
+    }
+
+    /// Takes a revocation list from the bus. Its own signature says whether it is the CA's.
+    pub(crate) fn install_revocation_list(&self, bytes: &[u8]) {
+        let trust = self.materials().trust;
+        match trust.install_crl(bytes, self.now()) {
+            Ok(status) if status.changed => {
+                let message = format!("number {}, {} certificates revoked", status.info.number, status.info.revoked);
+                tracing::info!(
+                    number = status.info.number,
+                    revoked = status.info.revoked,
+                    "New revocation list in force"
+                );
+                self.note(Event::new("revocation_list", "allowed").with_message(message));
+                let path = self.state.file(files::REVOCATION_LIST);
+                if let Err(error) = muster_daemon::write_atomic(&path, 0o600, trust.crl_pem().as_bytes()) {
+                    crate::core::report_error("Could not keep the new revocation list for the next start", &error);
+                }
+            }
+            Ok(_) => tracing::debug!("The revocation list is in force already"),
+            Err(error) => {
+                let message = chain(&error);
+                tracing::warn!(error = message, "Refused a revocation list");
+                self.note_unverified(Event::new("revocation_list", "refused").with_message(message));
+            }
+        }
+    }
+}
+
+/// Stops everything, in the order in which nothing is lost.
+async fn stop(core: &Arc<Core>, last: Option<(Arc<dyn Link>, Presence)>) -> Stopped {
+    core.connection.send_replace(Connection::Stopping);
+    // Nothing is consumed any more; what was delivered and not acknowledged goes back to the queue when
+    // the connection closes. Reports still leave over it.
+    core.link.send_replace(last.as_ref().map(|(link, _)| link.clone()));
+    let running = lock(&core.running).len();
+    tracing::info!(running, limit_s = core.config.stop_timeout().as_secs(), "Stopping");
+    let interrupted = if wait_idle(core, core.config.stop_timeout()).await { 0 } else { interrupt(core).await };
+    core.spool_changed.notify_one();
+    if last.is_some() {
+        // A report that nobody takes is not worth waiting for: it stays on disk.
+        let flushed = tokio::time::timeout(FLUSH_LIMIT, async {
+            while core.empty_spool().await {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        drop(flushed.await);
+    }
+    let reports_left = lock(&core.spool).len();
+    core.note(
+        Event::new("agent", "stopped").with_message(format!("{interrupted} interrupted, {reports_left} reports left")),
+    );
+    if let Some((link, mut presence)) = last {
+        presence.announce(core, &*link, AnnouncementKind::Offline).await;
+        core.link.send_replace(None);
+        link.close().await;
+    }
+    let failed = core.tasks.failed();
+    let left = core.tasks.shutdown(FLUSH_LIMIT).await;
+    tracing::info!(interrupted, reports_left, tasks_left = left.join(", "), "Stopped");
+    Stopped { interrupted, reports_left, failed }
+}
+
+/// Waits until nothing runs. Returns whether that came about in time.
+async fn wait_idle(core: &Core, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        let changed = core.running_changed.notified();
+        tokio::pin!(changed);
+        // Registered before the look, so that an end in between is not missed.
+        changed.as_mut().enable();
+        if lock(&core.running).is_empty() {
+            return true;
+        }
+        if tokio::time::timeout_at(deadline, changed).await.is_err() {
+            return lock(&core.running).is_empty();
+        }
+    }
+}
+
+/// Tells what still runs to stop. Returns how many there were.
+async fn interrupt(core: &Arc<Core>) -> usize {
+    let interrupted = {
+        let running = lock(&core.running);
+        for (id, action) in running.iter() {
+            tracing::warn!(request.id = %id, action = action.action.action, "Interrupting: it did not end in time");
+            action.stop.send_if_modified(|reason| {
+                let first = reason.is_none();
+                if first {
+                    *reason = Some(StopReason::Shutdown);
+                }
+                first
+            });
+        }
+        running.len()
+    };
+    wait_idle(core, INTERRUPT_LIMIT).await;
+    interrupted
+}

@@ -1,0 +1,293 @@
+//! What the parts of a running agent share. Each lock is held for a moment and never across a wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use muster_bus::{Bus, Link};
+use muster_daemon::{Clock, Tasks};
+use muster_pki::{Credentials, Trust};
+use muster_plugin_api::Registry;
+use muster_protocol::{HostName, Identity, Inventory, RequestId, Timestamp};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::admit::{Limits, RunningAction};
+use crate::audit::{Audit, AuditError, Durability, Event};
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::facts::{FactStore, Facts};
+use crate::journal::{Journal, JournalError, Started};
+use crate::policy::Policy;
+use crate::spool::Spool;
+use crate::state::StateDirectory;
+
+/// What a reload replaces together: who we are, whom we trust, how we reach the broker, who may do what.
+#[derive(Clone)]
+pub struct Materials {
+    /// The way to the broker, as this host.
+    pub bus: Arc<dyn Bus>,
+    /// The host's certificate and key.
+    pub credentials: Credentials,
+    /// The CA and its revocation lists.
+    pub trust: Trust,
+    /// The host's policy.
+    pub policy: Arc<Policy>,
+}
+
+impl fmt::Debug for Materials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Materials").field("bus", &self.bus.describe()).finish_non_exhaustive()
+    }
+}
+
+/// Whether the agent is connected, for whoever started it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// Not yet, or not any more; it tries.
+    Connecting {
+        /// What went wrong last time; empty at the beginning.
+        why: String,
+    },
+    /// It takes commands.
+    Online {
+        /// The broker, for people.
+        broker: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is going down.
+    Stopping,
+}
+
+/// Who told a running action to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    Cancelled { by: Identity },
+    TimedOut,
+    Shutdown,
+}
+
+/// A running action, as the rest of the agent sees it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) action: RunningAction,
+    /// Says once that it is to stop, and why.
+    pub(crate) stop: watch::Sender<Option<StopReason>>,
+}
+
+/// The inventory with its digest, made anew when facts change.
+#[derive(Debug, Default)]
+pub(crate) struct InventorySnapshot {
+    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) digest: String,
+}
+
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) host: HostName,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) materials: Mutex<Materials>,
+    pub(crate) registry: Registry,
+    pub(crate) plugin_names: BTreeSet<String>,
+    pub(crate) facts: FactStore,
+    pub(crate) inventory: Mutex<Arc<InventorySnapshot>>,
+    pub(crate) state: StateDirectory,
+    pub(crate) journal: Arc<Mutex<Journal>>,
+    pub(crate) audit: Arc<Mutex<Audit>>,
+    pub(crate) spool: Mutex<Spool>,
+    /// Held by whoever sends from the spool.
+    pub(crate) spool_sending: tokio::sync::Mutex<()>,
+    /// Something was put into the spool, or may be sent again.
+    pub(crate) spool_changed: Notify,
+    pub(crate) running: Mutex<BTreeMap<RequestId, Running>>,
+    /// One more action has ended.
+    pub(crate) running_changed: Notify,
+    pub(crate) link: watch::Sender<Option<Arc<dyn Link>>>,
+    pub(crate) connection: watch::Sender<Connection>,
+    pub(crate) counters: Counters,
+    pub(crate) tasks: Tasks,
+    /// The agent takes nothing new.
+    pub(crate) shutdown: CancellationToken,
+    random: Mutex<SmallRng>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// Locks, also when another thread panicked while it held the lock: the data behind these locks is
+/// consistent after each statement.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What [`Core`] is made of, besides what starts out empty.
+pub(crate) struct CoreParts {
+    pub(crate) config: Config,
+    pub(crate) host: HostName,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) materials: Materials,
+    pub(crate) registry: Registry,
+    pub(crate) facts: FactStore,
+    pub(crate) state: StateDirectory,
+    pub(crate) journal: Journal,
+    pub(crate) audit: Audit,
+    pub(crate) spool: Spool,
+    pub(crate) random_seed: u64,
+}
+
+/// Why a request could not be recorded, so that it does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error("the thread that writes records panicked")]
+    Panicked,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Self {
+        let plugin_names = parts.registry.installed().into_iter().map(|plugin| plugin.name.to_string()).collect();
+        let started_at = Timestamp(parts.clock.now_ms());
+        Self {
+            config: parts.config,
+            host: parts.host,
+            clock: parts.clock,
+            started_at,
+            materials: Mutex::new(parts.materials),
+            registry: parts.registry,
+            plugin_names,
+            facts: parts.facts,
+            inventory: Mutex::default(),
+            state: parts.state,
+            journal: Arc::new(Mutex::new(parts.journal)),
+            audit: Arc::new(Mutex::new(parts.audit)),
+            spool: Mutex::new(parts.spool),
+            spool_sending: tokio::sync::Mutex::default(),
+            spool_changed: Notify::new(),
+            running: Mutex::default(),
+            running_changed: Notify::new(),
+            link: watch::Sender::new(None),
+            connection: watch::Sender::new(Connection::Connecting { why: String::new() }),
+            counters: Counters::default(),
+            tasks: Tasks::new(),
+            shutdown: CancellationToken::new(),
+            random: Mutex::new(SmallRng::seed_from_u64(parts.random_seed)),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now_ms())
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        self.config.limits()
+    }
+
+    pub(crate) fn materials(&self) -> Materials {
+        lock(&self.materials).clone()
+    }
+
+    pub(crate) fn with_random<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+        draw(&mut lock(&self.random))
+    }
+
+    /// The current link, if there is a connection.
+    pub(crate) fn link(&self) -> Option<Arc<dyn Link>> {
+        self.link.borrow().clone()
+    }
+
+    /// Collects facts and makes the inventory of them.
+    pub(crate) async fn refresh_facts(&self) {
+        let facts = self.facts.refresh(self.now()).await;
+        let snapshot = self.snapshot(&facts);
+        *lock(&self.inventory) = Arc::new(snapshot);
+    }
+
+    fn snapshot(&self, facts: &Facts) -> InventorySnapshot {
+        let inventory = Inventory {
+            collectives: self.config.collectives().clone(),
+            classes: facts.classes.clone(),
+            plugins: self.registry.installed(),
+            facts: facts.stable(),
+        };
+        let digest = crate::digest::sha256_hex(&serde_json::to_vec(&inventory).unwrap_or_default());
+        InventorySnapshot { inventory: Arc::new(inventory), digest }
+    }
+
+    /// Writes an audit line that nothing depends on. A failure is logged, once for each line that is lost.
+    pub(crate) fn note(&self, event: Event) {
+        if let Err(error) = lock(&self.audit).write(self.now(), event, Durability::Written) {
+            report_error("Could not write the audit log", &error);
+        }
+    }
+
+    /// Writes an audit line about a message whose sender nobody knows.
+    pub(crate) fn note_unverified(&self, event: Event) {
+        if let Err(error) = lock(&self.audit).write_unverified(self.now(), event) {
+            report_error("Could not write the audit log", &error);
+        }
+    }
+
+    /// Records that a request is about to run, in the journal and in the audit log; for an action that
+    /// changes something, on the disk. Only after `Ok` may it run.
+    pub(crate) async fn record_start(&self, started: Started, event: Event) -> Result<(), RecordError> {
+        let (journal, audit, now) = (self.journal.clone(), self.audit.clone(), self.now());
+        let durable = !started.read_only;
+        let write = move || {
+            let id = started.id;
+            lock(&journal).start(started)?;
+            let durability = if durable { Durability::Synced } else { Durability::Written };
+            let audited = lock(&audit).write(now, event, durability);
+            if audited.is_err() {
+                // It will not run, so it must not look interrupted after a restart.
+                lock(&journal).finish(id, now)?;
+            }
+            audited.map_err(RecordError::from)
+        };
+        if !durable {
+            return write();
+        }
+        // The disk may take its time; the connection's heartbeat must not wait for it.
+        tokio::task::spawn_blocking(write).await.unwrap_or(Err(RecordError::Panicked))
+    }
+
+    /// Records that a request has ended.
+    pub(crate) async fn record_finish(&self, id: RequestId, read_only: bool) {
+        let (journal, now) = (self.journal.clone(), self.now());
+        let write = move || lock(&journal).finish(id, now);
+        let written = if read_only {
+            write().map_err(RecordError::from)
+        } else {
+            tokio::task::spawn_blocking(write).await.map_or(Err(RecordError::Panicked), |done| done.map_err(Into::into))
+        };
+        if let Err(error) = written {
+            report_error("Could not record the end of a request", &error);
+        }
+    }
+}
+
+/// Logs an error with its causes in one field.
+pub(crate) fn report_error(what: &str, error: &dyn std::error::Error) {
+    tracing::error!(error = chain(error), "{what}");
+}
+
+/// An error and its causes, joined by colons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,60 @@
+//! What plugins may see of the agent.
+
+use std::sync::Arc;
+
+use muster_plugin_api::{AgentStatus, HostView};
+use muster_protocol::{HostName, Inventory, Timestamp};
+use serde_json::{Map, Value};
+
+use crate::core::{Connection, Core, lock};
+
+impl HostView for Core {
+    fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    fn now(&self) -> Timestamp {
+        Self::now(self)
+    }
+
+    fn facts(&self) -> Arc<Map<String, Value>> {
+        self.facts.current().values.clone()
+    }
+
+    fn inventory(&self) -> Arc<Inventory> {
+        lock(&self.inventory).inventory.clone()
+    }
+
+    fn inventory_digest(&self) -> String {
+        lock(&self.inventory).digest.clone()
+    }
+
+    fn agent_status(&self) -> AgentStatus {
+        let (broker, connected_at_ms) = match &*self.connection.borrow() {
+            Connection::Online { broker, since } => (broker.clone(), Some(*since)),
+            Connection::Connecting { .. } | Connection::Stopping => (String::new(), None),
+        };
+        let mut counters = self.counters.all();
+        counters.insert("fact_errors".to_owned(), self.facts.current().errors.len() as u64);
+        counters.insert("journal_entries".to_owned(), lock(&self.journal).len() as u64);
+        counters.insert("audit_lines".to_owned(), lock(&self.audit).head().0);
+        AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at_ms: self.started_at,
+            broker,
+            connected_at_ms,
+            memory_bytes: resident_bytes().unwrap_or(0),
+            running_actions: lock(&self.running).len() as u64,
+            spooled_reports: lock(&self.spool).len() as u64,
+            counters,
+        }
+    }
+}
+
+/// Memory of this process, from the kernel (proc(5), `statm`).
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page_bytes).ok()?)
+}

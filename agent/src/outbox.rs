@@ -1,0 +1,224 @@
+//! Reports on their way out.
+//!
+//! | report | how it leaves |
+//! |---|---|
+//! | running | at once or not at all; a gap in the numbers shows the loss |
+//! | end of a read-only action that nobody watches (`progress` off), such as a ping | at once if there is a connection, else from memory |
+//! | any other end or refusal of a read-only action | from memory, until the broker confirms |
+//! | end of an action that changes something | from the spool on disk, until the broker confirms |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_bus::{Guarantee, Link, Outgoing, PublishError};
+use muster_protocol::routing::{EXCHANGE_REPLY, reply_key};
+use muster_protocol::{MessageError, PayloadType, ProgressReport, Signature, encode};
+
+use crate::audit::Event;
+use crate::core::{Core, chain, lock};
+use crate::report::{self, Address, Ending};
+use crate::spool::{Keep, Key, Parcel};
+
+/// How long the broker keeps a running report that nobody reads: longer than a controller that was
+/// busy for a moment needs, shorter than its reply queue lives.
+const RUNNING_EXPIRATION_MS: u64 = 60_000;
+
+/// Pause after a report could not be sent although there is a connection.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often the spool is looked through without a reason: reports expire.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How a final report is kept until it is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// On disk.
+    Durable,
+    /// In memory.
+    Confirmed,
+    /// Handed to the connection, if there is one; else as `Confirmed`.
+    Cheap,
+}
+
+impl Core {
+    /// Sends a running report if there is a connection.
+    pub(crate) async fn send_running(&self, address: &Address, report: &ProgressReport) {
+        let body = match encode(report) {
+            Ok(body) => body,
+            Err(error) => return report_encoding(&error),
+        };
+        let signature = self.materials().credentials.sign(PayloadType::Report.as_str(), &body);
+        let parcel = self.parcel(address, body, vec![signature]);
+        match self.link() {
+            Some(link) => self.fire(&*link, &parcel, RUNNING_EXPIRATION_MS).await,
+            None => self.counters.reports_lost.add_one(),
+        }
+    }
+
+    /// Signs the last report of a request and makes sure that it arrives, or that its loss is recorded.
+    pub(crate) async fn send_finished(
+        &self,
+        address: &Address,
+        sequence: u32,
+        output: Vec<muster_protocol::OutputChunk>,
+        ending: Ending,
+        care: Care,
+    ) {
+        let code = ending.code;
+        let body = match report::finished(address, &self.host, sequence, self.now(), output, ending) {
+            Ok(body) => body,
+            Err(error) => return report_encoding(&error),
+        };
+        let signature = self.materials().credentials.sign(PayloadType::Report.as_str(), &body);
+        let parcel = self.parcel(address, body, vec![signature]);
+        if care == Care::Cheap
+            && let Some(link) = self.link()
+        {
+            return self.fire(&*link, &parcel, self.keep_ms()).await;
+        }
+        let keep = if care == Care::Durable { Keep::OnDisk } else { Keep::InMemory };
+        let kept = lock(&self.spool).put(parcel.clone(), keep);
+        if let Err(error) = kept {
+            tracing::error!(
+                request.id = %address.request_id,
+                error = chain(&error),
+                "Could not keep a final report until it is confirmed; trying to send it once"
+            );
+            self.send_once(&parcel, code.code).await;
+        }
+        self.spool_changed.notify_one();
+    }
+
+    fn parcel(&self, address: &Address, body: Vec<u8>, signatures: Vec<Signature>) -> Parcel {
+        Parcel {
+            request_id: address.request_id,
+            routing_key: reply_key(&address.reply_to, &self.host),
+            content_type: PayloadType::Report.as_str().to_owned(),
+            body: body.into(),
+            signatures,
+            expires_at: self.now().plus_ms(i64::try_from(self.keep_ms()).unwrap_or(i64::MAX)),
+        }
+    }
+
+    fn keep_ms(&self) -> u64 {
+        u64::try_from(self.config.report_keep().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn fire(&self, link: &dyn Link, parcel: &Parcel, expiration_ms: u64) {
+        let message = outgoing(parcel, expiration_ms, false);
+        match link.publish(message, Guarantee::Fire).await {
+            Ok(()) => self.counters.reports_sent.add_one(),
+            Err(error) => {
+                self.counters.reports_lost.add_one();
+                tracing::debug!(request.id = %parcel.request_id, error = chain(&error), "A report was not sent");
+            }
+        }
+    }
+
+    async fn send_once(&self, parcel: &Parcel, code: &str) {
+        let sent = match self.link() {
+            Some(link) => link.publish(outgoing(parcel, self.keep_ms(), true), Guarantee::Confirmed).await.is_ok(),
+            None => false,
+        };
+        if !sent {
+            self.give_up(parcel, &format!("no room to keep it, and it could not be sent; its code was {code}"));
+        }
+    }
+
+    fn give_up(&self, parcel: &Parcel, why: &str) {
+        self.counters.reports_given_up.add_one();
+        tracing::warn!(request.id = %parcel.request_id, why, "Gave up a final report");
+        let mut event = Event::new("report", "given_up").with_message(why);
+        event.request_id = Some(parcel.request_id.to_string());
+        self.note(event);
+    }
+
+    /// Sends what waits in the spool, for as long as the agent lives.
+    pub(crate) async fn empty_spool_forever(self: Arc<Self>) {
+        let mut link = self.link.subscribe();
+        loop {
+            let blocked = self.empty_spool().await;
+            let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };
+            tokio::select! {
+                () = self.tasks.stopping().cancelled() => return,
+                // A report that cannot go now would be tried in a circle if each new one woke us.
+                () = self.spool_changed.notified(), if !blocked => {}
+                changed = link.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Tries to send each waiting report once. Returns whether one is left although there is a connection.
+    pub(crate) async fn empty_spool(&self) -> bool {
+        // One at a time: two would send the same report twice.
+        let _sending = self.spool_sending.lock().await;
+        let expired = lock(&self.spool).take_expired(self.now());
+        for parcel in expired {
+            self.give_up(&parcel, "it could not be delivered before it expired");
+        }
+        let waiting = lock(&self.spool).waiting();
+        let mut blocked = false;
+        for key in waiting {
+            let Some(link) = self.link() else { return false };
+            let parcel = lock(&self.spool).get(key).cloned();
+            let Some(parcel) = parcel else { continue };
+            let left_ms = u64::try_from(parcel.expires_at.since_ms(self.now())).unwrap_or(0).max(1);
+            match link.publish(outgoing(&parcel, left_ms, true), Guarantee::Confirmed).await {
+                Ok(()) => {
+                    self.counters.reports_sent.add_one();
+                    lock(&self.spool).remove(key);
+                }
+                Err(error) => blocked |= self.not_sent(key, &parcel, &error),
+            }
+        }
+        blocked
+    }
+
+    /// Returns whether the report still waits.
+    fn not_sent(&self, key: Key, parcel: &Parcel, error: &PublishError) -> bool {
+        let for_good = match error {
+            PublishError::Unroutable { .. } => {
+                let gone = lock(&self.spool).is_unroutable_for_good(key, self.now());
+                gone.then_some("its reader's queue has been gone for five minutes")
+            }
+            PublishError::TooLarge { .. } => Some("it is larger than the broker takes"),
+            _ => None,
+        };
+        match for_good {
+            Some(why) => {
+                lock(&self.spool).remove(key);
+                self.give_up(parcel, why);
+            }
+            None => {
+                tracing::debug!(request.id = %parcel.request_id, error = chain(error), "A final report waits in the spool");
+            }
+        }
+        for_good.is_none()
+    }
+}
+
+fn outgoing(parcel: &Parcel, expiration_ms: u64, care: bool) -> Outgoing {
+    Outgoing {
+        exchange: EXCHANGE_REPLY,
+        routing_key: parcel.routing_key.clone(),
+        content_type: parcel.content_type.clone(),
+        body: parcel.body.clone(),
+        signatures: signatures_header(&parcel.signatures),
+        expiration_ms: Some(expiration_ms),
+        persistent: care,
+        mandatory: care,
+        correlation_id: Some(parcel.request_id.to_string()),
+    }
+}
+
+/// The header's text for these signatures.
+pub(crate) fn signatures_header(signatures: &[Signature]) -> Bytes {
+    serde_json::to_vec(signatures).expect("signatures hold only texts").into()
+}
+
+fn report_encoding(error: &MessageError) {
+    // The builder keeps within all limits, so this is a mistake of the program.
+    tracing::error!(%error, "A report could not be encoded");
+}

@@ -1,0 +1,337 @@
+//! What becomes of one delivery: decide, record, acknowledge, run or refuse.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::Delivery;
+use muster_daemon::TaskKind;
+use muster_pki::Signer;
+use muster_plugin_api::{ActionContext, OutputSink};
+use muster_protocol::envelope::CONTENT_TYPE_CRL;
+use muster_protocol::expr::{Call, Literal};
+use muster_protocol::{Cancel, Command, RequestId, code};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admit::{
+    Addressed, Authorized, Decision, Host, Incoming, Received, Refusal, Rejected, RunningAction, Silence, Verified,
+    decide_cancel, decide_command, keep_until, verify,
+};
+use crate::audit::Event;
+use crate::core::{Core, StopReason, chain, lock};
+use crate::execute;
+use crate::journal::Started;
+use crate::outbox::Care;
+use crate::report::{Address, Ending};
+
+/// How long plugins may take to answer the data calls of a target, all of them together. A host that
+/// cannot tell in time whether it is meant says nothing.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most data calls of one target that are answered.
+const CALLS_MAX: usize = 16;
+
+/// A message whose target asked plugins something, with their answers.
+pub(crate) struct Resolved {
+    delivery: Delivery,
+    incoming: Incoming,
+    answers: BTreeMap<String, Value>,
+}
+
+/// Where [`Resolved`] messages come back to.
+pub(crate) type ResolvedSender = mpsc::Sender<Resolved>;
+
+/// Handles a delivery. The caller handles them one after the other, so that between the look into the
+/// journal and the record in it no other copy of the same command can get in.
+pub(crate) async fn handle(core: &Arc<Core>, delivery: Delivery, resolved: &ResolvedSender) {
+    core.counters.messages_received.add_one();
+    if delivery.content_type == CONTENT_TYPE_CRL && delivery.oversized.is_none() {
+        core.install_revocation_list(&delivery.body);
+        return acknowledge(&delivery).await;
+    }
+    let received = Received {
+        content_type: delivery.content_type.clone(),
+        body: delivery.body.clone(),
+        signatures: delivery.signatures.clone(),
+        redelivered: delivery.redelivered,
+        oversized: delivery.oversized,
+    };
+    match verify(&received, &core.materials().trust, core.now()) {
+        Ok(incoming) => decide(core, delivery, incoming, None, resolved).await,
+        Err(rejected) => {
+            reject(core, &rejected);
+            acknowledge(&delivery).await;
+        }
+    }
+}
+
+/// Handles a message whose target's data calls were answered.
+pub(crate) async fn handle_resolved(core: &Arc<Core>, resolved: Resolved, sender: &ResolvedSender) {
+    let Resolved { delivery, incoming, answers } = resolved;
+    decide(core, delivery, incoming, Some(answers), sender).await;
+}
+
+async fn decide(
+    core: &Arc<Core>,
+    delivery: Delivery,
+    incoming: Incoming,
+    answers: Option<BTreeMap<String, Value>>,
+    resolved: &ResolvedSender,
+) {
+    match incoming {
+        Incoming::Command(verified) => {
+            match with_host(core, answers.as_ref(), |host| decide_command(&verified, host, core.now())) {
+                Decision::Silence(why) => silence(core, &verified, why, "command"),
+                Decision::Refuse(refusal) => refuse_command(core, &verified, &refusal).await,
+                Decision::Resolve(calls) => {
+                    return resolve(core, delivery, Incoming::Command(verified), calls, resolved.clone());
+                }
+                Decision::Run(authorized) => return run(core, &delivery, authorized).await,
+            }
+        }
+        Incoming::Cancel(verified) => {
+            match with_host(core, answers.as_ref(), |host| decide_cancel(&verified, host, core.now())) {
+                Decision::Silence(why) => silence(core, &verified, why, "cancel"),
+                Decision::Refuse(refusal) => {
+                    refuse(core, &verified, &refusal, cancel_event(&verified, "refused")).await
+                }
+                Decision::Resolve(calls) => {
+                    return resolve(core, delivery, Incoming::Cancel(verified), calls, resolved.clone());
+                }
+                Decision::Run(authorized) => cancel(core, &authorized).await,
+            }
+        }
+    }
+    acknowledge(&delivery).await;
+}
+
+/// Takes everything a decision depends on as it is now.
+fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: impl FnOnce(&Host<'_>) -> T) -> T {
+    let facts = core.facts.current();
+    let policy = core.materials().policy;
+    let running: BTreeMap<RequestId, RunningAction> =
+        lock(&core.running).iter().map(|(id, running)| (*id, running.action.clone())).collect();
+    let journal = lock(&core.journal);
+    decide(&Host {
+        name: &core.host,
+        collectives: core.config.collectives(),
+        facts: &facts,
+        plugin_names: &core.plugin_names,
+        registry: &core.registry,
+        policy: &policy,
+        limits: core.limits(),
+        seen: &|id, keep_until| journal.seen(id, keep_until),
+        running: &running,
+        answers,
+    })
+}
+
+async fn acknowledge(delivery: &Delivery) {
+    if let Err(error) = delivery.ack().await {
+        // It comes again, and is recognised.
+        tracing::debug!(error = chain(&error), "A delivery could not be acknowledged");
+    }
+}
+
+fn reject(core: &Core, rejected: &Rejected) {
+    core.counters.messages_rejected.add_one();
+    let refusal = &rejected.refusal;
+    tracing::warn!(code = refusal.code.code, "Refused a message: {}", refusal.message);
+    let mut event = Event::new("command", "refused").with_message(&refusal.message);
+    event.code = Some(refusal.code.code.to_owned());
+    event.body_sha256 = Some(rejected.body_sha256.clone());
+    signed_by(&mut event, &rejected.signers);
+    if rejected.signers.is_empty() { core.note_unverified(event) } else { core.note(event) }
+}
+
+fn silence<M: Addressed>(core: &Core, verified: &Verified<M>, why: Silence, kind: &str) {
+    let id = verified.message().id();
+    match why {
+        Silence::OtherCollective | Silence::NotInTarget => {
+            core.counters.commands_not_mine.add_one();
+            tracing::debug!(request.id = %id, ?why, "Not for this host");
+        }
+        Silence::Recovered => {
+            core.counters.commands_recovered.add_one();
+            tracing::info!(request.id = %id, "Delivered again after a broken connection; it was recorded before");
+            let mut event = base_event(verified, kind, "ignored");
+            event.message = "delivered again by the broker; the first delivery was recorded".to_owned();
+            core.note(event);
+        }
+    }
+}
+
+async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal: &Refusal) {
+    refuse(core, verified, refusal, command_event(verified, "refused")).await;
+}
+
+async fn refuse<M: Addressed>(core: &Arc<Core>, verified: &Verified<M>, refusal: &Refusal, mut event: Event) {
+    core.counters.commands_refused.add_one();
+    let message = verified.message();
+    tracing::info!(
+        request.id = %message.id(),
+        caller = %message.caller(),
+        code = refusal.code.code,
+        "Refused: {}",
+        refusal.message
+    );
+    event.code = Some(refusal.code.code.to_owned());
+    event.rule.clone_from(&refusal.rule);
+    event.message.clone_from(&refusal.message);
+    core.note(event);
+    if refusal.answer {
+        let ending = Ending::new(refusal.code, &refusal.message);
+        core.send_finished(&address(message), 0, Vec::new(), ending, Care::Confirmed).await;
+    }
+}
+
+async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Command>) {
+    let command = authorized.message();
+    let grant = authorized.grant();
+    let started = Started {
+        id: command.id,
+        caller: command.caller.clone(),
+        reply_to: command.reply_to.clone(),
+        action: format!("{}.{}", command.plugin, command.action),
+        read_only: grant.read_only,
+        at_ms: core.now(),
+        keep_until_ms: keep_until(command, core.limits()),
+        sequence_reserved: execute::first_reservation(),
+    };
+    let mut event = command_event(authorized.verified(), "allowed");
+    event.rule = Some(grant.rule.clone());
+    event.arguments = Some(grant.arguments.clone());
+    match core.record_start(started, event).await {
+        Ok(()) => {
+            acknowledge(delivery).await;
+            tracing::info!(
+                request.id = %command.id,
+                caller = %command.caller,
+                rule = grant.rule,
+                "Runs {}.{}",
+                command.plugin,
+                command.action
+            );
+            execute::start(core, authorized);
+        }
+        Err(error) => {
+            crate::core::report_error("Could not record a request, so it does not run", &error);
+            let refusal = Refusal::new(&code::JOURNAL_FAILED, chain(&error));
+            refuse_command(core, authorized.verified(), &refusal).await;
+            acknowledge(delivery).await;
+        }
+    }
+}
+
+async fn cancel(core: &Arc<Core>, authorized: &Authorized<Cancel>) {
+    let cancel = authorized.message();
+    let reason = StopReason::Cancelled { by: cancel.caller.clone() };
+    let told = lock(&core.running).get(&cancel.request_id).is_some_and(|running| {
+        // Whoever comes second finds a reason there already and changes nothing.
+        running.stop.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(reason);
+            }
+            first
+        });
+        true
+    });
+    let mut event = cancel_event(authorized.verified(), "allowed");
+    event.rule.clone_from(&authorized.grant().rule);
+    core.note(event);
+    let ending = if told {
+        Ending::new(&code::OK, "the action was told to stop")
+    } else {
+        Ending::new(&code::NOT_RUNNING, "the request has just ended")
+    };
+    core.send_finished(&address(cancel), 0, Vec::new(), ending, Care::Confirmed).await;
+}
+
+/// Asks plugins what the target wants to know, beside everything else that goes on.
+fn resolve(core: &Arc<Core>, delivery: Delivery, incoming: Incoming, calls: Vec<Call>, sender: ResolvedSender) {
+    let asked = core.clone();
+    core.tasks.spawn(TaskKind::Worker, "resolve", async move {
+        let answers = tokio::select! {
+            answers = answer(&asked, &calls) => answers,
+            () = asked.shutdown.cancelled() => return,
+        };
+        // If nobody takes it any more, the connection is gone and the broker delivers again.
+        drop(sender.send(Resolved { delivery, incoming, answers }).await);
+    });
+}
+
+async fn answer(core: &Arc<Core>, calls: &[Call]) -> BTreeMap<String, Value> {
+    let mut answers = BTreeMap::new();
+    let cancel = CancellationToken::new();
+    let _stop_with_us = cancel.clone().drop_guard();
+    let asking = async {
+        for call in calls.iter().take(CALLS_MAX) {
+            let arguments: Vec<Value> = call.arguments().iter().map(json).collect();
+            let context = ActionContext { cancel: cancel.clone(), output: OutputSink::discard(), host: core.clone() };
+            match core.registry.data(call.function(), &arguments, context).await {
+                Ok(Some(value)) => {
+                    answers.insert(call.canonical(), value);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%call, error = chain(&error), "A data call of a target has no answer"),
+            }
+        }
+    };
+    if tokio::time::timeout(RESOLVE_TIMEOUT, asking).await.is_err() {
+        tracing::warn!(limit_s = RESOLVE_TIMEOUT.as_secs(), "Data calls of a target took too long");
+    }
+    answers
+}
+
+fn json(literal: &Literal) -> Value {
+    match literal {
+        Literal::Boolean(value) => Value::Bool(*value),
+        Literal::Text(text) => Value::String(text.clone()),
+        Literal::Number(number) => match number.as_integer().and_then(|number| i64::try_from(number).ok()) {
+            Some(number) => Value::from(number),
+            None => Value::from(number.as_float()),
+        },
+    }
+}
+
+fn address<M: Addressed>(message: &M) -> Address {
+    Address { request_id: message.id(), caller: message.caller().clone(), reply_to: message.reply_to().clone() }
+}
+
+fn base_event<M: Addressed>(verified: &Verified<M>, kind: &str, decision: &str) -> Event {
+    let mut event = Event::new(kind, decision);
+    event.request_id = Some(verified.message().id().to_string());
+    event.body_sha256 = Some(verified.body_sha256().to_owned());
+    signed_by(&mut event, verified.signers());
+    event
+}
+
+fn signed_by(event: &mut Event, signers: &[Signer]) {
+    if let Some(first) = signers.first() {
+        event.caller = Some(first.identity.to_string());
+        event.groups = first.groups.iter().map(ToString::to_string).collect();
+        event.certificate = Some(first.fingerprint.clone());
+    }
+    if signers.len() > 1 {
+        event.signers = signers.iter().map(|signer| signer.identity.to_string()).collect();
+    }
+}
+
+fn command_event(verified: &Verified<Command>, decision: &str) -> Event {
+    let command = verified.message();
+    let mut event = base_event(verified, "command", decision);
+    event.action = Some(format!("{}.{}", command.plugin, command.action));
+    event.arguments = Some(command.arguments.clone());
+    event.noop = command.options.noop;
+    event.effective_user.clone_from(&command.options.effective_user);
+    event
+}
+
+fn cancel_event(verified: &Verified<Cancel>, decision: &str) -> Event {
+    let mut event = base_event(verified, "cancel", decision);
+    event.message = format!("cancels {}", verified.message().request_id);
+    event
+}

@@ -1,0 +1,208 @@
+//! Connections to the broker, one after the other, and what happens on one of them.
+//!
+//! One task owns the connection's events: deliveries, answers to data calls, the clock for
+//! announcements, the end. It handles them one after the other, which is what makes "look into the
+//! journal, then write into it" safe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, QueueSpec};
+use muster_daemon::{Backoff, write_atomic};
+use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
+use muster_protocol::{AnnouncementKind, CollectiveName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::core::{Connection, Core, chain};
+use crate::presence::{self, Presence};
+use crate::receive::{self, Resolved};
+use crate::state::files;
+
+/// Deliveries the broker sends ahead (DESIGN.md section 5). Each holds at most a megabyte.
+const PREFETCH: u16 = 10;
+
+/// First pause between two tries to connect; the longest is configured.
+const RECONNECT_BASE: Duration = Duration::from_secs(1);
+
+/// How much longer each pause may be than the one before.
+const RECONNECT_FACTOR: f64 = 2.0;
+
+/// A connection that lived this long counts as a success: the next pause is short again.
+const CONNECTION_PROVEN: Duration = Duration::from_secs(30);
+
+/// Tries without success after which the log says so at a higher level.
+const WARN_AFTER_TRIES: u32 = 3;
+
+/// Why a connection is not used any more.
+enum End {
+    /// The agent stops. The link is still open.
+    Stopping(Presence),
+    /// Certificates or addresses were replaced.
+    Replaced,
+    /// It broke.
+    Lost(String),
+}
+
+/// Connects and serves until the agent stops. Returns the last link, still open, with what it has
+/// announced, if there is one.
+pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) -> Option<(Arc<dyn Link>, Presence)> {
+    let mut backoff = Backoff::new(RECONNECT_BASE, core.config.reconnect_max(), RECONNECT_FACTOR);
+    loop {
+        reloaded.mark_unchanged();
+        let bus = core.materials().bus;
+        let connected = tokio::select! {
+            connected = bus.connect() => connected,
+            () = core.shutdown.cancelled() => return None,
+        };
+        let why = match connected {
+            Err(error) => told(&error),
+            Ok(link) => {
+                let since = Instant::now();
+                let end = on_link(core, &link, &bus.describe(), &mut reloaded).await;
+                core.link.send_replace(None);
+                if since.elapsed() >= CONNECTION_PROVEN {
+                    backoff.reset();
+                }
+                match end {
+                    End::Stopping(presence) => return Some((link, presence)),
+                    End::Replaced => {
+                        link.close().await;
+                        backoff.reset();
+                        continue;
+                    }
+                    End::Lost(why) => {
+                        link.close().await;
+                        why
+                    }
+                }
+            }
+        };
+        let pause = core.with_random(|random| backoff.next(random));
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        if backoff.tries() <= WARN_AFTER_TRIES {
+            tracing::info!(why, pause_ms, "Not connected to the broker; trying again");
+        } else {
+            tracing::warn!(why, pause_ms, tries = backoff.tries(), "Still not connected to the broker");
+        }
+        core.connection.send_replace(Connection::Connecting { why });
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = reloaded.changed() => if changed.is_ok() { backoff.reset() },
+            () = core.shutdown.cancelled() => return None,
+        }
+    }
+}
+
+fn told(error: &BusError) -> String {
+    format!("{} ({})", chain(error), error.hint())
+}
+
+/// Serves one connection to its end.
+async fn on_link(core: &Arc<Core>, link: &Arc<dyn Link>, broker: &str, reloaded: &mut watch::Receiver<u64>) -> End {
+    let mut presence = Presence::default();
+    core.counters.connections.add_one();
+    loop {
+        let consumer = tokio::select! {
+            consumer = subscribe(core, &**link) => consumer,
+            () = core.shutdown.cancelled() => return End::Stopping(presence),
+        };
+        let consumer = match consumer {
+            Ok(consumer) => consumer,
+            Err(error) => return End::Lost(told(&error)),
+        };
+        core.link.send_replace(Some(link.clone()));
+        core.spool_changed.notify_one();
+        core.connection.send_replace(Connection::Online { broker: broker.to_owned(), since: core.now() });
+        tracing::info!(broker, "Connected; taking commands");
+        presence.announce(core, &**link, AnnouncementKind::Online).await;
+        match consume(core, link, consumer, &mut presence, reloaded).await {
+            Some(end) => return end.unwrap_or(End::Stopping(presence)),
+            None => tracing::warn!("The broker ended the subscription; declaring the queue again"),
+        }
+    }
+}
+
+/// Declares the host's queue with its bindings and starts reading it.
+async fn subscribe(core: &Core, link: &dyn Link) -> Result<Consumer, BusError> {
+    let queue = agent_queue(&core.host);
+    link.declare_queue(QueueSpec::durable(&queue)).await?;
+    let mut keys = vec![KEY_ALL.to_owned(), host_key(&core.host)];
+    keys.extend(core.config.collectives().iter().map(collective_key));
+    for key in &keys {
+        link.bind(&queue, EXCHANGE_COMMAND, key).await?;
+    }
+    for collective in former_collectives(core) {
+        link.unbind(&queue, EXCHANGE_COMMAND, &collective_key(&collective)).await?;
+    }
+    remember_collectives(core);
+    link.consume(&queue, ConsumeOptions { prefetch: PREFETCH, exclusive: true }).await
+}
+
+/// Collectives the queue was bound to before and should not be any more. The broker cannot be asked
+/// for a queue's bindings, so the agent remembers them.
+fn former_collectives(core: &Core) -> Vec<CollectiveName> {
+    let Ok(text) = std::fs::read(core.state.file(files::COLLECTIVES)) else { return Vec::new() };
+    let before: Vec<CollectiveName> = serde_json::from_slice(&text).unwrap_or_default();
+    before.into_iter().filter(|collective| !core.config.collectives().contains(collective)).collect()
+}
+
+fn remember_collectives(core: &Core) {
+    let path = core.state.file(files::COLLECTIVES);
+    let text = serde_json::to_vec(core.config.collectives()).unwrap_or_default();
+    if std::fs::read(&path).is_ok_and(|before| before == text) {
+        return;
+    }
+    if let Err(error) = write_atomic(&path, 0o600, &text) {
+        tracing::warn!(error = chain(&error), "Could not remember the collectives of this host");
+    }
+}
+
+/// Handles what comes. `None`: subscribe again on the same link. `Some(None)`: the agent stops.
+async fn consume(
+    core: &Arc<Core>,
+    link: &Arc<dyn Link>,
+    mut consumer: Consumer,
+    presence: &mut Presence,
+    reloaded: &mut watch::Receiver<u64>,
+) -> Option<Option<End>> {
+    // As many as the broker sends ahead, so that nobody who resolves a target ever waits here.
+    let (resolved, mut answered) = mpsc::channel::<Resolved>(usize::from(PREFETCH));
+    let mut announce_at = Instant::now() + presence::pause(core);
+    loop {
+        tokio::select! {
+            biased;
+            () = core.shutdown.cancelled() => return Some(None),
+            changed = reloaded.changed(), if !core.shutdown.is_cancelled() => {
+                if changed.is_ok() {
+                    return Some(Some(End::Replaced));
+                }
+            }
+            message = answered.recv() => {
+                if let Some(message) = message {
+                    receive::handle_resolved(core, message, &resolved).await;
+                }
+            }
+            delivery = consumer.next() => match delivery {
+                Some(delivery) => receive::handle(core, delivery, &resolved).await,
+                None => return ended(link, consumer.ended()).await,
+            },
+            reason = link.closed() => return Some(Some(End::Lost(reason.to_string()))),
+            () = tokio::time::sleep_until(announce_at) => {
+                presence.announce(core, &**link, AnnouncementKind::Alive).await;
+                announce_at = Instant::now() + presence::pause(core);
+            }
+        }
+    }
+}
+
+async fn ended(link: &Arc<dyn Link>, end: ConsumerEnd) -> Option<Option<End>> {
+    match end {
+        ConsumerEnd::CancelledByBroker => None,
+        ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => {
+            // The reason may come a moment after the end.
+            let reason = tokio::time::timeout(Duration::from_secs(1), link.closed()).await;
+            Some(Some(End::Lost(reason.map_or_else(|_| "connection lost".to_owned(), |reason| reason.to_string()))))
+        }
+    }
+}
