@@ -198,7 +198,7 @@ mod tests {
         assert!(matches!(parse_signatures(b"{"), Err(EnvelopeError::Malformed { .. })));
         assert!(matches!(parse_signatures(&vec![b' '; SIGNATURES_BYTES_MAX + 1]), Err(EnvelopeError::TooLarge { .. })));
         let one = Signature { keyid: "00".into(), sig: "AA==".into(), chain: vec![String::new(); CHAIN_MAX + 1] };
-        let text = serde_json::to_vec(&[one.clone()]).unwrap();
+        let text = serde_json::to_vec(std::slice::from_ref(&one)).unwrap();
         assert!(matches!(parse_signatures(&text), Err(EnvelopeError::TooMany { what: "certificates in a chain", .. })));
         let many = vec![Signature { chain: vec![], ..one }; SIGNATURES_MAX + 1];
         assert!(matches!(
