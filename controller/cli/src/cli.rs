@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::commands::broker::BrokerCommand;
 use crate::commands::completion::CompletionArguments;
 use crate::commands::context::ContextCommand;
 use crate::commands::explain::ExplainArguments;
+use crate::commands::host::HostCommand;
+use crate::commands::plugin::PluginCommand;
 use crate::context::Selection;
 use crate::output::{ColorChoice, Format, Settings};
 
@@ -109,9 +112,18 @@ fn lay_out(command: clap::Command, path: &str) -> clap::Command {
 /// What to do: a daily verb, or a noun with a verb of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// List hosts, show what they are and have.
+    #[command(subcommand, before_help = "Examples:\n  muster host list\n  muster host facts web1.example.com os")]
+    Host(HostCommand),
+    /// List what can be run, show what it takes.
+    #[command(subcommand, before_help = "Examples:\n  muster plugin list\n  muster plugin show package.status")]
+    Plugin(PluginCommand),
     /// Choose, show and add contexts: which broker, as whom.
     #[command(subcommand, before_help = "Examples:\n  muster context list\n  muster context use prod")]
     Context(ContextCommand),
+    /// Write what a broker needs, and check a running one.
+    #[command(subcommand, before_help = "Examples:\n  muster broker config --ca-dir ~/muster-ca --out broker\n  muster broker check --ca-dir ~/muster-ca")]
+    Broker(BrokerCommand),
     /// Explain an error code, or list all of them.
     Explain(ExplainArguments),
     /// Set up completion for a shell.

@@ -25,6 +25,16 @@ pub(crate) const OWN: &[Code] = &[
         summary: "there is no such error code",
         explanation: "`muster explain` without a code lists all of them. Exit code 2.",
     },
+    Code {
+        code: "bad-definitions",
+        summary: "the broker's definitions or settings cannot be read",
+        explanation: "`muster broker check` reads what `rabbitmqctl export_definitions` and `rabbitmqctl environment --formatter json` write. What it was given is something else or was cut. Exit code 2.",
+    },
+    Code {
+        code: "rabbitmqctl",
+        summary: "RabbitMQ's control program did not work",
+        explanation: "`muster broker` asks the broker through `rabbitmqctl`, which has to run on the broker's machine as root or as the user rabbitmq. Elsewhere, export there and give the file with --definitions. Exit code 7.",
+    },
 ];
 
 /// Every code that can be explained: the command line's, then those of hosts and of the protocol.

@@ -15,7 +15,7 @@ use muster_protocol::ddl::{Input, ValueType};
 
 use crate::catalogue::Catalogue;
 use crate::context::{self, Context, Files, Locations, Selection};
-use crate::session::cache_directory;
+use crate::session::host_cache;
 
 /// How long reading the local files may take.
 const BUDGET: Duration = Duration::from_millis(150);
@@ -161,8 +161,7 @@ impl Line {
     }
 
     fn cache(&self) -> Option<HostCache> {
-        let directory = cache_directory(&self.context()?)?;
-        Some(HostCache::load(&directory, Timestamp(SystemClock.now_ms())))
+        Some(host_cache(&self.context()?.name, Timestamp(SystemClock.now_ms())))
     }
 
     fn catalogue(&self) -> Catalogue {

@@ -27,6 +27,7 @@ mod commands;
 mod complete;
 mod context;
 mod invocation;
+mod one_host;
 mod output;
 mod session;
 mod usage;
@@ -75,14 +76,16 @@ fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, 
     let printer = &invocation.printer;
     match command {
         cli::Command::Context(command) => commands::context::run(&command, invocation),
+        cli::Command::Host(command) => block_on(commands::host::run(&command, invocation)),
+        cli::Command::Plugin(command) => commands::plugin::run(&command, invocation),
         cli::Command::Explain(arguments) => commands::explain::run(&arguments, printer),
+        cli::Command::Broker(command) => commands::broker::run(&command, printer),
         cli::Command::Completion(arguments) => commands::completion::run(&arguments, printer),
     }
 }
 
 /// Runs what talks to the broker. The runtime is made here, so that commands without network start at once.
-#[expect(dead_code, reason = "the commands that talk to the broker are wired next")]
-fn block_on(future: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+pub(crate) fn block_on(future: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::unexpected("the asynchronous runtime cannot be started", &error))?;
     let result = runtime.block_on(future);

@@ -12,7 +12,7 @@ use muster_protocol::{Command, Message as _, Timestamp};
 use rand::SeedableRng as _;
 
 use crate::context::Context;
-use crate::output::{ExitCode, Failure, Printer, time};
+use crate::output::{ExitCode, Failure, time};
 
 /// Who asks, and whose answers are believed. Needs no network.
 #[derive(Debug, Clone)]
@@ -61,8 +61,6 @@ pub(crate) struct Session {
     pub(crate) controller: Controller,
     /// Where it is connected to.
     pub(crate) context: Context,
-    /// What is remembered of the context's hosts.
-    pub(crate) cache: HostCache,
 }
 
 impl Session {
@@ -72,7 +70,6 @@ impl Session {
     /// As [`Login::load`]; no broker answers (exit code 7) or it refuses this identity (8).
     pub(crate) async fn open(context: Context, now: Timestamp) -> Result<Self, Failure> {
         let login = Login::load(&context, now)?;
-        let cache = cache_directory(&context).map_or_else(HostCache::none, |at| HostCache::load(&at, now));
         let parts = Parts {
             bus: Arc::new(login.bus(&context)),
             credentials: login.credentials,
@@ -82,25 +79,30 @@ impl Session {
             collective: context.collective.clone(),
         };
         match Controller::connect(parts).await {
-            Ok(controller) => Ok(Self { controller, context, cache }),
+            Ok(controller) => Ok(Self { controller, context }),
             Err(error) => Err(client_failure(&error, &context)),
         }
     }
 
-    /// Writes the cache and closes the connection politely.
-    pub(crate) async fn close(mut self, printer: &Printer) {
-        if let Err(error) = self.cache.save() {
-            printer.detail(1, format!("What was learnt about the hosts could not be remembered: {error}"));
-        }
+    /// Closes the connection politely.
+    pub(crate) async fn close(self) {
         self.controller.close().await;
     }
 }
 
+/// What is remembered of the hosts of a context; nothing where there is no place for it.
+pub(crate) fn host_cache(context: &str, now: Timestamp) -> HostCache {
+    cache_directory(context).map_or_else(HostCache::none, |directory| HostCache::load(&directory, now))
+}
+
 /// Where the hosts of a context are remembered: `$XDG_CACHE_HOME/muster/CONTEXT`, or the same below `~/.cache`.
-pub(crate) fn cache_directory(context: &Context) -> Option<PathBuf> {
+pub(crate) fn cache_directory(context: &str) -> Option<PathBuf> {
+    // A context's name is typed by people; as a directory it must not lead elsewhere.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let safe: String = context.chars().map(|c| if plain(c) { c } else { '_' }).collect();
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("muster").join(&context.name))
+    Some(base.join("muster").join(safe))
 }
 
 /// Exit 8: the context's certificate, key, CA or list cannot be used.

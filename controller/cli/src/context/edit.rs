@@ -36,7 +36,12 @@ pub(crate) fn set_current(text: &str, name: &str) -> String {
     };
     match lines[..top].iter().position(is_current) {
         Some(position) => lines[position] = &line,
-        None => lines.insert(0, &line),
+        None => {
+            lines.insert(0, &line);
+            if lines.get(1).is_some_and(|next| next.trim_start().starts_with('[')) {
+                lines.insert(1, "");
+            }
+        }
     }
     lines.join("\n") + "\n"
 }
