@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::run;
 
 /// A generated file, and the program of ours with arguments that prints it.
-const FILES: &[(&str, &[&str])] = &[("docs/book/src/codes.md", &["-p", "muster-protocol", "--example", "codes"])];
+const FILES: &[(&str, &[&str])] = &[
+    ("docs/book/src/codes.md", &["-p", "muster-protocol", "--example", "codes"]),
+    ("docs/book/src/plugin-reference.md", &["-p", "muster-plugin-api", "--example", "plugin_reference"]),
+];
 
 /// Writes the generated files, or with `check` only compares them.
 ///

@@ -47,4 +47,7 @@ pub struct AgentStatus {
     pub spooled_reports: u64,
     /// What it has counted since its start, such as `commands_received` or `commands_refused`.
     pub counters: BTreeMap<String, u64>,
+    /// What does not work and has no end of its own, such as facts that cannot be read; one sentence each.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }

@@ -29,6 +29,7 @@ pub mod conformance;
 mod host;
 mod output;
 mod plugin;
+mod reference;
 mod registry;
 
 pub use action::{ActionFailure, ActionOk, ActionReply, ActionRequest, check_options};
@@ -36,6 +37,7 @@ pub use builtin::builtin_ddls;
 pub use host::{AgentStatus, HostView};
 pub use output::{OutputPiece, OutputReceiver, OutputSink};
 pub use plugin::{ActionContext, BoxFuture, NotActivated, Plugin};
+pub use reference::reference;
 pub use registry::{DataError, Registered, Registry, RegistryError, Unavailable};
 /// The token with which an agent asks an action to stop.
 pub use tokio_util::sync::CancellationToken;

@@ -66,6 +66,7 @@ fn status(host: &dyn HostView) -> Result<Value, ActionFailure> {
         "running_actions": agent.running_actions,
         "spooled_reports": agent.spooled_reports,
         "counters": agent.counters,
+        "problems": agent.problems,
     }))?
     .data)
 }

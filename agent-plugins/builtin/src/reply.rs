@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// How long a question of a target expression may take. Every host of a collective asks itself
-/// before it even knows whether it is meant, so this is short.
-pub(crate) const QUERY_TIME_LIMIT: Duration = Duration::from_secs(5);
+/// before it even knows whether it is meant, so this is short; and shorter than the agent itself
+/// waits, so that its log names the question that failed.
+pub(crate) const QUERY_TIME_LIMIT: Duration = Duration::from_secs(4);
 
 /// The description of a built-in plugin.
 pub(crate) fn description(name: &str) -> &'static Ddl {

@@ -1,5 +1,7 @@
 //! The built-in plugins against real programs, throw-away databases and recorded output.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod book;
 mod host;
 mod package;
