@@ -349,7 +349,6 @@ impl HostView for FixedHost {
             spooled_reports: 0,
             counters: BTreeMap::from([("commands_received".to_owned(), 7)]),
             problems: vec!["`/etc/muster/facts.d/site.json` is not JSON".to_owned()],
-            problems: vec!["facts.d/site.sh ended with exit code 1".to_owned()],
         }
     }
 }
