@@ -52,8 +52,8 @@ pub trait Link: Send + Sync {
 
     /// Sends a message.
     ///
-    /// Messages leave in the order in which their futures are first polled, so many can be in flight at
-    /// once: collect the futures and await them together.
+    /// Many messages can be in flight at once: collect the futures and await them together. Only messages
+    /// awaited one after the other are sure to keep their order.
     ///
     /// # Errors
     /// [`PublishError`] says whether the message certainly did not arrive or may have.

@@ -266,6 +266,9 @@ impl AmqpLink {
     /// Waits while the broker takes no messages.
     async fn unblocked(&self, deadline: Instant) -> Result<(), PublishError> {
         let mut blocked = self.state.blocked.subscribe();
+        if blocked.borrow_and_update().is_none() {
+            return Ok(());
+        }
         // Nothing of the value is kept: it is a lock.
         let wait = async { drop(blocked.wait_for(Option::is_none).await) };
         let result = tokio::select! {

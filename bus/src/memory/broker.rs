@@ -162,7 +162,8 @@ impl Broker {
             CloseReason::Requested => ConsumerEnd::Closed,
             _ => ConsumerEnd::ConnectionLost,
         };
-        let consumers: Vec<_> = self.consumers.iter().filter(|(_, state)| state.link == id).map(|(id, _)| *id).collect();
+        let consumers: Vec<_> =
+            self.consumers.iter().filter(|(_, state)| state.link == id).map(|(id, _)| *id).collect();
         for consumer in consumers {
             self.remove_consumer(consumer, end);
         }
@@ -205,8 +206,7 @@ impl Broker {
             return Ok(());
         }
         let name = spec.name.clone();
-        let queue =
-            Queue { spec, owner, bindings: BTreeSet::new(), ready: BTreeMap::new(), consumers: Vec::new() };
+        let queue = Queue { spec, owner, bindings: BTreeSet::new(), ready: BTreeMap::new(), consumers: Vec::new() };
         self.queues.insert(name, queue);
         Ok(())
     }

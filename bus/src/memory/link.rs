@@ -118,6 +118,9 @@ impl MemoryLink {
     async fn unblocked(&self) -> Result<(), PublishError> {
         let limit = self.session.broker.shared.limit;
         let mut blocked = self.session.broker.shared.blocked.subscribe();
+        if blocked.borrow_and_update().is_none() {
+            return Ok(());
+        }
         let wait = async { drop(blocked.wait_for(Option::is_none).await) };
         tokio::select! {
             biased;
