@@ -8,8 +8,11 @@ use crate::commands::broker::BrokerCommand;
 use crate::commands::completion::CompletionArguments;
 use crate::commands::context::ContextCommand;
 use crate::commands::explain::ExplainArguments;
+use crate::commands::find::FindArguments;
 use crate::commands::host::HostCommand;
+use crate::commands::ping::PingArguments;
 use crate::commands::plugin::PluginCommand;
+use crate::commands::run::RunArguments;
 use crate::context::Selection;
 use crate::output::{ColorChoice, Format, Settings};
 
@@ -112,6 +115,12 @@ fn lay_out(command: clap::Command, path: &str) -> clap::Command {
 /// What to do: a daily verb, or a noun with a verb of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See which hosts answer, and how fast.
+    Ping(PingArguments),
+    /// See which hosts match a target.
+    Find(FindArguments),
+    /// Run an action of a plugin on hosts.
+    Run(RunArguments),
     /// List hosts, show what they are and have.
     #[command(subcommand, before_help = "Examples:\n  muster host list\n  muster host facts web1.example.com os")]
     Host(HostCommand),

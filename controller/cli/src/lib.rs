@@ -20,16 +20,20 @@
 //! - An unknown word is an error with the nearest match, and is never executed.
 //! - Every command that does not do what it was asked ends with a `Failure`: a stable code, reasons, what to try.
 
+mod ask;
 mod catalogue;
 mod cli;
 mod codes;
 mod commands;
 mod complete;
 mod context;
+mod duration;
 mod invocation;
 mod one_host;
+mod outcome;
 mod output;
 mod session;
+mod target;
 mod usage;
 
 use std::ffi::OsString;
@@ -76,6 +80,9 @@ fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, 
     let printer = &invocation.printer;
     match command {
         cli::Command::Context(command) => commands::context::run(&command, invocation),
+        cli::Command::Ping(arguments) => block_on(commands::ping::run(&arguments, invocation)),
+        cli::Command::Find(arguments) => block_on(commands::find::run(&arguments, invocation)),
+        cli::Command::Run(arguments) => block_on(commands::run::run(&arguments, invocation)),
         cli::Command::Host(command) => block_on(commands::host::run(&command, invocation)),
         cli::Command::Plugin(command) => commands::plugin::run(&command, invocation),
         cli::Command::Explain(arguments) => commands::explain::run(&arguments, printer),

@@ -4,5 +4,8 @@ pub(crate) mod broker;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod explain;
+pub(crate) mod find;
 pub(crate) mod host;
+pub(crate) mod ping;
 pub(crate) mod plugin;
+pub(crate) mod run;

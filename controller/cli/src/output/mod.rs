@@ -14,9 +14,14 @@ mod table;
 mod text;
 pub(crate) mod time;
 
+pub(crate) use escape::neutral_lines;
 pub(crate) use exit_code::{ExitCode, Tolerated};
 pub(crate) use failure::Failure;
+#[cfg(test)]
+pub(crate) use printer::capture;
 pub(crate) use printer::{Printer, Progress};
+#[cfg(test)]
+pub(crate) use settings::Surroundings;
 pub(crate) use settings::{ColorChoice, Format, Settings};
 pub(crate) use table::{Column, Table};
 pub(crate) use text::{Style, Text};

@@ -84,6 +84,17 @@ impl Printer {
         self.surroundings.columns.unwrap_or(WIDTH_DEFAULT)
     }
 
+    /// Columns that lines are cut to: those of the terminal, and nothing is cut in a file, a pipe or with `--format wide`.
+    pub(crate) fn cut_width(&self) -> Option<usize> {
+        let seen = self.surroundings.stdout_terminal || self.surroundings.columns.is_some();
+        (seen && self.settings.format != Format::Wide).then(|| self.width())
+    }
+
+    /// Whether somebody watches remarks as they come.
+    pub(crate) fn live(&self) -> bool {
+        self.surroundings.stderr_terminal && !self.surroundings.dumb
+    }
+
     /// Whether a question can be asked and answered.
     pub(crate) fn can_ask(&self) -> bool {
         self.surroundings.stdin_terminal && self.surroundings.stderr_terminal

@@ -1,0 +1,92 @@
+//! Follows a question to its end, or to the operator's or the clock's.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use muster_client::{Asking, Event};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+/// When to stop waiting before the question ends.
+pub(crate) struct Stop {
+    interrupt: Pin<Box<dyn Future<Output = ()> + Send>>,
+    deadline: Option<Instant>,
+    /// Set once it was time, so that nothing is asked any more.
+    stopped: Option<Stopped>,
+}
+
+/// Why waiting was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The operator pressed Ctrl-C.
+    Interrupted,
+    /// `--wait-for` is over.
+    WaitedEnough,
+}
+
+impl Stop {
+    /// Stops at Ctrl-C or a polite signal, and after `wait_for_ms`.
+    ///
+    /// # Errors
+    /// The system lets nobody listen to signals.
+    pub(crate) fn by_operator(wait_for_ms: Option<i64>) -> io::Result<Self> {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let either = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        Ok(Self::when(either, wait_for_ms))
+    }
+
+    /// Stops when `interrupt` resolves, and after `wait_for_ms`.
+    pub(crate) fn when(interrupt: impl Future<Output = ()> + Send + 'static, wait_for_ms: Option<i64>) -> Self {
+        let deadline = wait_for_ms.map(|ms| Instant::now() + Duration::from_millis(ms.max(0).unsigned_abs()));
+        Self { interrupt: Box::pin(interrupt), deadline, stopped: None }
+    }
+
+    /// Why waiting was stopped, if it was.
+    pub(crate) fn stopped(&self) -> Option<Stopped> {
+        self.stopped
+    }
+
+    async fn reached(&mut self) -> Stopped {
+        let deadline = self.deadline;
+        let clock = async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut self.interrupt => Stopped::Interrupted,
+            () = clock => Stopped::WaitedEnough,
+        }
+    }
+}
+
+/// Drives a question until it ends or is stopped, and shows each event to `watch`.
+pub(crate) async fn follow(asking: &mut Asking<'_>, stop: &mut Stop, mut watch: impl FnMut(&Asking<'_>, &Event)) {
+    loop {
+        let event = match stop.stopped {
+            // What it still has to say is its end.
+            Some(_) => asking.next().await,
+            None => tokio::select! {
+                biased;
+                reached = stop.reached() => {
+                    stop.stopped = Some(reached);
+                    asking.stop();
+                    continue;
+                }
+                event = asking.next() => event,
+            },
+        };
+        match event {
+            Some(event) => watch(asking, &event),
+            None => return,
+        }
+    }
+}

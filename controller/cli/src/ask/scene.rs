@@ -1,0 +1,109 @@
+//! What a command that asks hosts acts in.
+
+use std::path::PathBuf;
+
+use etcetera::BaseStrategy as _;
+use muster_client::Controller;
+use muster_client::cache::HostCache;
+use muster_client::discover::refresh;
+use muster_protocol::{HostName, Timestamp};
+use rand::Rng as _;
+
+use super::follow::Stop;
+use crate::context::Context;
+use crate::invocation::Invocation;
+use crate::output::{Failure, Printer};
+use crate::session::Session;
+
+/// Most inventories that are fetched after a command, so that the next one knows more.
+const LEARN_HOSTS_MAX: usize = 200;
+
+/// How long is waited for them, in milliseconds. Everything is printed by then.
+const LEARN_MS_MAX: i64 = 500;
+
+/// Everything a command needs to ask hosts and to say what came of it.
+pub(crate) struct Scene<'a> {
+    /// Says it.
+    pub(crate) printer: &'a Printer,
+    /// Where.
+    pub(crate) context: &'a Context,
+    /// Asks.
+    pub(crate) controller: &'a mut Controller,
+    /// Remembers.
+    pub(crate) cache: &'a mut HostCache,
+    /// When to stop.
+    pub(crate) stop: Stop,
+    /// Chooses hosts for a limit where no seed was given.
+    pub(crate) fresh_seed: u64,
+}
+
+impl Scene<'_> {
+    /// The time of day.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.controller.now()
+    }
+
+    /// Fetches inventories that are not known, for completion and for searches that end early. Done
+    /// after everything is said, for a moment only, and never an error.
+    pub(crate) async fn learn(&mut self, hosts: impl IntoIterator<Item = HostName>) {
+        self.printer.finish();
+        let hosts = hosts.into_iter().collect();
+        if let Err(error) = refresh(self.controller, self.cache, hosts, LEARN_HOSTS_MAX, LEARN_MS_MAX).await {
+            tracing::debug!(%error, "Inventories could not be fetched");
+        }
+    }
+}
+
+/// A session with what is remembered of its hosts.
+pub(crate) struct Stage {
+    session: Session,
+    cache: HostCache,
+}
+
+impl Stage {
+    /// Connects, and reads what is remembered.
+    ///
+    /// # Errors
+    /// As [`Invocation::session`].
+    pub(crate) async fn open(invocation: &Invocation) -> Result<Self, Failure> {
+        let session = invocation.session().await?;
+        let cache = host_cache(&session.context.name, invocation.now());
+        Ok(Self { session, cache })
+    }
+
+    /// The scene on it.
+    pub(crate) fn scene<'a>(&'a mut self, printer: &'a Printer, stop: Stop) -> Scene<'a> {
+        let Session { controller, context } = &mut self.session;
+        Scene {
+            printer,
+            context,
+            controller,
+            cache: &mut self.cache,
+            stop,
+            fresh_seed: u64::from(rand::rng().next_u32()),
+        }
+    }
+
+    /// Keeps what was learnt and closes the connection.
+    pub(crate) async fn close(mut self, printer: &Printer) {
+        if let Err(error) = self.cache.save() {
+            printer.detail(1, format!("what was learnt of the hosts could not be kept: {error}"));
+        }
+        self.session.close().await;
+    }
+}
+
+/// What is remembered of the hosts of a context; nothing where there is no place for it.
+pub(crate) fn host_cache(context: &str, now: Timestamp) -> HostCache {
+    cache_directory(context).map_or_else(HostCache::none, |directory| HostCache::load(&directory, now))
+}
+
+/// `$XDG_CACHE_HOME/muster/CONTEXT`.
+pub(crate) fn cache_directory(context: &str) -> Option<PathBuf> {
+    // A context's name is typed by people; as a directory it must not lead elsewhere.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let safe: String = context.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let safe = if safe.chars().all(|c| c == '.') { format!("_{safe}") } else { safe };
+    let base = etcetera::choose_base_strategy().ok()?;
+    Some(base.cache_dir().join("muster").join(safe))
+}

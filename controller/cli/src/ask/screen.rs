@@ -1,0 +1,235 @@
+//! The screens of `ping`, `find` and `run` for people. Golden tests hold them to the documented ones.
+
+use muster_client::Counts;
+use muster_protocol::{HostName, TaskState, Timestamp};
+
+use crate::outcome::{Group, Row, summary};
+use crate::output::{Style, Text, fold, number, time};
+
+/// Columns for the number of hosts of a group.
+const COUNT_WIDTH: usize = 5;
+
+/// Widest column for what came out; the hosts stand behind it.
+const HEADLINE_WIDTH_MAX: usize = 44;
+
+/// Most names of silent hosts that are told with the time they were last seen.
+const SILENT_NAMES_MAX: usize = 3;
+
+/// How the lines are drawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// Only ASCII.
+    pub(crate) ascii: bool,
+    /// Columns of the terminal; `None` to cut nothing.
+    pub(crate) width: Option<usize>,
+}
+
+impl Look {
+    /// The mark between parts of a line.
+    pub(crate) fn dot(self) -> &'static str {
+        if self.ascii { " - " } else { " · " }
+    }
+
+    fn fitted(self, line: Text) -> Text {
+        match self.width {
+            Some(width) => line.cut_to(width, self.ascii),
+            None => line,
+        }
+    }
+}
+
+/// How a state is coloured. The glyph beside it says the same.
+pub(crate) fn style(state: TaskState) -> Style {
+    match state {
+        TaskState::Succeeded => Style::Good,
+        TaskState::Failed => Style::Bad,
+        TaskState::TimedOut | TaskState::NoReply | TaskState::Refused => Style::Warning,
+        TaskState::Running | TaskState::Pending | TaskState::Cancelled | TaskState::NotStarted => Style::Dim,
+    }
+}
+
+/// One line a group: how many, what, who, and whether it differs from most.
+pub(crate) fn groups(groups: &[Group], look: Look) -> Vec<Text> {
+    let words: Vec<String> = groups.iter().map(|group| what(group, look)).collect();
+    let widest = words.iter().map(|words| Text::from(words).width()).max().unwrap_or(0).min(HEADLINE_WIDTH_MAX);
+    let counts: Vec<String> = groups.iter().map(|group| number::count(group.hosts.len())).collect();
+    let count_width = counts.iter().map(String::len).max().unwrap_or(0).max(COUNT_WIDTH);
+    groups
+        .iter()
+        .zip(words)
+        .zip(counts)
+        .map(|((group, words), count)| {
+            let line = Text::from(" ".repeat(count_width - count.len()))
+                .strong(count)
+                .plain(" ")
+                .push(style(group.state), group.state.glyph(look.ascii))
+                .plain(" ")
+                .join(Text::from(words).cut_to(HEADLINE_WIDTH_MAX, look.ascii))
+                .pad_to(count_width + 3 + widest + 4);
+            let names = fold::fold_line(group.hosts.iter().map(HostName::as_str));
+            match group.differs_from {
+                Some(most) => {
+                    let mark = format!("<- differs from {}", number::count(most));
+                    let room = look.width.map(|width| width.saturating_sub(line.width() + mark.len() + 2));
+                    let names = Text::from(names);
+                    let names = match room {
+                        Some(room) => names.cut_to(room.max(12), look.ascii),
+                        None => names,
+                    };
+                    let line = line.join(names);
+                    let column = look.width.map_or(line.width() + 2, |width| width.saturating_sub(mark.len()));
+                    let column = column.max(line.width() + 2);
+                    line.pad_to(column).push(Style::Warning, mark)
+                }
+                None => look.fitted(line.plain(names)),
+            }
+        })
+        .collect()
+}
+
+/// The words of a group: what came out of a success, else the state and why.
+fn what(group: &Group, look: Look) -> String {
+    let headline = if look.ascii { group.headline.replace(" · ", " - ") } else { group.headline.clone() };
+    let says_itself = group.state == TaskState::Failed && headline.starts_with("exit ");
+    match group.state {
+        TaskState::Succeeded => headline,
+        _ if says_itself => headline,
+        state if headline.is_empty() => state.label().to_owned(),
+        state => format!("{}  {headline}", state.label()),
+    }
+}
+
+/// `212 succeeded · 2 no reply · 1.9 s`, and that nothing is kept.
+pub(crate) fn end(counts: &Counts, elapsed_ms: u64, look: Look) -> Text {
+    let line = Text::from(summary(counts, look.dot())).plain(look.dot()).plain(time::took(elapsed_ms));
+    let remark = "not stored";
+    match look.width {
+        Some(width) if line.width() + remark.len() + 2 <= width => {
+            line.pad_to(46.min(width - remark.len())).plain("  ").dim(remark)
+        }
+        _ => line,
+    }
+}
+
+/// The times of the answers to a ping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Times {
+    median_ms: i64,
+    p99_ms: i64,
+    slowest_ms: i64,
+    slowest: HostName,
+}
+
+impl Times {
+    /// Measures answers; `None` without any.
+    pub(crate) fn of(rows: &[Row]) -> Option<Self> {
+        let mut answers: Vec<(i64, &HostName)> =
+            rows.iter().filter_map(|row| row.reply_ms.map(|reply_ms| (reply_ms, &row.host))).collect();
+        answers.sort();
+        // The nearest rank: the smallest time within which that part of the hosts has answered.
+        let rank = |percent: usize| answers.get((answers.len() * percent).div_ceil(100).saturating_sub(1));
+        let (slowest_ms, slowest) = answers.last()?;
+        Some(Self { median_ms: rank(50)?.0, p99_ms: rank(99)?.0, slowest_ms: *slowest_ms, slowest: (*slowest).clone() })
+    }
+}
+
+/// The lines of a ping: who answered and how fast, who is silent, who answered something else.
+pub(crate) fn ping(
+    rows: &[Row],
+    last_seen: impl Fn(&HostName) -> Option<Timestamp>,
+    now: Timestamp,
+    look: Look,
+) -> Vec<Text> {
+    let mut lines = Vec::new();
+    let answered: Vec<Row> = rows.iter().filter(|row| row.state == TaskState::Succeeded).cloned().collect();
+    let silent: Vec<&Row> =
+        rows.iter().filter(|row| !row.state.is_final() || row.state == TaskState::NoReply).collect();
+    let start = |state: TaskState, words: String| {
+        Text::styled(style(state), state.glyph(look.ascii)).plain(" ").plain(words).pad_to(17)
+    };
+    if let Some(times) = Times::of(&answered) {
+        let words = format!("{} answered", number::count(answered.len()));
+        let dot = look.dot();
+        let line = start(TaskState::Succeeded, words)
+            .plain(format!("median {} ms{dot}p99 {} ms{dot}slowest ", times.median_ms, times.p99_ms))
+            .plain(times.slowest.as_str())
+            .plain(format!(" {} ms", times.slowest_ms));
+        lines.push(look.fitted(line));
+    }
+    let mut others: Vec<&Row> = rows.iter().filter(|row| row.state.is_final()).collect();
+    others.retain(|row| row.state != TaskState::Succeeded && row.state != TaskState::NoReply);
+    for state in
+        [TaskState::Failed, TaskState::TimedOut, TaskState::Refused, TaskState::Cancelled, TaskState::NotStarted]
+    {
+        let of: Vec<&&Row> = others.iter().filter(|row| row.state == state).collect();
+        if let Some(first) = of.first() {
+            let why = first.result.as_ref().map(|result| format!("{}  ", result.code)).unwrap_or_default();
+            let words = format!("{} {}", number::count(of.len()), state.label());
+            let names = fold::fold_line(of.iter().map(|row| row.host.as_str()));
+            lines.push(look.fitted(start(state, words).plain(why).plain(names)));
+        }
+    }
+    if !silent.is_empty() {
+        let words = format!("{} silent", number::count(silent.len()));
+        let line = start(TaskState::NoReply, words);
+        lines.push(look.fitted(line.join(silent_names(&silent, last_seen, now, look))));
+    }
+    lines
+}
+
+fn silent_names(
+    silent: &[&Row],
+    last_seen: impl Fn(&HostName) -> Option<Timestamp>,
+    now: Timestamp,
+    look: Look,
+) -> Text {
+    if silent.len() > SILENT_NAMES_MAX {
+        return Text::from(fold::fold_line(silent.iter().map(|row| row.host.as_str())));
+    }
+    let parts: Vec<String> = silent
+        .iter()
+        .map(|row| match last_seen(&row.host) {
+            Some(seen) => format!("{} last seen {}", row.host, time::ago(seen, now)),
+            None => format!("{} never seen from here", row.host),
+        })
+        .collect();
+    Text::from(parts.join(look.dot()))
+}
+
+/// What `--dry-run` shows instead of running.
+pub(crate) fn plan(shown: &str, target: &str, chosen: &Chosen<'_>, look: Look) -> Vec<Text> {
+    let row = |count: usize, word: &str, text: Text| {
+        let count = number::count(count);
+        let line = Text::from(" ".repeat(7usize.saturating_sub(count.len()))).strong(count).plain(" ").plain(word);
+        look.fitted(line.pad_to(22).join(text))
+    };
+    let names = |hosts: &[&HostName]| Text::from(fold::fold_line(hosts.iter().map(|host| host.as_str())));
+    let mut lines = vec![Text::styled(Style::Strong, "PLAN").plain("  ").plain(shown)];
+    lines.push(row(chosen.of, "match", Text::from(target)));
+    if let Some(seed) = chosen.seed {
+        lines.push(row(chosen.hosts.len(), "chosen", Text::from(format!("--seed {seed}"))));
+    }
+    lines.push(row(chosen.hosts.len(), "will run", names(&chosen.hosts)));
+    if !chosen.silent.is_empty() {
+        lines.push(row(chosen.silent.len(), "silent", names(&chosen.silent)));
+    }
+    if chosen.waves.len() > 1 {
+        let sizes: Vec<String> = chosen.waves.iter().map(|size| number::count(*size)).collect();
+        lines.push(row(chosen.waves.len(), "waves", Text::from(sizes.join(", "))));
+    }
+    lines.push(Text::from("Nothing was sent."));
+    lines
+}
+
+/// Who a plan is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chosen<'a> {
+    pub(crate) hosts: &'a [&'a HostName],
+    pub(crate) silent: &'a [&'a HostName],
+    pub(crate) of: usize,
+    pub(crate) seed: Option<u64>,
+    pub(crate) waves: &'a [usize],
+}
+
+#[cfg(test)]
+mod tests;

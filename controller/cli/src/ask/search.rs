@@ -1,0 +1,114 @@
+//! From a target to the hosts that will be asked: names as they are, everything else by discovery.
+
+use std::collections::BTreeSet;
+
+use muster_client::discover::{audience, awaited, learn, note_pings, ping};
+use muster_client::{Audience, End, Event, WINDOW_MS_DEFAULT};
+use muster_protocol::HostName;
+
+use super::follow::{Stopped, follow};
+use super::scene::Scene;
+use crate::output::{ExitCode, Failure, Text, number};
+use crate::session::client_failure;
+use crate::target::Target;
+
+/// Who matches a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Hosts that match and are there; for names, all that were named.
+    pub(crate) hosts: BTreeSet<HostName>,
+    /// Hosts that matched before and are silent now.
+    pub(crate) silent: BTreeSet<HostName>,
+}
+
+/// Finds the hosts of a target. Names alone are believed as they are.
+///
+/// # Errors
+/// Nobody can be asked; the operator stopped it.
+pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Option<i64>) -> Result<Found, Failure> {
+    if !target.needs_discovery() {
+        return Ok(Found { hosts: target.keep(target.hosts.iter().flatten().cloned()), silent: BTreeSet::new() });
+    }
+    let window_ms = window_ms.unwrap_or(WINDOW_MS_DEFAULT);
+    let condition = target.expression.as_ref();
+    let likely = scene.cache.likely(condition);
+    let question = ping(audience(condition), window_ms, awaited(scene.cache, &likely, scene.controller.now()));
+    let total = target.keep(likely.iter().cloned()).len();
+    let context = scene.context;
+    let printer = scene.printer;
+    let failed = |error| client_failure(&error, context);
+    let mut asking = scene.controller.ask(&question).map_err(failed)?;
+    {
+        let mut progress = printer.progress(total, "searching hosts");
+        follow(&mut asking, &mut scene.stop, |asking, event| {
+            if matches!(event, Event::Finished(_) | Event::Accepted) {
+                let answered = asking.collector().counts().total();
+                progress.update_with(answered, || Text::from("answered"));
+            }
+        })
+        .await;
+    }
+    let summary = asking.into_summary();
+    if let Some(stopped) = scene.stop.stopped() {
+        return Err(stopped_early(stopped));
+    }
+    let now = scene.now();
+    let found = learn(scene.cache, condition, &likely, summary, now);
+    if let End::Failed(error) = &found.summary.end {
+        return Err(failed(error.clone()));
+    }
+    let hosts = target.keep(found.hosts);
+    let silent = target.keep(found.silent);
+    Ok(Found { hosts, silent })
+}
+
+fn stopped_early(stopped: Stopped) -> Failure {
+    match stopped {
+        Stopped::Interrupted => Failure::new(
+            ExitCode::Interrupted,
+            "interrupted",
+            "interrupted while hosts were searched; nothing was sent",
+        ),
+        Stopped::WaitedEnough => Failure::new(
+            ExitCode::StoppedWaiting,
+            "waited-enough",
+            "the time of --wait-for was over before the hosts were found; nothing was sent",
+        )
+        .hint("the same command with a longer --wait-for"),
+    }
+}
+
+/// `214 hosts match`, with what the limit left of them.
+pub(crate) fn matched(asked: usize, of: usize, seed: Option<u64>) -> String {
+    let all = number::counted(of, "host matches", "hosts match");
+    match seed {
+        Some(seed) => format!("{all} · {} chosen with --seed {seed}", number::count(asked)),
+        None => all,
+    }
+}
+
+/// Asks named hosts whether they are there: a name is no proof of it.
+///
+/// # Errors
+/// As [`search`].
+pub(crate) async fn probe(
+    scene: &mut Scene<'_>,
+    named: BTreeSet<HostName>,
+    window_ms: Option<i64>,
+) -> Result<Found, Failure> {
+    let question = ping(Audience::Hosts(named.clone()), window_ms.unwrap_or(WINDOW_MS_DEFAULT), BTreeSet::new());
+    let context = scene.context;
+    let failed = |error| client_failure(&error, context);
+    let mut asking = scene.controller.ask(&question).map_err(failed)?;
+    follow(&mut asking, &mut scene.stop, |_, _| {}).await;
+    let summary = asking.into_summary();
+    if let Some(stopped) = scene.stop.stopped() {
+        return Err(stopped_early(stopped));
+    }
+    let now = scene.now();
+    let hosts = note_pings(scene.cache, &summary, now);
+    match summary.end {
+        End::Failed(error) => Err(failed(error)),
+        End::Complete | End::Stopped => Ok(Found { silent: named.difference(&hosts).cloned().collect(), hosts }),
+    }
+}
