@@ -119,6 +119,7 @@ pub struct Agent {
     core: Arc<Core>,
     reload: Option<ReloadSlot>,
     reloads: watch::Sender<u64>,
+    reloads_done: watch::Sender<u64>,
 }
 
 struct ReloadSlot(ReloadMaterials);
@@ -134,6 +135,7 @@ impl std::fmt::Debug for ReloadSlot {
 pub struct Handle {
     connection: watch::Receiver<Connection>,
     reloads: watch::Sender<u64>,
+    reloads_done: watch::Receiver<u64>,
 }
 
 impl Handle {
@@ -143,9 +145,16 @@ impl Handle {
         self.connection.clone()
     }
 
-    /// Asks it to read certificates, revocation lists, policy and facts again.
-    pub fn reload(&self) {
-        self.reloads.send_modify(|count| *count += 1);
+    /// Asks it to read certificates, revocation lists, policy and facts again, and waits until it has
+    /// done so or ended. Whether it worked is in the log and in the audit log.
+    pub async fn reload(&self) {
+        let mut number = 0;
+        self.reloads.send_modify(|count| {
+            *count += 1;
+            number = *count;
+        });
+        // An agent that has ended reloads nothing any more.
+        drop(self.reloads_done.clone().wait_for(|done| *done >= number).await);
     }
 }
 
@@ -188,19 +197,28 @@ impl Agent {
             random_seed: parts.random_seed,
         }));
         core.restore_revocation_lists();
-        Ok(Self { core, reload: parts.reload.map(ReloadSlot), reloads: watch::Sender::new(0) })
+        Ok(Self {
+            core,
+            reload: parts.reload.map(ReloadSlot),
+            reloads: watch::Sender::new(0),
+            reloads_done: watch::Sender::new(0),
+        })
     }
 
     /// A way to talk to the agent while it runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { connection: self.core.connection.subscribe(), reloads: self.reloads.clone() }
+        Handle {
+            connection: self.core.connection.subscribe(),
+            reloads: self.reloads.clone(),
+            reloads_done: self.reloads_done.subscribe(),
+        }
     }
 
     /// Works until `shutdown` fires, then stops: takes nothing new, lets running actions finish or
     /// interrupts them, sends what can be sent, says goodbye and closes the connection.
     pub async fn run(self, shutdown: CancellationToken) -> Stopped {
-        let Self { core, reload, reloads } = self;
+        let Self { core, reload, reloads, reloads_done } = self;
         tracing::info!(host = %core.host, version = env!("CARGO_PKG_VERSION"), "Starting");
         core.note(Event::new("agent", "started").with_message(env!("CARGO_PKG_VERSION")));
         report_interrupted(&core).await;
@@ -211,7 +229,7 @@ impl Agent {
         core.tasks.spawn(
             TaskKind::Critical,
             "reload",
-            reload_forever(core.clone(), reloads.subscribe(), reload, replaced),
+            reload_forever(core.clone(), reloads.subscribe(), reload, replaced, reloads_done),
         );
         core.tasks.spawn(TaskKind::Critical, "shutdown", watch_shutdown(core.clone(), shutdown));
         let last = session::serve(&core, materials).await;
@@ -271,16 +289,21 @@ async fn reload_forever(
     mut asked: watch::Receiver<u64>,
     reload: Option<ReloadSlot>,
     replaced: watch::Sender<u64>,
+    done: watch::Sender<u64>,
 ) {
+    // What was asked for before the agent began to run is in force already.
+    done.send_replace(*asked.borrow_and_update());
     loop {
         tokio::select! {
             () = core.tasks.stopping().cancelled() => return,
             changed = asked.changed() => if changed.is_err() { return },
         }
+        let number = *asked.borrow_and_update();
         if let Some(ReloadSlot(read)) = &reload {
             core.reload(read(), &replaced);
         }
         core.refresh_facts().await;
+        done.send_replace(number);
     }
 }
 

@@ -35,7 +35,6 @@ impl HostView for Core {
             Connection::Connecting { .. } | Connection::Stopping => (String::new(), None),
         };
         let mut counters = self.counters.all();
-        counters.insert("fact_errors".to_owned(), self.facts.current().errors.len() as u64);
         counters.insert("journal_entries".to_owned(), lock(&self.journal).len() as u64);
         counters.insert("audit_lines".to_owned(), lock(&self.audit).head().0);
         AgentStatus {
@@ -47,9 +46,27 @@ impl HostView for Core {
             running_actions: lock(&self.running).len() as u64,
             spooled_reports: lock(&self.spool).len() as u64,
             counters,
+            problems: self.problems(),
         }
     }
 }
+
+impl Core {
+    /// What does not work and has no end of its own.
+    fn problems(&self) -> Vec<String> {
+        let facts = self.facts.current();
+        let mut problems: Vec<String> = facts.errors.iter().map(ToString::to_string).collect();
+        let not_after = self.materials().credentials.not_after();
+        let days_left = not_after.since_ms(Self::now(self)).div_euclid(24 * 60 * 60 * 1000);
+        if days_left < CERTIFICATE_WARNING_DAYS {
+            problems.push(format!("the certificate of this host expires in {days_left} days"));
+        }
+        problems
+    }
+}
+
+/// From when on the end of the host's certificate is a problem: time enough to renew it by hand.
+const CERTIFICATE_WARNING_DAYS: i64 = 21;
 
 /// Memory of this process, from the kernel (proc(5), `statm`).
 fn resident_bytes() -> Option<u64> {

@@ -1,1 +1,11 @@
-fn main() {}
+//! `musterd`, the agent on every host. Everything but the start is in the library.
+
+mod commands;
+mod notify;
+mod start;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    commands::run()
+}

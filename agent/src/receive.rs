@@ -95,7 +95,8 @@ async fn decide(
             match with_host(core, answers.as_ref(), |host| decide_cancel(&verified, host, core.now())) {
                 Decision::Silence(why) => silence(core, &verified, why, "cancel"),
                 Decision::Refuse(refusal) => {
-                    refuse(core, &verified, &refusal, cancel_event(&verified, "refused")).await
+                    let event = cancel_event(&verified, "refused");
+                    refuse(core, &verified, &refusal, event, Care::Confirmed).await;
                 }
                 Decision::Resolve(calls) => {
                     return resolve(core, delivery, Incoming::Cancel(verified), calls, resolved.clone());
@@ -164,10 +165,18 @@ fn silence<M: Addressed>(core: &Core, verified: &Verified<M>, why: Silence, kind
 }
 
 async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal: &Refusal) {
-    refuse(core, verified, refusal, command_event(verified, "refused")).await;
+    // Nobody waits for the details of a ping; what somebody watches is worth a confirmation.
+    let care = if verified.message().options.progress { Care::Confirmed } else { Care::Cheap };
+    refuse(core, verified, refusal, command_event(verified, "refused"), care).await;
 }
 
-async fn refuse<M: Addressed>(core: &Arc<Core>, verified: &Verified<M>, refusal: &Refusal, mut event: Event) {
+async fn refuse<M: Addressed>(
+    core: &Arc<Core>,
+    verified: &Verified<M>,
+    refusal: &Refusal,
+    mut event: Event,
+    care: Care,
+) {
     core.counters.commands_refused.add_one();
     let message = verified.message();
     tracing::info!(
@@ -183,7 +192,7 @@ async fn refuse<M: Addressed>(core: &Arc<Core>, verified: &Verified<M>, refusal:
     core.note(event);
     if refusal.answer {
         let ending = Ending::new(refusal.code, &refusal.message);
-        core.send_finished(&address(message), 0, Vec::new(), ending, Care::Confirmed).await;
+        core.send_finished(&address(message), 0, Vec::new(), ending, care).await;
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod raw;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,6 +74,14 @@ pub fn sources(file: &Path, drop_ins: &Path, variables: impl IntoIterator<Item =
 }
 
 impl Config {
+    /// Checks values that do not come from files, such as a simulation's.
+    ///
+    /// # Errors
+    /// As [`Config::new`].
+    pub fn from_values(values: Raw) -> Result<Self, ConfigError> {
+        Self::new(&Loaded { value: values, origins: BTreeMap::new(), files: Vec::new() })
+    }
+
     /// Checks what was loaded.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ use muster_protocol::{HostName, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::config::Config;
 use crate::digest::sha256_hex;
 
 /// One source of facts that does not work.
@@ -46,6 +47,16 @@ pub struct FactError {
     /// When the values that are used instead were read; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values_from_ms: Option<Timestamp>,
+}
+
+impl std::fmt::Display for FactError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "facts: {}: {}", self.source, self.message)?;
+        match self.values_from_ms {
+            Some(at) => write!(f, "; values of {} ms since 1970 are used instead", at.as_millis()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Everything known about the host at one moment. Never changed, only replaced.
@@ -103,6 +114,38 @@ pub struct Sources {
     pub given_classes: BTreeSet<String>,
 }
 
+impl Sources {
+    /// The sources of a real host, as its configuration says.
+    #[must_use]
+    pub fn of_host(config: &Config, host: HostName) -> Self {
+        Self {
+            host,
+            collectives: config.collectives().iter().map(ToString::to_string).collect(),
+            directory: Some(config.facts_directory().to_owned()),
+            classes_file: Some(config.classes_file().to_owned()),
+            executable_timeout: config.executable_timeout(),
+            system: true,
+            given: Map::new(),
+            given_classes: BTreeSet::new(),
+        }
+    }
+
+    /// No sources but the values that are given, as for a simulated host.
+    #[must_use]
+    pub fn given(host: HostName, values: Map<String, Value>, classes: BTreeSet<String>) -> Self {
+        Self {
+            host,
+            collectives: BTreeSet::new(),
+            directory: None,
+            classes_file: None,
+            executable_timeout: Duration::from_secs(10),
+            system: false,
+            given: values,
+            given_classes: classes,
+        }
+    }
+}
+
 /// The current facts, shared by everybody who reads them, and what each source gave last.
 #[derive(Debug)]
 pub struct FactStore {
@@ -143,7 +186,7 @@ impl FactStore {
         let before = self.current();
         for error in &facts.errors {
             if !before.errors.contains(error) {
-                tracing::warn!(source = error.source, "Facts: {}", error.message);
+                tracing::warn!("{error}");
             }
         }
         let facts = Arc::new(facts);

@@ -1,0 +1,186 @@
+//! The command line of `musterd`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use muster_agent::config::{self, Config, FILE_DEFAULT, Raw};
+use muster_agent::facts::{FactStore, Sources};
+use muster_agent::{audit, policy};
+use muster_daemon::config::{Loaded, Problem};
+use muster_daemon::{Clock as _, SystemClock};
+use muster_protocol::{HostName, Timestamp};
+
+use crate::start;
+
+/// The agent on every host: takes signed commands, decides by the host's own policy, runs them, reports.
+#[derive(Debug, Parser)]
+#[command(name = "musterd", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    files: Files,
+
+    /// Print the effective configuration with the origin of each value, and end.
+    #[arg(long)]
+    print_config: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Which configuration to read.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Files {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTERD_CONFIG", default_value = FILE_DEFAULT)]
+    config: PathBuf,
+
+    /// Directory of further files [default: the file's name with `.d` in place of `.toml`].
+    #[arg(long, global = true, value_name = "DIRECTORY", env = "MUSTERD_CONFIG_DIR")]
+    config_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check configuration, certificates and policy, and say everything that is wrong.
+    CheckConfig,
+    /// Print the facts and classes the agent would use, as JSON.
+    Facts,
+    /// Print the policy to begin with.
+    PrintStarterPolicy,
+    /// Look at the audit log.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Check that no line was changed, removed or put in between.
+    Verify {
+        /// The log [default: the one of the configuration].
+        file: Option<PathBuf>,
+    },
+}
+
+/// Reads the command line, does what it says, and gives the exit code: 0 good, 1 not, 2 wrong usage.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        _ if cli.print_config => print_config(&cli.files),
+        None => return start::agent(&cli.files),
+        Some(Command::CheckConfig) => return check_config(&cli.files),
+        Some(Command::Facts) => facts(&cli.files),
+        Some(Command::PrintStarterPolicy) => print(policy::STARTER),
+        Some(Command::Audit { command: AuditCommand::Verify { file } }) => verify_audit(&cli.files, file.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Files {
+    fn drop_ins(&self) -> PathBuf {
+        self.config_dir.clone().unwrap_or_else(|| self.config.with_extension("d"))
+    }
+
+    fn sources(&self) -> muster_daemon::config::Sources {
+        config::sources(&self.config, &self.drop_ins(), std::env::vars())
+    }
+
+    /// Reads the configuration as the agent does: unknown keys are told beside it.
+    pub(crate) fn load(&self) -> anyhow::Result<(Loaded<Raw>, Config, Vec<Problem>)> {
+        let (loaded, unknown) = muster_daemon::config::load_lenient::<Raw>(self.sources())?;
+        let config = Config::new(&loaded)?;
+        Ok((loaded, config, unknown))
+    }
+}
+
+/// Prints to standard output. A reader that has gone is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
+}
+
+/// One error on standard error.
+pub(crate) fn complain(what: &str) {
+    // Where standard error is closed there is nobody to tell.
+    drop(writeln!(std::io::stderr().lock(), "error: {what}"));
+}
+
+fn print_config(files: &Files) -> anyhow::Result<()> {
+    let (loaded, _, unknown) = files.load()?;
+    // The configuration names files of secrets and holds none.
+    let mut text = loaded.print(&[]).context("print the configuration")?;
+    for problem in unknown {
+        text.push_str(&format!("# {problem}; ignored\n"));
+    }
+    print(&text)
+}
+
+fn check_config(files: &Files) -> ExitCode {
+    let mut problems = Vec::new();
+    let config = match muster_daemon::config::load_lenient::<Raw>(files.sources()) {
+        Ok((loaded, unknown)) => {
+            problems.extend(unknown.iter().map(ToString::to_string));
+            Config::new(&loaded).map_err(|error| problems.push(error.to_string())).ok()
+        }
+        Err(error) => {
+            problems.push(format!("{:#}", anyhow::Error::from(error)));
+            None
+        }
+    };
+    let summary = config.and_then(|config| start::check(&config, &mut problems));
+    for line in problems.iter().flat_map(|problem| problem.lines()) {
+        complain(line);
+    }
+    match summary {
+        Some(summary) if problems.is_empty() => {
+            if print(&format!("{summary}\n")).is_err() {
+                return ExitCode::FAILURE;
+            }
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn facts(files: &Files) -> anyhow::Result<()> {
+    let (_, config, _) = files.load()?;
+    let host = match start::certificate_host(&config) {
+        Some(host) => host,
+        None => kernel_host().context("neither certificate nor configuration say the host's name")?,
+    };
+    let store = FactStore::new(Sources::of_host(&config, host));
+    let now = Timestamp(SystemClock.now_ms());
+    let facts = start::runtime()?.block_on(store.refresh(now));
+    let shown = serde_json::json!({ "facts": *facts.values, "classes": facts.classes, "errors": facts.errors });
+    print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))
+}
+
+fn kernel_host() -> Option<HostName> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    HostName::new(name.trim().to_lowercase()).ok()
+}
+
+fn verify_audit(files: &Files, file: Option<&Path>) -> anyhow::Result<()> {
+    let path = match file {
+        Some(path) => path.to_owned(),
+        None => files.load()?.1.audit_file().to_owned(),
+    };
+    let verified = audit::verify(&path)?;
+    let torn = match verified.torn_bytes {
+        0 => String::new(),
+        bytes => format!("\n{bytes} bytes of an unfinished line follow"),
+    };
+    print(&format!("{} lines, all in order\nlast hash {}{torn}\n", verified.lines, verified.last_hash))
+}

@@ -1,0 +1,225 @@
+//! From a configuration to an agent that runs, and its signals.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use muster_agent::config::Config;
+use muster_agent::facts::Sources;
+use muster_agent::policy::Policy;
+use muster_agent::{Agent, Materials, Parts, host_name};
+use muster_bus::{AmqpBus, AmqpSettings};
+use muster_daemon::signals::{Request, Signals};
+use muster_daemon::{Clock as _, SystemClock, TaskKind, Tasks, logging};
+use muster_pki::{Credentials, Trust, tls};
+use muster_plugin_api::Registry;
+use muster_protocol::{HostName, Identity, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::{Files, complain};
+use crate::notify;
+
+/// Threads for work that blocks: the journal's syncs and name lookups. There is little of either.
+const BLOCKING_THREADS: usize = 4;
+
+/// How long such a thread waits for more work.
+const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// What stopping may take beyond the configured time: interrupting, flushing, closing.
+const STOP_EXTRA: Duration = Duration::from_secs(25);
+
+/// One thread runs everything: an idle agent must cost next to nothing, and nothing it does itself
+/// takes long.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
+        .build()
+        .context("start the runtime")
+}
+
+/// Runs the agent to its end.
+pub(crate) fn agent(files: &Files) -> ExitCode {
+    let config = match files.load() {
+        Ok((_, config, unknown)) => {
+            if let Err(error) = logging::init(config.log()) {
+                complain(&format!("{:#}", anyhow::Error::from(error)));
+                return ExitCode::FAILURE;
+            }
+            for problem in unknown {
+                tracing::warn!("Configuration: {problem}; ignored");
+            }
+            config
+        }
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(config) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("Could not start: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<ExitCode> {
+    tls::install_crypto_provider();
+    let runtime = runtime()?;
+    let stop_limit = config.stop_timeout() + STOP_EXTRA;
+    let end = runtime.block_on(async {
+        let signals = Signals::install().context("listen for signals")?;
+        let agent = build(config)?;
+        let handle = agent.handle();
+        let shutdown = CancellationToken::new();
+        let tasks = Tasks::new();
+        tasks.spawn(TaskKind::Worker, "notify", notify::report(handle.clone()));
+        let end = tokio::select! {
+            stopped = agent.run(shutdown.clone()) => Some(stopped),
+            () = obey(signals, handle, shutdown, stop_limit) => None,
+        };
+        anyhow::Ok(end)
+    })?;
+    // A thread that hangs on a dead disk must not hold up the end.
+    runtime.shutdown_background();
+    Ok(match end {
+        Some(stopped) if stopped.failed.is_none() => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+        None => {
+            tracing::warn!("Ended at once, at the second signal");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Turns signals into requests to the agent. Ends when the process should end at once.
+async fn obey(mut signals: Signals, handle: muster_agent::Handle, shutdown: CancellationToken, stop_limit: Duration) {
+    loop {
+        match signals.next().await {
+            Request::Stop => {
+                notify::stopping(stop_limit);
+                shutdown.cancel();
+            }
+            Request::EndNow => return,
+            Request::Reload => {
+                notify::reloading();
+                handle.reload().await;
+                notify::reloaded();
+            }
+        }
+    }
+}
+
+fn build(config: Config) -> anyhow::Result<Agent> {
+    let materials = materials(&config)?;
+    let host = host_name(&config, &materials)?;
+    let parts = Parts {
+        materials,
+        registry: registry(&config)?,
+        facts: Sources::of_host(&config, host),
+        clock: Arc::new(SystemClock),
+        random_seed: rand::random(),
+        reload: Some(Box::new({
+            let config = config.clone();
+            move || self::materials(&config).map_err(|error| format!("{error:#}"))
+        })),
+    };
+    Ok(Agent::new(config, parts)?)
+}
+
+/// Reads what can be read again: certificates, revocation list, policy.
+fn materials(config: &Config) -> anyhow::Result<Materials> {
+    let credentials = Credentials::load(config.certificate(), config.key())?;
+    let trust = trust(config)?;
+    let policy = Policy::load(config.policy_file())?;
+    let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials.clone(), trust.clone());
+    settings.heartbeat_s = config.heartbeat_s();
+    settings.connect_timeout = config.connect_timeout();
+    Ok(Materials { bus: Arc::new(AmqpBus::new(settings)), credentials, trust, policy: Arc::new(policy) })
+}
+
+fn trust(config: &Config) -> anyhow::Result<Trust> {
+    let list = existing(config.crl())?;
+    Ok(Trust::load(config.ca(), list)?)
+}
+
+/// The path, if there is a file.
+fn existing(path: &Path) -> anyhow::Result<Option<&Path>> {
+    let exists = path.try_exists().with_context(|| format!("look for `{}`", path.display()))?;
+    Ok(exists.then_some(path))
+}
+
+fn registry(config: &Config) -> anyhow::Result<Registry> {
+    let mut registry = Registry::new();
+    for plugin in muster_plugins::builtin() {
+        let name = plugin.ddl().name().clone();
+        if config.disabled_plugins().contains(&name) {
+            continue;
+        }
+        let registered = registry.register(plugin)?;
+        if let Err(not) = &registered.activation {
+            tracing::info!(plugin = %name, "Plugin is not active: {not}");
+        }
+    }
+    Ok(registry)
+}
+
+/// Checks what `check-config` checks beyond the file itself. Gives a summary if nothing is missing.
+pub(crate) fn check(config: &Config, problems: &mut Vec<String>) -> Option<String> {
+    let before = problems.len();
+    let mut note = |error: anyhow::Error| problems.push(format!("{error:#}"));
+    let credentials = Credentials::load(config.certificate(), config.key()).map_err(|error| note(error.into())).ok();
+    let trust = trust(config).map_err(&mut note).ok();
+    let policy = Policy::load(config.policy_file()).map_err(|error| note(error.into())).ok();
+    let now = Timestamp(SystemClock.now_ms());
+    if let Some(credentials) = &credentials {
+        match (credentials.identity(), config.host()) {
+            (Identity::Host(certificate), Some(configured)) if certificate != configured => note(anyhow::anyhow!(
+                "certificate `{}` is of host `{certificate}`, and `host` says `{configured}`",
+                config.certificate().display()
+            )),
+            (Identity::Host(_), _) => {}
+            (other, _) => note(anyhow::anyhow!(
+                "certificate `{}` is of `{}`, and an agent needs one of a host",
+                config.certificate().display(),
+                other.short()
+            )),
+        }
+        if now > credentials.not_after() {
+            note(anyhow::anyhow!("certificate `{}` has expired", config.certificate().display()));
+        }
+        if let Some(trust) = &trust {
+            let probe = credentials.sign("application/octet-stream", b"");
+            if let Err(error) = trust.verify("application/octet-stream", b"", &[probe], now) {
+                note(anyhow::Error::from(error).context(format!(
+                    "certificate `{}` would not be accepted with `{}`",
+                    config.certificate().display(),
+                    config.ca().display()
+                )));
+            }
+        }
+    }
+    match (credentials, policy) {
+        (Some(credentials), Some(policy)) if problems.len() == before => Some(format!(
+            "good: {}, {} policy rules, certificate valid until {}",
+            credentials.identity().short(),
+            policy.rules().len(),
+            muster_pki::time_text::utc(credentials.not_after())
+        )),
+        _ => None,
+    }
+}
+
+/// The host's name from its certificate or the configuration, as far as either can be read.
+pub(crate) fn certificate_host(config: &Config) -> Option<HostName> {
+    let from_certificate = muster_pki::Certificate::load(config.certificate()).ok();
+    match from_certificate.map(|certificate| certificate.identity()) {
+        Some(Ok(Identity::Host(name))) => Some(name),
+        _ => config.host().cloned(),
+    }
+}
