@@ -212,12 +212,6 @@ impl Action {
         self.validate(&arguments)?;
         Ok(arguments)
     }
-
-    /// The keys of an answer that the description does not name.
-    #[must_use]
-    pub fn undescribed_output<'a>(&self, data: &'a Map<String, Value>) -> Vec<&'a str> {
-        data.keys().map(String::as_str).filter(|key| self.output.get(key).is_none()).collect()
-    }
 }
 
 impl DataQuery {
