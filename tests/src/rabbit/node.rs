@@ -105,6 +105,9 @@ impl Node {
     /// RabbitMQ is not installed, or the node ends or stays silent; then with the last lines of its log.
     pub fn start(options: NodeOptions) -> Result<Self> {
         let installation = Installation::find()?;
+        for file in [&options.certificate.ca, &options.certificate.certificate, &options.certificate.key] {
+            ensure!(file.is_file(), "the broker's certificate file {} does not exist", file.display());
+        }
         let (directory, temporary) = match &options.directory {
             Some(directory) => (directory.clone(), None),
             None => {
@@ -121,7 +124,7 @@ impl Node {
             match node.run() {
                 Ok(()) => break,
                 Err(error) if attempt < START_ATTEMPTS && node.log().contains("eaddrinuse") => {
-                    node.end("kill").with_context(|| format!("after: {error:#}"))?;
+                    node.end(Some("kill")).with_context(|| format!("after: {error:#}"))?;
                     fs::remove_file(node.directory.join("startup.log")).ok();
                     node.ports = Ports::free()?;
                 }
@@ -261,10 +264,10 @@ impl Node {
         ]
     }
 
-    /// The path of this installation's `rabbitmqctl`.
+    /// A `rabbitmqctl` for people that speaks to this node and no other.
     #[must_use]
-    pub fn rabbitmqctl(&self) -> &Path {
-        &self.installation.control
+    pub fn rabbitmqctl(&self) -> PathBuf {
+        self.directory.join("rabbitmqctl")
     }
 
     /// Stops the node politely, and by force if it does not end. Its data stay for [`Node::resume`].
@@ -272,7 +275,7 @@ impl Node {
     /// # Errors
     /// Its processes outlive even the force.
     pub fn stop(&mut self) -> Result<()> {
-        self.end("keep")
+        self.end(Some("stop"))
     }
 
     /// Kills the node at once, as a power failure would. Its data stay for [`Node::resume`].
@@ -280,7 +283,7 @@ impl Node {
     /// # Errors
     /// Its processes outlive it.
     pub fn kill(&mut self) -> Result<()> {
-        self.end("kill")
+        self.end(Some("kill"))
     }
 
     /// Starts a stopped or killed node again: same name, ports and data.
@@ -339,6 +342,19 @@ impl Node {
             let path = self.directory.join(file);
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }
+        self.write_control()
+    }
+
+    fn write_control(&self) -> Result<()> {
+        let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let mut script = String::from("#!/bin/sh\n");
+        for (name, value) in self.environment() {
+            script.push_str(&format!("export {name}={}\n", quote(&value)));
+        }
+        let program = self.installation.control.display().to_string();
+        script.push_str(&format!("exec {} \"$@\"\n", quote(&program)));
+        fs::write(self.rabbitmqctl(), script)?;
+        fs::set_permissions(self.rabbitmqctl(), fs::Permissions::from_mode(0o755))?;
         Ok(())
     }
 
@@ -388,7 +404,7 @@ impl Node {
                 continue;
             };
             let log = self.log();
-            self.end("kill").ok();
+            self.end(Some("kill")).ok();
             bail!("RabbitMQ node {} {problem}; the last lines of its log:\n{log}", self.name);
         }
     }
@@ -400,9 +416,10 @@ impl Node {
         stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     }
 
-    fn end(&mut self, how: &str) -> Result<()> {
+    /// Ends the node `how` the supervisor understands; `None` as if this process had died.
+    fn end(&mut self, how: Option<&str>) -> Result<()> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
-        if let Some(mut words) = running.words.take() {
+        if let (Some(mut words), Some(how)) = (running.words.take(), how) {
             // A shell that is gone already cannot be told; the wait below sees it.
             writeln!(words, "{how}").ok();
         }
@@ -423,7 +440,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The temporary directory is removed after this, by its own `Drop`.
-        self.end("stop").ok();
+        // Data in a temporary directory are lost anyway, so that node is not stopped politely.
+        self.end(None).ok();
     }
 }

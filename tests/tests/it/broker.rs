@@ -28,11 +28,7 @@ fn start(names: &[&str]) -> Node {
 fn findings(node: &Node, names: &[&str]) -> Vec<Finding> {
     let exported = node.ctl(&["export_definitions", "-"]).expect("the definitions");
     let actual = Definitions::parse(&exported).expect("they are readable");
-    let expected = definitions(&Site { vhost: node.site().vhost, ..Site::new(identities(names)) });
-    let mut findings = check(&actual, &expected);
-    let settings = node.ctl(&["environment", "--formatter", "json"]).expect("the settings");
-    findings.extend(check_environment(&Environment::parse(&settings).expect("they are readable")));
-    findings
+    check(&actual, &definitions(&Site { vhost: node.site().vhost, ..Site::new(identities(names)) }))
 }
 
 #[track_caller]
@@ -51,6 +47,9 @@ async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
 
     // As generated, the limits per user included.
     found(&node, &[HOST], &[]);
+    let settings = node.ctl(&["environment", "--formatter", "json"]).expect("the settings");
+    let settings = check_environment(&Environment::parse(&settings).expect("they are readable"));
+    assert!(settings.is_empty(), "{settings:#?}");
 
     // A host enrols: imported without a restart, and at once it can work.
     let new = "host/enrolled.example.com";
@@ -83,13 +82,14 @@ async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
     ] {
         node.ctl(arguments).expect("it is changed");
         found(&node, &[HOST, new], expected);
+        // What the findings propose repairs it.
         if arguments[0] == "add_user" {
             node.ctl(&["delete_user", "guest"]).expect("deleted");
+        } else {
+            node.import(&grown).expect("imported");
         }
-        // What the findings propose repairs everything else.
-        node.import(&grown).expect("imported");
-        found(&node, &[HOST, new], &[]);
     }
+    found(&node, &[HOST, new], &[]);
 
     let bind = Operation::BindExchange { destination: "reply", source: "cmd", key: "all" };
     perform(&connection, &bind).await.expect("RabbitMQ cannot refuse it");
@@ -109,11 +109,15 @@ async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
 
 #[test]
 fn a_node_that_cannot_start_says_why() {
-    let mut certificate = pki::site().broker().server_certificate();
-    certificate.certificate = "/no/such/certificate.pem".into();
-    let error = Node::start(NodeOptions::new(certificate)).expect_err("it cannot start");
-    let text = format!("{error:#}");
-    assert!(text.contains("the last lines of its log") && text.contains("/no/such/certificate.pem"), "{text}");
+    #[track_caller]
+    fn check(certificate: &str, expected: &[&str]) {
+        let mut options = NodeOptions::new(pki::site().broker().server_certificate());
+        options.certificate.certificate = certificate.into();
+        let error = Node::start(options).expect_err("it cannot start");
+        let text = format!("{error:#}");
+        assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+    }
+    check("/no/such/certificate.pem", &["/no/such/certificate.pem does not exist"]);
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! `muster broker config`: writes the files a broker starts with, and imports them on request.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use muster_broker_config::{
+    Definitions, FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, Purpose, Site, definitions, enabled_plugins, rabbitmq_conf,
+};
+use muster_daemon::write_atomic;
+use serde::Serialize;
+
+use super::Members;
+use super::control::Control;
+use crate::output::{ExitCode, Failure, Printer, Style, Text};
+
+/// Mode of the files: the broker reads them as another user, and none holds a secret.
+const MODE: u32 = 0o644;
+
+/// Arguments of `broker config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArguments {
+    /// Directory for the files; made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    members: Members,
+    /// Address for AMQP over TLS; may be repeated. Without it every address, port 5671.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Path of the CA's certificate on the broker's machine.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Path of the broker's certificate on the broker's machine.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// Path of the broker's private key on the broker's machine.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Path of the definitions on the broker's machine.
+    #[arg(long, value_name = "FILE")]
+    definitions: Option<PathBuf>,
+    /// Address of RabbitMQ's management interface, which is off without this.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    management: Option<SocketAddr>,
+    /// For a trial beside other programs: low marks for memory and disk.
+    #[arg(long)]
+    private: bool,
+    /// Also import the definitions into the running broker, without a restart.
+    #[arg(long)]
+    import: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+struct Written {
+    directory: PathBuf,
+    files: [&'static str; 4],
+    virtual_host: String,
+    users: usize,
+    imported: bool,
+}
+
+/// Writes the files.
+pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    let site = site(arguments)?;
+    let definitions = definitions(&site);
+    std::fs::create_dir_all(&arguments.out).map_err(|error| Failure::file("create", &arguments.out, &error))?;
+    let files = [
+        (FILE_CONF, rabbitmq_conf(&site)),
+        (FILE_PLUGINS, enabled_plugins(&site)),
+        (FILE_DEFINITIONS, definitions.to_json()),
+        ("README", readme(&site, &definitions)),
+    ];
+    for (name, text) in &files {
+        let path = arguments.out.join(name);
+        write_atomic(&path, MODE, text.as_bytes()).map_err(|error| Failure::file("write", &path, error.io()))?;
+    }
+    if arguments.import {
+        arguments.control.run(&["import_definitions"], &definitions.to_json())?;
+    }
+    let written = Written {
+        directory: arguments.out.clone(),
+        files: files.map(|(name, _)| name),
+        virtual_host: site.vhost,
+        users: definitions.users.len(),
+        imported: arguments.import,
+    };
+    show(&written, printer);
+    Ok(ExitCode::Success)
+}
+
+fn site(arguments: &ConfigArguments) -> Result<Site, Failure> {
+    let identities = arguments.members.identities()?;
+    if identities.is_empty() {
+        return Err(Failure::usage("nobody would be able to log in")
+            .why("given", "neither a CA directory with valid certificates nor an identity")
+            .hint("muster broker config --ca-dir DIR --out DIR"));
+    }
+    let mut site = Site { vhost: arguments.members.vhost.clone(), ..Site::new(identities) };
+    if !arguments.listen.is_empty() {
+        site.listen.clone_from(&arguments.listen);
+    }
+    for (given, place) in [
+        (&arguments.ca, &mut site.certificate.ca),
+        (&arguments.certificate, &mut site.certificate.certificate),
+        (&arguments.key, &mut site.certificate.key),
+        (&arguments.definitions, &mut site.definitions),
+    ] {
+        if let Some(given) = given {
+            place.clone_from(given);
+        }
+    }
+    if arguments.private {
+        site.purpose = Purpose::Private;
+    }
+    site.management = arguments.management;
+    Ok(site)
+}
+
+fn show(written: &Written, printer: &Printer) {
+    if printer.format().is_for_programs() {
+        printer.document("muster.broker_config/v1", written);
+        return;
+    }
+    for file in written.files {
+        printer.line(written.directory.join(file).display().to_string());
+    }
+    let users = if written.users == 1 { "1 user" } else { &format!("{} users", written.users) };
+    let imported = if written.imported { ", imported into the running broker" } else { "" };
+    printer.note(format!("{users} in virtual host {}{imported}", written.virtual_host));
+    if !written.imported {
+        let readme = written.directory.join("README").display().to_string();
+        printer.note(Text::from("The next commands are in ").push(Style::Accent, readme));
+    }
+}
+
+/// The next commands, with this site's paths.
+fn readme(site: &Site, definitions: &Definitions) -> String {
+    let show = |path: &Path| path.display().to_string();
+    let certificate = &site.certificate;
+    let folder = |path: &Path| path.parent().map_or_else(|| "/".to_owned(), show);
+    let mut text = String::from("Generated by `muster broker config`; see docs/book/src/broker.md.\n\n");
+    let mut add = |line: &str| writeln!(text, "{line}").expect("writing to a string succeeds");
+    add(&format!(
+        "These files make a RabbitMQ (3.10 to 4.x) the broker of virtual host {} with {} users.",
+        site.vhost,
+        definitions.users.len()
+    ));
+    add("Nothing in them is secret. On the broker's machine, as root:\n");
+    add("A new broker");
+    add(&format!("  install -d {} {}", folder(&site.definitions), folder(&certificate.key)));
+    add(&format!("  install -m 644 {FILE_DEFINITIONS} {}", show(&site.definitions)));
+    add(&format!("  install -m 644 {FILE_CONF} {FILE_PLUGINS} /etc/rabbitmq/"));
+    add("  put the CA's certificate, the broker's certificate and its key (from `muster pki issue broker/NAME`) at");
+    for path in [&certificate.ca, &certificate.certificate, &certificate.key] {
+        add(&format!("    {}", show(path)));
+    }
+    add(&format!("  chown rabbitmq: {0} && chmod 400 {0}", show(&certificate.key)));
+    add("  systemctl restart rabbitmq-server");
+    add("  rabbitmqctl delete_user guest        (only if this broker ran before)\n");
+    add("A running broker gets new hosts and users without a restart");
+    add(&format!("  rabbitmqctl import_definitions {FILE_DEFINITIONS}"));
+    add(&format!("  install -m 644 {FILE_DEFINITIONS} {}   (read at the next start)\n", show(&site.definitions)));
+    add("An import never deletes. For a revoked certificate, which also closes its connections");
+    add("  rabbitmqctl delete_user 'muster:host/NAME'\n");
+    add("Look whether everything is as it should be");
+    add(&format!("  muster broker check --ca-dir DIR --vhost {}", site.vhost));
+    text
+}
