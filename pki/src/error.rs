@@ -272,9 +272,12 @@ impl PkiError {
             Self::KeyExposed { path, .. } => vec![format!("chmod 600 {}", path.display())],
             Self::DirectoryExposed { path, .. } => vec![format!("chmod 700 {}", path.display())],
             Self::Locked { .. } => vec!["wait until the other `muster pki` command has ended".to_owned()],
-            Self::IdentityTaken { .. } => vec![
+            Self::IdentityTaken { identity, .. } => vec![
                 "to renew it, with both certificates valid for a while, add --renew".to_owned(),
-                "to replace a lost or stolen key, revoke the old certificate first: muster pki revoke".to_owned(),
+                format!(
+                    "to replace a lost or stolen key, revoke the old certificate first: muster pki revoke {}",
+                    identity.short()
+                ),
             ],
             Self::OtherIdentity { .. } => {
                 vec!["--identity KIND/NAME --override signs it for the identity you name".to_owned()]

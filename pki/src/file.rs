@@ -17,8 +17,11 @@ pub(crate) const SECRET: u32 = 0o600;
 /// Largest file that is read: a bundle or a revocation list with 100,000 entries fits.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// Reads a whole file, bounded.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PkiError> {
+/// Reads a whole file of at most 8 MiB.
+///
+/// # Errors
+/// When it cannot be read or is larger.
+pub fn read(path: &Path) -> Result<Vec<u8>, PkiError> {
     let file = File::open(path).map_err(PkiError::read(path))?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(PkiError::read(path))?;
@@ -52,6 +55,14 @@ pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), PkiErro
         }
         Err(error) => Err(PkiError::Write { path: path.to_owned(), source: error.error }),
     }
+}
+
+/// Writes a new file that everybody may read, whole or not at all.
+///
+/// # Errors
+/// When something stands there already, or it cannot be written.
+pub fn create_public(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
+    create(path, PUBLIC, bytes)
 }
 
 /// Writes a file, replacing what was there. A reader sees the old or the new, whole.

@@ -47,6 +47,7 @@ pub use codes::CODES;
 pub use credentials::Credentials;
 pub use crl::{CrlInfo, CrlStatus, Reason};
 pub use error::PkiError;
+pub use file::{create_public as create_public_file, read as read_file};
 pub use key::{PrivateKey, PublicKey};
 pub use trust::Trust;
 pub use verify::{Signer, VerifyError};
