@@ -1,7 +1,5 @@
 //! The tree of an expression. Every value of these types prints as text that parses to the same value.
 
-use std::fmt;
-
 use crate::expr::pattern::{Glob, Pattern};
 use crate::expr::value::Literal;
 use crate::limits::PATH_SEGMENTS_MAX;
@@ -311,11 +309,5 @@ impl Call {
     #[must_use]
     pub fn canonical(&self) -> String {
         self.to_string()
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Pattern").field(&self.as_str()).finish()
     }
 }

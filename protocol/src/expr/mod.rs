@@ -20,6 +20,7 @@ mod ast;
 mod cursor;
 mod error;
 mod evaluate;
+mod explain;
 pub mod mco;
 mod parse;
 mod pattern;

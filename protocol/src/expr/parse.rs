@@ -15,13 +15,11 @@
 //! Written by hand rather than with a parser library: most of it is about saying well what is wrong,
 //! and the stack is bounded by counting `not` and `(`, the only two places that recurse.
 
-use crate::expr::ast::{
-    Call, Comparison, KEYWORDS, Node, Operand, Path, Segment, continues_name, is_plain_name, starts_name,
-};
+use crate::expr::ast::{Call, Comparison, KEYWORDS, Node, Operand, Path, Segment, continues_name, starts_name};
 use crate::expr::cursor::Cursor;
 use crate::expr::error::{ParseError, excerpt};
+use crate::expr::explain;
 use crate::expr::pattern::{Glob, Pattern};
-use crate::expr::suggest::did_you_mean;
 use crate::expr::value::{Decimal, Literal};
 use crate::limits::{
     EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX, EXPRESSION_PATTERNS_MAX, PATH_SEGMENTS_MAX,
@@ -49,40 +47,12 @@ struct Parser<'a> {
     patterns: usize,
 }
 
-/// Words people type for an operator, and what it is here.
-const OTHER_OPERATORS: &[(&str, &str)] = &[
-    ("=~", "~"),
-    ("~=", "~"),
-    ("~~", "~"),
-    ("===", "="),
-    ("=>", ">="),
-    ("=<", "<="),
-    ("<>", "!="),
-    ("!==", "!="),
-    ("=!", "!="),
-    ("!=~", "!~"),
-    ("eq", "="),
-    ("is", "="),
-    ("equals", "="),
-    ("contains", "="),
-    ("ne", "!="),
-    ("lt", "<"),
-    ("le", "<="),
-    ("gt", ">"),
-    ("ge", ">="),
-    ("matches", "~"),
-    ("match", "~"),
-    ("glob", "like"),
-];
-
-const OPERATORS: &[&str] = &["=", "!=", "<", "<=", ">", ">=", "~", "!~", "like", "not like", "in", "not in"];
-
-fn is_symbol(c: char) -> bool {
+pub(crate) fn is_symbol(c: char) -> bool {
     "=!<>~&|^".contains(c)
 }
 
 /// What may stand in a word without quotes.
-fn in_bare_word(c: char) -> bool {
+pub(crate) fn in_bare_word(c: char) -> bool {
     c.is_alphanumeric() || "_-./:@+%*?".contains(c)
 }
 
@@ -139,14 +109,14 @@ impl<'a> Parser<'a> {
                     return Err(if self.cursor.is_at_end() {
                         self.cursor.error(start, start + 1, "this `(` is never closed")
                     } else {
-                        self.unexpected_after_condition()
+                        explain::unexpected_after_condition(&self.cursor)
                     });
                 }
                 self.depth -= 1;
                 Ok(node)
             }
             Some(c) if starts_name(c) => self.named_condition(),
-            _ => Err(self.no_condition()),
+            _ => Err(explain::no_condition(&self.cursor)),
         }
     }
 
@@ -298,7 +268,7 @@ impl<'a> Parser<'a> {
             "not like" => self.glob("not like").map(Comparison::NotLike),
             "in" => self.list("in").map(Comparison::In),
             "not in" => self.list("not in").map(Comparison::NotIn),
-            _ => Err(self.no_operator(start, operand_end, place, written)),
+            _ => Err(explain::no_operator(&self.cursor, start..operand_end, place, written)),
         }
     }
 
@@ -423,7 +393,7 @@ impl<'a> Parser<'a> {
             Some('"') => return self.cursor.quoted().map(Literal::Text),
             Some('\'') => return self.cursor.raw().map(Literal::Text),
             Some(c) if starts_bare_word(c) => {}
-            found => return Err(self.no_literal(after, found)),
+            _ => return Err(explain::no_literal(&self.cursor, after)),
         }
         let word = self.cursor.take_while(in_bare_word);
         let wrong = |why: String| self.cursor.error(start, self.cursor.at(), why);
@@ -441,17 +411,6 @@ impl<'a> Parser<'a> {
         Ok(Literal::from_word(word))
     }
 
-    fn no_literal(&self, after: &str, found: Option<char>) -> ParseError {
-        let error = self.cursor.error_here(format!("expected a value after `{after}`"));
-        match found {
-            Some('[') => error.suggest("a list goes with `in`"),
-            Some('(') => error.suggest("a list goes with `in` and is written `[a, b]`"),
-            Some('.' | '+') => error.suggest("a number begins with a digit or `-`; anything else is put into quotes"),
-            Some(')' | ']' | ',') | None => error,
-            Some(_) => error.suggest("a value with this character is put into quotes"),
-        }
-    }
-
     fn take_keyword(&mut self, keyword: &str) -> bool {
         self.cursor.skip_space();
         let there = self.cursor.peek_while(continues_name) == keyword;
@@ -463,7 +422,7 @@ impl<'a> Parser<'a> {
 
     fn end(&mut self) -> Result<(), ParseError> {
         self.cursor.skip_space();
-        if self.cursor.is_at_end() { Ok(()) } else { Err(self.unexpected_after_condition()) }
+        if self.cursor.is_at_end() { Ok(()) } else { Err(explain::unexpected_after_condition(&self.cursor)) }
     }
 
     fn deeper(&mut self, start: usize) -> Result<(), ParseError> {
@@ -491,86 +450,5 @@ impl<'a> Parser<'a> {
             return Err(self.cursor.error(start, self.cursor.at(), why));
         }
         Ok(())
-    }
-
-    fn no_condition(&self) -> ParseError {
-        let cursor = &self.cursor;
-        match cursor.peek() {
-            None => cursor.error_here("expected a condition here"),
-            Some('!') => cursor.error_here("expected a condition").suggest("did you mean `not`?"),
-            Some('"' | '\'') => cursor
-                .error_here("a condition begins with the name of a fact")
-                .suggest("the value goes to the right; an unusual name is written `fact.\"name\"`"),
-            Some(c) if c.is_ascii_digit() || c == '-' => {
-                cursor.error_here("a condition begins with the name of a fact").suggest("the value goes to the right")
-            }
-            Some(c) => {
-                let why = format!("expected a condition, not `{}`", c.escape_debug());
-                cursor.error_here(why)
-            }
-        }
-    }
-
-    fn no_operator(&self, start: usize, operand_end: usize, place: usize, written: &str) -> ParseError {
-        let cursor = &self.cursor;
-        let operand = excerpt(cursor.since(start).get(..operand_end - start).unwrap_or_default());
-        let shown = excerpt(written);
-        if written.is_empty() {
-            let why = format!("`{operand}` alone is not a condition");
-            return cursor
-                .error(start, operand_end, why)
-                .suggest(format!("compare it, as in `{operand} = true`, or ask `has({operand})`"));
-        }
-        if operand.eq_ignore_ascii_case("not") {
-            return cursor
-                .error(start, operand_end, format!("`{operand}` is not a word of the language"))
-                .suggest_word(Some("not"));
-        }
-        let end = place + written.len();
-        let known =
-            OTHER_OPERATORS.iter().find(|(other, _)| other.eq_ignore_ascii_case(written)).map(|(_, ours)| *ours);
-        let nearest = known.or_else(|| {
-            let words = OPERATORS.iter().copied().filter(|operator| is_plain_name(operator));
-            is_plain_name(written).then(|| did_you_mean(written, words)).flatten()
-        });
-        if is_plain_name(written) && nearest.is_none() {
-            return cursor
-                .error(place, end, format!("expected an operator after `{operand}`, not `{shown}`"))
-                .suggest("such as `=`, `!=`, `<`, `~`, `like` or `in`");
-        }
-        cursor.error(place, end, format!("`{shown}` is not an operator")).suggest_word(nearest)
-    }
-
-    fn unexpected_after_condition(&self) -> ParseError {
-        let cursor = &self.cursor;
-        let start = cursor.at();
-        let symbols = cursor.peek_while(is_symbol);
-        if !symbols.is_empty() {
-            let error = cursor.error(
-                start,
-                start + symbols.len(),
-                format!("expected `and` or `or`, not `{}`", excerpt(symbols)),
-            );
-            return match symbols {
-                "&" | "&&" => error.suggest_word(Some("and")),
-                "|" | "||" => error.suggest_word(Some("or")),
-                _ => error.suggest("a condition has one operator"),
-            };
-        }
-        let word = cursor.peek_while(in_bare_word);
-        if !word.is_empty() {
-            let error =
-                cursor.error(start, start + word.len(), format!("expected `and` or `or`, not `{}`", excerpt(word)));
-            return match did_you_mean(word, ["and", "or"]) {
-                Some(nearest) => error.suggest_word(Some(nearest)),
-                None => error.suggest("a value with spaces is put into quotes"),
-            };
-        }
-        match cursor.peek() {
-            Some(')') => cursor.error_here("this `)` closes nothing"),
-            Some(',') => cursor.error_here("expected `and` or `or`, not `,`").suggest_word(Some("and")),
-            Some(c) => cursor.error_here(format!("expected `and` or `or`, not `{}`", c.escape_debug())),
-            None => cursor.error_here("expected `and` or `or`"),
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! Regular expressions and globs, compiled once and bounded.
 
+use std::fmt;
+
 use regex_lite::{Regex, RegexBuilder};
 
 use crate::limits::{PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX};
@@ -48,6 +50,12 @@ impl Pattern {
     #[must_use]
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.text).finish()
     }
 }
 
