@@ -92,7 +92,8 @@ impl TestAuthority {
         self.credentials_with_groups(identity, &[])
     }
 
-    /// Credentials for many identities at once, for a fleet: about 10,000 a second. The index knows nothing of them.
+    /// Credentials for many identities at once, for a fleet, without a file for each. The index knows nothing of them, so they cannot be
+    /// revoked.
     ///
     /// # Errors
     /// When a name is none.

@@ -297,3 +297,59 @@ fn an_authority_ends() {
     let error = authority.issue(&order("host/b"), end.plus_ms(1000)).unwrap_err();
     assert_eq!(error.code(), "authority-expired");
 }
+
+#[test]
+fn many_at_once_lose_nothing() {
+    let (directory, _) = Directory::new();
+    let ca = directory.ca();
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let ca = &ca;
+            scope.spawn(move || {
+                for number in 0..5 {
+                    let order = order(&format!("host/w{worker}-{number}"));
+                    // Whoever finds it locked tries again, as an operator would.
+                    while let Err(error) = Authority::open(ca, NOW).and_then(|mut it| it.issue(&order, NOW)) {
+                        assert_eq!(error.code(), "authority-locked", "{error}");
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+    });
+    let authority = directory.open().unwrap();
+    let names: std::collections::BTreeSet<_> = authority.list().iter().map(|record| &record.identity).collect();
+    assert_eq!((authority.list().len(), names.len()), (20, 20));
+    assert_eq!(fs::read_dir(ca.join("issued")).unwrap().count(), 20);
+}
+
+#[test]
+fn what_is_delivered_is_whole_and_harms_nobody() {
+    let (directory, mut authority) = Directory::new();
+    let out = directory.0.path().join("out");
+    let (record, files) = authority.issue_into(&order("user/lea"), &out, NOW).unwrap();
+    assert_eq!((mode(&out), mode(files.key.as_deref().unwrap())), (0o700, 0o600));
+    assert_eq!(authority.export(&record).unwrap().to_pem(), fs::read_to_string(&files.certificate).unwrap());
+    // A second identity beside the first; the list there is brought up to date.
+    authority.revoke(&Selection::Serial(record.serial), Reason::Unspecified, 30, NOW).unwrap();
+    authority.issue_into(&order("user/max"), &out, NOW).unwrap();
+    let trust = Trust::load(&files.ca, Some(&files.crl)).unwrap();
+    assert_eq!(trust.crl_info()[0].number, 2);
+
+    // Another authority's directory is left alone, and nothing is certified for it.
+    let (_other, mut stranger) = Directory::new();
+    let before = contents(&out);
+    let error = stranger.issue_into(&order("user/eve"), &out, NOW).unwrap_err();
+    assert_eq!(error.code(), "file-exists");
+    assert!(stranger.list().is_empty());
+    assert_eq!(contents(&out), before);
+
+    // What cannot be certified leaves no key behind.
+    let error = authority.issue_into(&order("user/max"), &directory.0.path().join("new"), NOW).unwrap_err();
+    assert_eq!(error.code(), "identity-taken");
+    assert!(!directory.0.path().join("new").exists());
+    fs::set_permissions(directory.ca().join("ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = authority.issue_into(&order("user/tom"), &out, NOW).unwrap_err();
+    assert_eq!(error.code(), "key-exposed");
+    assert_eq!(contents(&out), before);
+}

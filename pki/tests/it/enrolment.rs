@@ -225,3 +225,15 @@ fn existing_files_are_never_overwritten() {
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".muster-")), "{left:?}");
     assert!(Certificate::load(&files.certificate).is_ok());
 }
+
+#[test]
+fn a_fleet_is_made_in_one_call() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let identities: Vec<Identity> = (0..100).map(|number| identity(&format!("host/h{number}"))).collect();
+    let fleet = authority.fleet(&identities).unwrap();
+    for (credentials, expected) in fleet.iter().zip(&identities) {
+        let signers = trust.verify(COMMAND, b"{}", &[credentials.sign(COMMAND, b"{}")], NOW).unwrap();
+        assert_eq!(signers[0].identity, *expected);
+    }
+}
