@@ -7,10 +7,12 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::commands::broker::BrokerCommand;
 use crate::commands::completion::CompletionArguments;
 use crate::commands::context::ContextCommand;
+use crate::commands::doctor::DoctorArguments;
 use crate::commands::explain::ExplainArguments;
 use crate::commands::find::FindArguments;
 use crate::commands::host::HostCommand;
 use crate::commands::ping::PingArguments;
+use crate::commands::pki::PkiArguments;
 use crate::commands::plugin::PluginCommand;
 use crate::commands::run::RunArguments;
 use crate::context::Selection;
@@ -131,8 +133,13 @@ pub(crate) enum Command {
     #[command(subcommand, before_help = "Examples:\n  muster context list\n  muster context use prod")]
     Context(ContextCommand),
     /// Write what a broker needs, and check a running one.
-    #[command(subcommand, before_help = "Examples:\n  muster broker config --ca-dir ~/muster-ca --out broker\n  muster broker check --ca-dir ~/muster-ca")]
+    #[command(subcommand, before_help = "Examples:\n  muster broker config --ca-dir /etc/muster/ca --out ./broker\n  muster broker check --ca-dir /etc/muster/ca")]
     Broker(BrokerCommand),
+    /// Keep a certificate authority: issue, sign, revoke and list certificates.
+    #[command(before_help = "Examples:\n  muster pki init --ca-dir ./ca\n  muster pki issue user/lea --out ./lea")]
+    Pki(Box<PkiArguments>),
+    /// Check everything between here and the hosts, and say what to do.
+    Doctor(DoctorArguments),
     /// Explain an error code, or list all of them.
     Explain(ExplainArguments),
     /// Set up completion for a shell.

@@ -39,5 +39,5 @@ pub(crate) const OWN: &[Code] = &[
 
 /// Every code that can be explained: the command line's, then those of hosts and of the protocol.
 pub(crate) fn all() -> impl Iterator<Item = &'static Code> {
-    OWN.iter().chain(muster_protocol::code::ALL)
+    OWN.iter().chain(muster_pki::CODES).chain(muster_protocol::code::ALL)
 }

@@ -3,9 +3,11 @@
 pub(crate) mod broker;
 pub(crate) mod completion;
 pub(crate) mod context;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod find;
 pub(crate) mod host;
 pub(crate) mod ping;
+pub(crate) mod pki;
 pub(crate) mod plugin;
 pub(crate) mod run;
