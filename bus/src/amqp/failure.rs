@@ -78,7 +78,7 @@ fn tls_problem(error: &TlsError, url: &BrokerUrl) -> TlsProblem {
             }
             CertificateError::NotValidForNameContext { presented, .. } => TlsProblem::WrongName {
                 expected: url.host().to_owned(),
-                presented: presented.iter().map(|name| readable_name(name)).collect(),
+                presented: presented.iter().filter_map(|name| host_name(name)).collect(),
             },
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 TlsProblem::BadCertificate("it is not a broker's".to_owned())
@@ -108,10 +108,11 @@ fn tls_problem(error: &TlsError, url: &BrokerUrl) -> TlsProblem {
     }
 }
 
-/// The library writes names as `DnsName("web1")` or `IpAddress(127.0.0.1)`.
-fn readable_name(name: &str) -> String {
-    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
-    inner.trim_matches('"').to_owned()
+/// The library writes names as `DnsName("web1")` or `IpAddress(127.0.0.1)`; other kinds name no host.
+fn host_name(name: &str) -> Option<String> {
+    let (kind, rest) = name.split_once('(').unwrap_or(("DnsName", name));
+    let inner = rest.strip_suffix(')').unwrap_or(rest).trim_matches('"');
+    matches!(kind, "DnsName" | "IpAddress").then(|| inner.to_owned())
 }
 
 /// Why a connection ended, from the error that ended it.
@@ -169,7 +170,13 @@ mod tests {
         assert_eq!(certificate(CertificateError::Revoked), TlsProblem::Revoked);
         let wrong = certificate(CertificateError::NotValidForNameContext {
             expected: "broker.example.com".try_into().unwrap(),
-            presented: vec!["DnsName(\"other.example.com\")".to_owned(), "IpAddress(127.0.0.1)".to_owned()],
+            presented: [
+                "UniformResourceIdentifier(\"muster:broker/b\")",
+                "DnsName(\"other.example.com\")",
+                "IpAddress(127.0.0.1)",
+            ]
+            .map(ToOwned::to_owned)
+            .to_vec(),
         });
         assert_eq!(
             wrong.to_string(),

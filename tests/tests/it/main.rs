@@ -3,6 +3,7 @@
 mod amqp;
 mod bad_input;
 mod broker;
+mod bus;
 mod end_to_end;
 mod independent;
 mod permissions;
