@@ -42,7 +42,13 @@ const IMPORT: &str = "rabbitmqctl import_definitions definitions.json";
 /// The worst findings come first.
 #[must_use]
 pub fn check(actual: &Definitions, expected: &Definitions) -> Vec<Finding> {
-    let mut check = Check { actual, expected, samples: sample_identities(expected), findings: Vec::new() };
+    let mut check = Check {
+        actual,
+        expected,
+        users: actual.users.iter().map(|user| user.name.as_str()).collect(),
+        samples: sample_identities(expected),
+        findings: Vec::new(),
+    };
     for vhost in &expected.vhosts {
         if actual.vhosts.iter().all(|other| other.name != vhost.name) {
             check.error("missing-vhost", format!("virtual host {}", vhost.name), "does not exist", IMPORT);
@@ -63,6 +69,8 @@ pub fn check(actual: &Definitions, expected: &Definitions) -> Vec<Finding> {
 struct Check<'a> {
     actual: &'a Definitions,
     expected: &'a Definitions,
+    /// Names of the broker's users.
+    users: BTreeSet<&'a str>,
     samples: Vec<Identity>,
     findings: Vec<Finding>,
 }
@@ -86,6 +94,10 @@ impl Check<'_> {
 
     fn warning(&mut self, code: &'static str, subject: String, what: &str, remedy: &str) {
         self.add(Severity::Warning, code, subject, what, remedy);
+    }
+
+    fn has_user(&self, name: &str) -> bool {
+        self.users.contains(name)
     }
 
     fn is_our_vhost(&self, name: &str) -> bool {
@@ -162,8 +174,11 @@ impl Check<'_> {
     fn permissions(&mut self) {
         let actual = by_user_and_vhost(&self.actual.permissions);
         let expected = by_user_and_vhost(&self.expected.permissions);
+        let known: BTreeSet<&str> = self.expected.users.iter().map(|user| user.name.as_str()).collect();
         for (of, permission) in &expected {
             match actual.get(of) {
+                // Said once, for the user.
+                None if !self.has_user(&permission.user) => {}
                 None => {
                     let subject = format!("permissions of {}", permission.user);
                     self.error("missing-permission", subject, "there are none, so nothing works", IMPORT);
@@ -172,7 +187,8 @@ impl Check<'_> {
             }
         }
         for (of, found) in &actual {
-            if expected.contains_key(of) {
+            let is_known = known.contains(found.user.as_str());
+            if expected.contains_key(of) || (is_ours(&found.user) && !is_known) {
                 continue;
             }
             let subject = format!("permissions of {} in {}", found.user, found.vhost);
@@ -205,6 +221,9 @@ impl Check<'_> {
         for expected in &self.expected.topic_permissions {
             let subject = format!("topic permissions of {} on {}", expected.user, expected.exchange);
             let Some(found) = actual.get(&key(expected)) else {
+                if !self.has_user(&expected.user) {
+                    continue;
+                }
                 let what = "there is none, and then RabbitMQ allows every routing key";
                 self.error("too-open", subject, what, IMPORT);
                 continue;
@@ -339,7 +358,7 @@ fn is_expected_binding(binding: &Binding) -> bool {
 /// Names that a too open resource expression would let through: every kind of object, the queues of
 /// some identities, and near misses of them.
 fn resource_probes(identities: &[Identity]) -> Vec<String> {
-    let fixed = ["", "cmd", "reply", "amq.default", "amq.topic", "amq.direct", "amq.gen-x", "x", "cmdx", "xreply"];
+    let fixed = ["cmd", "reply", "amq.default", "amq.topic", "amq.direct", "amq.gen-x", "x", "cmdx", "xreply"];
     let queues = identities.iter().map(|identity| match identity {
         Identity::Host(host) => agent_queue(host),
         _ => format!("reply.{}.s1", identity.short()),
@@ -349,7 +368,7 @@ fn resource_probes(identities: &[Identity]) -> Vec<String> {
 
 /// The same for routing keys.
 fn key_probes(identities: &[Identity]) -> Vec<String> {
-    let fixed = ["", "all", "#", "*", "collective.main", "collective.*", "collective.#", "presence.#", "x"];
+    let fixed = ["all", "#", "*", "collective.main", "collective.*", "collective.#", "presence.#", "x", ""];
     let keys = identities.iter().flat_map(|identity| match identity {
         Identity::Host(host) => vec![host_key(host), presence_key(host), format!("user/probe.s1.{host}")],
         _ => vec![format!("{}.s1.#", identity.short()), format!("{}.*.#", identity.short())],

@@ -56,7 +56,7 @@ async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
     let grown = definitions(&Site { vhost: vhost.clone(), ..Site::new(identities(&[HOST, new])) });
     node.import(&grown).expect("imported");
     found(&node, &[HOST, new], &[]);
-    found(&node, &[HOST], &["unknown-user", "foreign-access"]);
+    found(&node, &[HOST], &["unknown-user"]);
     let enrolled = connect(&node.url(&vhost), &site.member(new), &trust).await.expect("the new host logs in");
     drop(enrolled);
 

@@ -21,15 +21,15 @@ use crate::output::{ExitCode, Failure, Printer};
 pub(crate) enum BrokerCommand {
     /// Write rabbitmq.conf, definitions, plugin list and a README for a broker.
     #[command(before_help = "Examples:\n  \
-        muster broker config --ca-dir ~/muster-ca --out broker\n  \
-        muster broker config --ca-dir ~/muster-ca --out broker --import\n  \
-        muster broker config --identity host/web1 --identity user/lea --out broker")]
+        muster broker config --ca-dir /etc/muster/ca --out ./broker\n  \
+        muster broker config --ca-dir /etc/muster/ca --out ./broker --import\n  \
+        muster broker config --identity host/web1 --identity user/lea --out ./broker")]
     Config(config::ConfigArguments),
     /// Say what is missing or too open on a running broker.
     #[command(before_help = "Examples:\n  \
-        muster broker check --ca-dir ~/muster-ca\n  \
-        muster broker check --ca-dir ~/muster-ca --node rabbit@mq1 --json\n  \
-        rabbitmqctl export_definitions - | muster broker check --definitions - --ca-dir ~/muster-ca")]
+        muster broker check --ca-dir /etc/muster/ca\n  \
+        muster broker check --ca-dir /etc/muster/ca --node rabbit@mq1 --json\n  \
+        rabbitmqctl export_definitions - | muster broker check --definitions - --ca-dir /etc/muster/ca")]
     Check(check::CheckArguments),
 }
 

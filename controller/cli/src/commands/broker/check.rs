@@ -98,7 +98,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn unreadable(what: &str, error: &DefinitionsError) -> Failure {
+pub(super) fn unreadable(what: &str, error: &DefinitionsError) -> Failure {
     Failure::new(ExitCode::Usage, "bad-definitions", format!("the broker's {what} cannot be understood"))
         .because(error)
         .hint("rabbitmqctl export_definitions definitions.json")

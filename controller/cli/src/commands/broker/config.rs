@@ -12,6 +12,7 @@ use muster_daemon::write_atomic;
 use serde::Serialize;
 
 use super::Members;
+use super::check::unreadable;
 use super::control::Control;
 use crate::output::{ExitCode, Failure, Printer, Style, Text};
 
@@ -50,6 +51,9 @@ pub(crate) struct ConfigArguments {
     /// Also import the definitions into the running broker, without a restart.
     #[arg(long)]
     import: bool,
+    /// With --import: also delete users of ours that have no valid certificate in the CA directory.
+    #[arg(long, requires_all = ["import", "ca_dir"])]
+    prune: bool,
     #[command(flatten)]
     control: Control,
 }
@@ -62,6 +66,8 @@ struct Written {
     virtual_host: String,
     users: usize,
     imported: bool,
+    /// Users that were deleted from the running broker.
+    deleted: Vec<String>,
 }
 
 /// Writes the files.
@@ -82,12 +88,14 @@ pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<Exit
     if arguments.import {
         arguments.control.run(&["import_definitions"], &definitions.to_json())?;
     }
+    let deleted = if arguments.prune { prune(&arguments.control, &definitions, &site.vhost)? } else { Vec::new() };
     let written = Written {
         directory: arguments.out.clone(),
         files: files.map(|(name, _)| name),
         virtual_host: site.vhost,
         users: definitions.users.len(),
         imported: arguments.import,
+        deleted,
     };
     show(&written, printer);
     Ok(ExitCode::Success)
@@ -121,6 +129,28 @@ fn site(arguments: &ConfigArguments) -> Result<Site, Failure> {
     Ok(site)
 }
 
+/// Deletes users of ours that are not expected. One that also works in another virtual host only loses
+/// its permissions here: another CA may vouch for it there.
+fn prune(control: &Control, expected: &Definitions, vhost: &str) -> Result<Vec<String>, Failure> {
+    let exported = control.run(&["export_definitions", "-"], "")?;
+    let actual = Definitions::parse(&exported).map_err(|error| unreadable("definitions", &error))?;
+    let mut deleted = Vec::new();
+    for user in actual.users.into_iter().map(|user| user.name) {
+        if !user.starts_with("muster:") || expected.users.iter().any(|known| known.name == user) {
+            continue;
+        }
+        let works = |here: bool| actual.permissions.iter().any(|it| it.user == user && (it.vhost == vhost) == here);
+        if !works(false) {
+            control.run(&["delete_user", &user], "")?;
+            deleted.push(user);
+        } else if works(true) {
+            control.run(&["clear_permissions", "-p", vhost, &user], "")?;
+            deleted.push(user);
+        }
+    }
+    Ok(deleted)
+}
+
 fn show(written: &Written, printer: &Printer) {
     if printer.format().is_for_programs() {
         printer.document("muster.broker_config/v1", written);
@@ -132,6 +162,9 @@ fn show(written: &Written, printer: &Printer) {
     let users = if written.users == 1 { "1 user" } else { &format!("{} users", written.users) };
     let imported = if written.imported { ", imported into the running broker" } else { "" };
     printer.note(format!("{users} in virtual host {}{imported}", written.virtual_host));
+    for user in &written.deleted {
+        printer.note(format!("{user} may no longer log in"));
+    }
     if !written.imported {
         let readme = written.directory.join("README").display().to_string();
         printer.note(Text::from("The next commands are in ").push(Style::Accent, readme));
@@ -165,7 +198,7 @@ fn readme(site: &Site, definitions: &Definitions) -> String {
     add("A running broker gets new hosts and users without a restart");
     add(&format!("  rabbitmqctl import_definitions {FILE_DEFINITIONS}"));
     add(&format!("  install -m 644 {FILE_DEFINITIONS} {}   (read at the next start)\n", show(&site.definitions)));
-    add("An import never deletes. For a revoked certificate, which also closes its connections");
+    add("An import never deletes. A revoked certificate's user has to go, which also closes its connections");
     add("  rabbitmqctl delete_user 'muster:host/NAME'\n");
     add("Look whether everything is as it should be");
     add(&format!("  muster broker check --ca-dir DIR --vhost {}", site.vhost));
