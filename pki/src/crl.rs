@@ -8,7 +8,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::certificate::printable;
 use crate::key::PublicKey;
-use crate::time_text::DAY_MS;
+use crate::time_text::days_left;
 use crate::{PkiError, pem};
 
 /// How long a list is meant to be the newest, in days.
@@ -114,7 +114,7 @@ impl CrlInfo {
     /// Whole days until it becomes stale; negative afterwards.
     #[must_use]
     pub fn days_left(&self, now: Timestamp) -> i64 {
-        self.next_update.since_ms(now).div_euclid(DAY_MS)
+        days_left(self.next_update, now)
     }
 }
 

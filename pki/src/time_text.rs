@@ -21,6 +21,12 @@ pub fn utc(at: Timestamp) -> String {
     )
 }
 
+/// Whole days from `now` to `end`, counted in whole seconds as certificates do; negative afterwards.
+#[must_use]
+pub fn days_left(end: Timestamp, now: Timestamp) -> i64 {
+    seconds(end).saturating_sub(seconds(now)).div_euclid(DAY_MS / 1000)
+}
+
 /// The calendar form, cut to whole seconds and clamped to what the calendar can hold.
 pub(crate) fn date(at: Timestamp) -> OffsetDateTime {
     let seconds = at.as_millis().div_euclid(1000).clamp(0, 253_402_300_799);
@@ -35,6 +41,14 @@ pub(crate) fn seconds(at: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_certificate_has_all_its_days() {
+        let now = Timestamp(1_795_222_037_999);
+        let end = |days: i64| Timestamp(1_795_222_037_000 + days * DAY_MS);
+        assert_eq!([end(365), end(0), end(-1)].map(|end| days_left(end, now)), [365, 0, -1]);
+        assert_eq!(days_left(end(365), now.plus_ms(1)), 364);
+    }
 
     #[test]
     fn times_are_rfc_3339_in_utc() {

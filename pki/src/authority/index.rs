@@ -16,7 +16,7 @@ use muster_protocol::{GroupName, Identity, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::crl::Reason;
-use crate::time_text::{DAY_MS, seconds};
+use crate::time_text::{days_left, seconds};
 use crate::{PkiError, file};
 
 /// One event, as it stands in a line.
@@ -124,7 +124,7 @@ impl Record {
     /// Whole days until it ends; negative afterwards.
     #[must_use]
     pub fn days_left(&self, now: Timestamp) -> i64 {
-        self.not_after.since_ms(now).div_euclid(DAY_MS)
+        days_left(self.not_after, now)
     }
 
     /// The first digits of the serial, enough for people.

@@ -545,7 +545,13 @@ fn failure(error: PkiError) -> Failure {
         PkiError::OtherIdentity { .. } => ExitCode::NotConfirmed,
         _ => ExitCode::Usage,
     };
-    let mut failure = Failure::new(exit, error.code(), error.to_string());
+    let what = match &error {
+        PkiError::Read { .. } | PkiError::Write { .. } | PkiError::Build { .. } | PkiError::Tls { .. } => {
+            format!("cannot {error}")
+        }
+        _ => error.to_string(),
+    };
+    let mut failure = Failure::new(exit, error.code(), what);
     if let Some(source) = std::error::Error::source(&error) {
         failure = failure.because(source);
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use muster_pki::authority::{Authority, Delivered, Record, RecordState};
 use muster_pki::request::Created;
+use muster_pki::time_text::days_left;
 use muster_pki::{Certificate, CrlInfo, PkiError};
 use muster_protocol::{GroupName, Identity, Timestamp};
 use serde::Serialize;
@@ -20,7 +21,6 @@ pub(super) const WARNING_DAYS: i64 = 30;
 const AUTHORITY_WARNING_DAYS: i64 = 365;
 /// From how many days before it goes stale the revocation list is marked.
 const CRL_WARNING_DAYS: i64 = 7;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A certificate.
 #[derive(Debug, Serialize)]
@@ -93,7 +93,7 @@ impl CertificateView {
             key_fingerprint: certificate.public_key().map(muster_pki::PublicKey::fingerprint),
             not_before: rfc3339(certificate.not_before()),
             not_after: rfc3339(certificate.not_after()),
-            days_left: certificate.not_after().since_ms(now).div_euclid(DAY_MS),
+            days_left: days_left(certificate.not_after(), now),
             state,
             revoked_at: None,
             reason: None,
@@ -260,7 +260,7 @@ impl AuthorityView {
             fingerprint: certificate.fingerprint().to_owned(),
             not_before: rfc3339(certificate.not_before()),
             not_after: rfc3339(certificate.not_after()),
-            days_left: certificate.not_after().since_ms(now).div_euclid(DAY_MS),
+            days_left: days_left(certificate.not_after(), now),
             certificates: authority.list().len(),
             crl: CrlView::new(&authority.crl()?.1, now),
         })
