@@ -11,7 +11,7 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_bus::{BoxFuture, BusError, ConsumerEnd, Delivery, Guarantee, Link, Outgoing, PublishError};
 use muster_daemon::Backoff;
-use muster_protocol::{Command, HostName, Message as _, RequestId, Timestamp, routing};
+use muster_protocol::{Command, HostName, Message as _, ReplyRoute, RequestId, Timestamp, routing};
 use tokio::time::Instant;
 
 use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
@@ -427,6 +427,12 @@ impl<'a> Asking<'a> {
     #[must_use]
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    /// Where its answers come to.
+    #[must_use]
+    pub fn route(&self) -> &ReplyRoute {
+        &self.controller.route
     }
 
     /// The ids of its commands, in the order of their hosts' names.

@@ -37,6 +37,7 @@ mod question;
 mod quiet;
 pub mod receive;
 pub mod sequence;
+pub mod testing;
 pub mod wave;
 
 pub use asking::{Asking, End, Event, Summary};

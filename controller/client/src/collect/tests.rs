@@ -63,7 +63,8 @@ fn after(ms: i64) -> Timestamp {
     ASKED.plus_ms(ms)
 }
 
-/// One thing that happens, and what the host `web1` is afterwards.
+/// One thing that happens, and what it is to the collection.
+#[expect(clippy::large_enum_variant, reason = "a handful of them in a test")]
 enum Step {
     Report(ProgressReport, Taken),
     Time(i64, usize),
