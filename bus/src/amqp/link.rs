@@ -296,13 +296,7 @@ impl AmqpLink {
         self.unblocked(deadline).await?;
         let resource = format!("{}` with key `{}", message.exchange, message.routing_key);
         if guarantee == Guarantee::Fire {
-            let fired = async {
-                let channel = self.unconfirmed_channel().await?;
-                match publisher::publish(&channel, &message, 0, self.user.clone()).await {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(self.state.error(&error, Operation::Publish, &resource).await),
-                }
-            };
+            let fired = self.fire(&message, &resource);
             return self.within(Operation::Publish, &resource, fired).await.map_err(|error| match error {
                 BusError::Timeout { .. } if self.state.blocked.borrow().is_some() => self.blocked_error(true),
                 error => error.into(),
@@ -319,6 +313,19 @@ impl AmqpLink {
         }
         let why = "the broker closes the channel again and again".to_owned();
         Err(BusError::Unexpected { operation: Operation::Publish, resource, why }.into())
+    }
+
+    async fn fire(&self, message: &Outgoing, resource: &str) -> Result<(), BusError> {
+        let mut attempts = 0;
+        loop {
+            let channel = self.unconfirmed_channel().await?;
+            let Err(error) = publisher::publish(&channel, message, 0, self.user.clone()).await else { return Ok(()) };
+            attempts += 1;
+            // The broker closed the channel because of an earlier message: this one has done nothing wrong.
+            if attempts >= 3 || channel.status().connected() || !self.state.is_alive() {
+                return Err(self.state.error(&error, Operation::Publish, resource).await);
+            }
+        }
     }
 
     /// Publishes and waits for the confirm; `None` if nothing was sent because the channel was gone.

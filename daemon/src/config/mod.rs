@@ -72,8 +72,8 @@ impl Sources {
         self
     }
 
-    /// Adds variables such as `PREFIX_SECTION__KEY` for the key `section.key`, from the given variables
-    /// (usually `std::env::vars()`). Names in `except` belong to somebody else, although they have the prefix.
+    /// Adds variables such as `PREFIX_SECTION__KEY` for the key `section.key`, from the given variables (the prefix
+    /// may be given with its underscore or without; the variables are usually `std::env::vars()`). Names in `except` belong to somebody else, although they have the prefix.
     #[must_use]
     pub fn environment(
         mut self,

@@ -129,6 +129,7 @@ pub(super) struct EnvironmentLayer {
 
 impl EnvironmentLayer {
     pub(super) fn new(prefix: &str, except: &[&str], variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let prefix = prefix.trim_end_matches('_');
         let mut values = Map::new();
         let mut variables: Vec<_> = variables.into_iter().collect();
         variables.sort();

@@ -143,6 +143,28 @@ fn variables_take_the_type_that_is_expected() {
 }
 
 #[test]
+fn the_prefix_may_end_in_an_underscore() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Small {
+        host: String,
+    }
+    for prefix in ["EXAMPLE", "EXAMPLE_"] {
+        let variables = [("EXAMPLE_HOST".to_owned(), "a".to_owned()), ("EXAMPLEHOST".to_owned(), "b".to_owned())];
+        let loaded = load::<Small>(Sources::new().environment(prefix, &[], variables)).unwrap();
+        assert_eq!(loaded.value.host, "a");
+    }
+}
+
+#[test]
+fn unknown_keys_can_be_left_to_the_caller() {
+    let variables = [("EXAMPLE_FORMAT".to_owned(), "json".to_owned()), ("EXAMPLE_NEWER".to_owned(), "1".to_owned())];
+    let (loaded, unknown) = load_lenient::<Log>(Sources::new().environment("EXAMPLE", &[], variables)).unwrap();
+    assert_eq!(loaded.value.format, LogFormat::Json);
+    let unknown: Vec<_> = unknown.iter().map(ToString::to_string).collect();
+    assert_eq!(unknown, ["environment variable EXAMPLE_NEWER: unknown key `newer`, known here: `format`"]);
+}
+
+#[test]
 fn names_may_have_dots() {
     let main = "host = 'a'\n[context.'prod.example']\ncollective = 'c'\n";
     let loaded = load_example(main, &[("1.toml", "[context.'prod.example']\ncollective = 'd'\n")], &[]).unwrap();

@@ -1,4 +1,5 @@
 //! The AMQP bus against a real RabbitMQ, and against everything that is none.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
