@@ -6,7 +6,6 @@ use std::path::Path;
 use muster_plugin_api::builtin_ddls;
 use muster_protocol::ddl::{Action, Ddl};
 use muster_protocol::expr::did_you_mean;
-use muster_protocol::{ActionName, PluginName};
 
 use crate::context::Context;
 use crate::output::{ExitCode, Failure};
@@ -75,12 +74,6 @@ impl Catalogue {
             nearest(failure, action, ddl.actions.iter().map(|known| known.name.as_str()))
                 .hint(format!("muster plugin show {plugin}"))
         })
-    }
-
-    /// One action by its names; `None` where this program does not know it.
-    pub(crate) fn find(&self, plugin: &PluginName, action: &ActionName) -> Option<(&Ddl, &Action)> {
-        let ddl = self.iter().find(|ddl| ddl.name() == plugin)?;
-        ddl.action(action).map(|action| (ddl, action))
     }
 }
 

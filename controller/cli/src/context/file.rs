@@ -87,8 +87,6 @@ pub(crate) struct Files {
     pub(crate) raw: Raw,
     /// `FILE:LINE` by dotted key, such as `context.prod.ca`.
     pub(crate) origins: BTreeMap<String, String>,
-    /// The files that were there.
-    pub(crate) read: Vec<PathBuf>,
 }
 
 impl Files {
@@ -102,7 +100,7 @@ impl Files {
             sources = if locations.named { sources.file(path) } else { sources.optional_file(path) };
         }
         let loaded: Loaded<Raw> = load(sources).map_err(|error| failure(&error))?;
-        Ok(Self { raw: loaded.value, origins: loaded.origins, read: loaded.files })
+        Ok(Self { raw: loaded.value, origins: loaded.origins })
     }
 
     /// Where a context's value stands.

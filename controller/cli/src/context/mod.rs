@@ -19,7 +19,7 @@ use crate::output::{Failure, Style, Text};
 
 pub(crate) use edit::{NewContext, add, quoted, read, set_current, write};
 pub(crate) use file::{Files, Locations};
-pub(crate) use resolve::{Choice, choose, resolve};
+pub(crate) use resolve::{choose, resolve};
 pub(crate) use value::{KEYS, Key};
 
 /// Hosts up to which `run` asks for no confirmation, unless the context says otherwise.
