@@ -386,7 +386,7 @@ impl Authority {
     }
 
     /// Takes the lock, reads the index again, loads the key, and finishes what a crash left.
-    fn begin(&mut self, now: Timestamp) -> Result<(File, PrivateKey), PkiError> {
+    fn begin(&mut self, now: Timestamp) -> Result<(Lock, PrivateKey), PkiError> {
         let lock = lock(&self.directory)?;
         self.index = Index::load(&self.directory.join("index.jsonl"))?;
         let path = self.directory.join("ca.key");
@@ -467,7 +467,19 @@ pub fn file_stem(identity: &Identity) -> String {
     format!("{}-{}", identity.kind(), identity.name())
 }
 
-fn lock(directory: &Path) -> Result<File, PkiError> {
+/// The lock on the directory, as long as this lives.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a child that another thread is just starting has the descriptor, too, until it
+        // runs its program. If this fails, closing still ends the lock a moment later.
+        drop(self.0.unlock());
+    }
+}
+
+fn lock(directory: &Path) -> Result<Lock, PkiError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
         .write(true)
@@ -477,7 +489,7 @@ fn lock(directory: &Path) -> Result<File, PkiError> {
         .open(&path)
         .map_err(PkiError::write(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(PkiError::Locked { directory: directory.to_owned() }),
         Err(TryLockError::Error(source)) => Err(PkiError::Write { path, source }),
     }
@@ -488,4 +500,20 @@ fn unhex(text: &str) -> Vec<u8> {
         .chunks(2)
         .filter_map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_ends_with_its_guard_even_if_a_child_has_the_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = lock(directory.path()).unwrap();
+        assert_eq!(lock(directory.path()).unwrap_err().code(), "authority-locked");
+        let inherited = held.0.try_clone().unwrap();
+        drop(held);
+        lock(directory.path()).unwrap();
+        drop(inherited);
+    }
 }
