@@ -39,7 +39,7 @@ impl Failure {
             Self::Placed(problem) => problem,
             Self::MissingField(field) => Problem::Missing { key: join(&key, field) },
             Self::Wrong { found, accepted } => Problem::Value { origin, key, found, accepted },
-            Self::Text(text) => Problem::Value { origin, key, found: "not valid".to_owned(), accepted: text },
+            Self::Text(why) => Problem::Rule { origin, key, why },
         }
     }
 }

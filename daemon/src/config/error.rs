@@ -74,6 +74,15 @@ pub enum Problem {
         /// What would be accepted.
         accepted: String,
     },
+    /// A value has the right type and breaks a rule of its own.
+    Rule {
+        /// Where it stands.
+        origin: String,
+        /// The dotted key; empty for the configuration as a whole.
+        key: String,
+        /// The rule, in the words of the type.
+        why: String,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -92,6 +101,7 @@ impl fmt::Display for Problem {
             Self::Value { origin, key, found, accepted } => {
                 write!(formatter, "{origin}: `{key}` is {found}; accepted: {accepted}")
             }
+            Self::Rule { origin, key, why } => write!(formatter, "{origin}: `{key}`: {why}"),
         }
     }
 }

@@ -165,6 +165,19 @@ fn unknown_keys_can_be_left_to_the_caller() {
 }
 
 #[test]
+fn a_type_says_its_own_rules() {
+    #[derive(Debug, Deserialize)]
+    struct Small {
+        #[expect(dead_code, reason = "reading it is what is tested")]
+        addresses: Vec<std::net::IpAddr>,
+    }
+    let variables = [("EXAMPLE_ADDRESSES".to_owned(), "127.0.0.1,localhost".to_owned())];
+    let error = load::<Small>(Sources::new().environment("EXAMPLE", &[], variables)).unwrap_err();
+    let text = "environment variable EXAMPLE_ADDRESSES: `addresses[1]`: invalid IP address syntax";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
 fn names_may_have_dots() {
     let main = "host = 'a'\n[context.'prod.example']\ncollective = 'c'\n";
     let loaded = load_example(main, &[("1.toml", "[context.'prod.example']\ncollective = 'd'\n")], &[]).unwrap();
