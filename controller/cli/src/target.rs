@@ -23,16 +23,16 @@ const NAMES_BYTES_MAX: u64 = 8 * 1024 * 1024;
 #[command(next_help_heading = "Target")]
 pub(crate) struct TargetArguments {
     /// Hosts on which this expression is true; several must all hold.
-    #[arg(long = "target", short = 't', value_name = "QUERY")]
+    #[arg(long = "target", short = 't', value_name = "QUERY", add = crate::complete::targets())]
     pub(crate) targets: Vec<String>,
     /// Hosts by name: `a,b`, `web-[1-9].ams1`, `@FILE`, or `-` for standard input.
-    #[arg(long = "host", short = 'H', value_name = "NAMES")]
+    #[arg(long = "host", short = 'H', value_name = "NAMES", add = crate::complete::hosts())]
     pub(crate) hosts: Vec<String>,
     /// Every host of the collective.
     #[arg(long, conflicts_with_all = ["targets", "hosts", "facts", "classes", "agents", "identities", "compound"])]
     pub(crate) all: bool,
     /// Leave these hosts out; written as for `--host`.
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", add = crate::complete::hosts())]
     pub(crate) exclude: Vec<String>,
     /// Only so many of the matching hosts, or such a part of them.
     #[arg(long, value_name = "N|N%")]
@@ -343,10 +343,10 @@ mod tests {
             let target = read(words, "").unwrap();
             assert_eq!(target.expression.unwrap().as_str(), expected);
         };
-        check(&["-t", "role=web"], "role = web");
-        check(&["-t", "role=web or a=1", "-t", "dc=ams1"], "(role = web or a = 1) and dc = ams1");
-        check(&["-t", "role=web", "-F", "os.family=Debian"], "role = web and os.family = Debian");
-        check(&["-C", "web"], "class = web");
+        check(&["-t", "role=web"], r#"role = "web""#);
+        check(&["-t", "role=web or a=1", "-t", "dc=ams1"], r#"(role = "web" or a = 1) and dc = "ams1""#);
+        check(&["-t", "role=web", "-F", "os.family=Debian"], r#"role = "web" and os.family = "Debian""#);
+        check(&["-C", "web"], r#"class = "web""#);
     }
 
     #[test]
@@ -365,13 +365,19 @@ mod tests {
         assert_eq!(target.choose(hosts, 1), chosen, "the given seed wins");
     }
 
+    /// As the shell reads a word in single quotes.
+    fn unquoted(word: &str) -> String {
+        let inner = word.strip_prefix('\'').and_then(|word| word.strip_suffix('\'')).unwrap_or(word);
+        inner.replace(r"'\''", "'")
+    }
+
     #[test]
     fn a_target_can_be_typed_again() {
         for words in [&["-t", "role=web and name~'x'"][..], &["-H", "web-1,web-2,db1"][..], &["--all"][..]] {
             let target = read(words, "").unwrap();
             let flags = target.flags();
             let words: Vec<String> = match flags.split_once(' ') {
-                Some((flag, value)) => vec![flag.to_owned(), value.trim_matches('\'').replace(r"'\''", "'")],
+                Some((flag, value)) => vec![flag.to_owned(), unquoted(value)],
                 None => vec![flags],
             };
             let again = read(&words.iter().map(String::as_str).collect::<Vec<_>>(), "").unwrap();

@@ -3,6 +3,7 @@
 
 pub(crate) mod action;
 pub(crate) mod confirm;
+pub(crate) mod counter;
 pub(crate) mod details;
 pub(crate) mod follow;
 pub(crate) mod no_match;
@@ -10,6 +11,8 @@ pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod screen;
 pub(crate) mod search;
+#[cfg(test)]
+mod tests;
 
 use clap::Args;
 

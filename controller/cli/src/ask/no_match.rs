@@ -227,14 +227,14 @@ mod tests {
 
     #[test]
     fn the_failing_part_is_pointed_at() {
-        insta::assert_snapshot!(screen(&mut cache(), "os.family=Debain and role=web"));
-        insta::assert_snapshot!(screen(&mut cache(), "role=web and os.famly = 'Debian'"));
-        insta::assert_snapshot!(screen(&mut cache(), "os.family=Windows"));
-        insta::assert_snapshot!(screen(&mut cache(), "os.family=Debian and name ~ '^redhat'"));
+        insta::assert_snapshot!("no_match_value", screen(&mut cache(), "os.family=Debain and role=web"));
+        insta::assert_snapshot!("no_match_name", screen(&mut cache(), "role=web and os.famly = 'Debian'"));
+        insta::assert_snapshot!("no_match_values", screen(&mut cache(), "os.family=Windows"));
+        insta::assert_snapshot!("no_match_together", screen(&mut cache(), "os.family=Debian and name ~ '^redhat'"));
     }
 
     #[test]
     fn nothing_known_is_said_so() {
-        insta::assert_snapshot!(screen(&mut HostCache::none(), "os.family=Debain"));
+        insta::assert_snapshot!("no_match_unknown", screen(&mut HostCache::none(), "os.family=Debain"));
     }
 }

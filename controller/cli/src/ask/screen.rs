@@ -9,8 +9,8 @@ use crate::output::{Style, Text, fold, number, time};
 /// Columns for the number of hosts of a group.
 const COUNT_WIDTH: usize = 5;
 
-/// Widest column for what came out; the hosts stand behind it.
-const HEADLINE_WIDTH_MAX: usize = 44;
+/// Least room for the names of hosts; below it the mark of a difference is left out.
+const NAMES_WIDTH_MIN: usize = 12;
 
 /// Most names of silent hosts that are told with the time they were last seen.
 const SILENT_NAMES_MAX: usize = 3;
@@ -28,6 +28,11 @@ impl Look {
     /// The mark between parts of a line.
     pub(crate) fn dot(self) -> &'static str {
         if self.ascii { " - " } else { " · " }
+    }
+
+    /// Widest column for what came out; the hosts stand behind it.
+    fn headline_width(self) -> usize {
+        self.width.map_or(usize::MAX, |width| width / 2)
     }
 
     fn fitted(self, line: Text) -> Text {
@@ -51,7 +56,7 @@ pub(crate) fn style(state: TaskState) -> Style {
 /// One line a group: how many, what, who, and whether it differs from most.
 pub(crate) fn groups(groups: &[Group], look: Look) -> Vec<Text> {
     let words: Vec<String> = groups.iter().map(|group| what(group, look)).collect();
-    let widest = words.iter().map(|words| Text::from(words).width()).max().unwrap_or(0).min(HEADLINE_WIDTH_MAX);
+    let widest = words.iter().map(|words| Text::from(words).width()).max().unwrap_or(0).min(look.headline_width());
     let counts: Vec<String> = groups.iter().map(|group| number::count(group.hosts.len())).collect();
     let count_width = counts.iter().map(String::len).max().unwrap_or(0).max(COUNT_WIDTH);
     groups
@@ -64,27 +69,33 @@ pub(crate) fn groups(groups: &[Group], look: Look) -> Vec<Text> {
                 .plain(" ")
                 .push(style(group.state), group.state.glyph(look.ascii))
                 .plain(" ")
-                .join(Text::from(words).cut_to(HEADLINE_WIDTH_MAX, look.ascii))
+                .join(Text::from(words).cut_to(look.headline_width(), look.ascii))
                 .pad_to(count_width + 3 + widest + 4);
-            let names = fold::fold_line(group.hosts.iter().map(HostName::as_str));
+            let names = names(group.hosts.iter());
             match group.differs_from {
                 Some(most) => {
                     let mark = format!("<- differs from {}", number::count(most));
-                    let room = look.width.map(|width| width.saturating_sub(line.width() + mark.len() + 2));
-                    let names = Text::from(names);
-                    let names = match room {
-                        Some(room) => names.cut_to(room.max(12), look.ascii),
-                        None => names,
+                    let Some(width) = look.width else {
+                        return line.plain(names).plain("  ").push(Style::Warning, mark);
                     };
-                    let line = line.join(names);
-                    let column = look.width.map_or(line.width() + 2, |width| width.saturating_sub(mark.len()));
-                    let column = column.max(line.width() + 2);
-                    line.pad_to(column).push(Style::Warning, mark)
+                    let room = width.saturating_sub(line.width() + mark.len() + 2);
+                    if room < NAMES_WIDTH_MIN {
+                        return look.fitted(line.plain(names));
+                    }
+                    let line = line.join(Text::from(names).cut_to(room, look.ascii));
+                    line.pad_to(width - mark.len()).push(Style::Warning, mark)
                 }
                 None => look.fitted(line.plain(names)),
             }
         })
         .collect()
+}
+
+/// Names on one line: two as they are, so that they can be copied, more of them folded.
+fn names<'a>(hosts: impl ExactSizeIterator<Item = &'a HostName>) -> String {
+    let few = hosts.len() <= 2;
+    let names: Vec<&str> = hosts.map(HostName::as_str).collect();
+    if few { names.join(", ") } else { fold::fold_line(names) }
 }
 
 /// The words of a group: what came out of a success, else the state and why.
@@ -201,9 +212,9 @@ pub(crate) fn plan(shown: &str, target: &str, chosen: &Chosen<'_>, look: Look) -
     let row = |count: usize, word: &str, text: Text| {
         let count = number::count(count);
         let line = Text::from(" ".repeat(7usize.saturating_sub(count.len()))).strong(count).plain(" ").plain(word);
-        look.fitted(line.pad_to(22).join(text))
+        look.fitted(line.pad_to(20).join(text))
     };
-    let names = |hosts: &[&HostName]| Text::from(fold::fold_line(hosts.iter().map(|host| host.as_str())));
+    let names = |hosts: &[&HostName]| Text::from(names(hosts.iter().copied()));
     let mut lines = vec![Text::styled(Style::Strong, "PLAN").plain("  ").plain(shown)];
     lines.push(row(chosen.of, "match", Text::from(target)));
     if let Some(seed) = chosen.seed {

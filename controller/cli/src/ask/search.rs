@@ -6,6 +6,7 @@ use muster_client::discover::{audience, awaited, learn, note_pings, ping};
 use muster_client::{Audience, End, Event, WINDOW_MS_DEFAULT};
 use muster_protocol::HostName;
 
+use super::counter::Counter;
 use super::follow::{Stopped, follow};
 use super::scene::Scene;
 use crate::output::{ExitCode, Failure, Text, number};
@@ -39,11 +40,11 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
     let failed = |error| client_failure(&error, context);
     let mut asking = scene.controller.ask(&question).map_err(failed)?;
     {
-        let mut progress = printer.progress(total, "searching hosts");
+        let mut counter = Counter::new(printer, total, "searching hosts");
         follow(&mut asking, &mut scene.stop, |asking, event| {
             if matches!(event, Event::Finished(_) | Event::Accepted) {
                 let answered = asking.collector().counts().total();
-                progress.update_with(answered, || Text::from("answered"));
+                counter.update(answered, || Text::from("answered"));
             }
         })
         .await;
@@ -66,7 +67,7 @@ fn stopped_early(stopped: Stopped) -> Failure {
     match stopped {
         Stopped::Interrupted => Failure::new(
             ExitCode::Interrupted,
-            "interrupted",
+            "ctrl-c",
             "interrupted while hosts were searched; nothing was sent",
         ),
         Stopped::WaitedEnough => Failure::new(

@@ -24,9 +24,9 @@ const SCHEMA: &str = "muster.find/v1";
     muster find -t 'role = web' --names | muster run service.status name=nginx -H -")]
 pub(crate) struct FindArguments {
     #[command(flatten)]
-    target: TargetArguments,
+    pub(crate) target: TargetArguments,
     #[command(flatten)]
-    wait: WaitArguments,
+    pub(crate) wait: WaitArguments,
 }
 
 /// One host that matches, or did when it was seen last.

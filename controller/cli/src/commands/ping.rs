@@ -1,11 +1,15 @@
 //! `muster ping`: who is there, and how fast.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use muster_client::discover::{audience, awaited, learn, note_pings, ping};
 use muster_client::{Audience, End, Event, Summary, WINDOW_MS_DEFAULT};
-use muster_protocol::TaskState;
+use muster_plugin_api::builtin_ddls;
+use muster_protocol::{HostName, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
+use crate::ask::counter::Counter;
 use crate::ask::follow::{Stop, Stopped, follow};
 use crate::ask::no_match;
 use crate::ask::record::{CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Whole};
@@ -28,9 +32,9 @@ const LISTED_MAX: usize = 20;
     muster ping -H web1.example.com,web2.example.com --reply-timeout 5s")]
 pub(crate) struct PingArguments {
     #[command(flatten)]
-    target: TargetArguments,
+    pub(crate) target: TargetArguments,
     #[command(flatten)]
-    wait: WaitArguments,
+    pub(crate) wait: WaitArguments,
 }
 
 /// Pings the target.
@@ -72,10 +76,11 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     let failed = |error| client_failure(&error, context);
     let mut asking = scene.controller.ask(&question).map_err(failed)?;
     {
-        let mut progress = printer.progress(likely.len(), "answered");
+        let mut counter = Counter::new(printer, likely.len(), "answered");
         follow(&mut asking, &mut scene.stop, |asking, event| {
             if matches!(event, Event::Finished(_) | Event::GivenUp(_)) {
-                progress.update(asking.collector().counts().total() - asking.collector().counts().pending);
+                let counts = asking.collector().counts();
+                counter.update(counts.total() - counts.pending, Text::new);
             }
         })
         .await;
@@ -107,9 +112,9 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
 fn rows(
     scene: &mut Scene<'_>,
     target: &Target,
-    likely: &std::collections::BTreeSet<muster_protocol::HostName>,
+    likely: &BTreeSet<HostName>,
     summary: Summary,
-    now: muster_protocol::Timestamp,
+    now: Timestamp,
 ) -> (Vec<Row>, Summary) {
     let request = summary.requests.first().copied();
     if !target.needs_discovery() {
@@ -155,7 +160,7 @@ fn show(
 ) {
     let printer = scene.printer;
     let now = scene.now();
-    let last_seen = |host: &muster_protocol::HostName| scene.cache.last_seen(host);
+    let last_seen = |host: &HostName| scene.cache.last_seen(host);
     let end_word = match (&summary.end, scene.stop.stopped()) {
         (_, Some(Stopped::Interrupted)) => "interrupted",
         (_, Some(Stopped::WaitedEnough)) => "stopped_waiting",
@@ -186,9 +191,10 @@ fn show(
             };
             let tasks = rows.iter().map(|row| Task::of(row, last_seen(&row.host)));
             let counts = CountsRecord::of(&count(rows));
-            let groups = group(rows, &Headline { action: None });
+            let action = builtin_ddls().iter().find(|ddl| *ddl.name() == question.plugin);
+            let groups = group(rows, &Headline { action: action.and_then(|ddl| ddl.action(&question.action)) });
             if printer.format() == Format::Json {
-                let groups = Vec::new();
+                let groups = groups.iter().map(GroupRecord::of).collect();
                 printer.document(SCHEMA, &Whole { kind: "job", plan, tasks: tasks.collect(), counts, groups, end });
             } else {
                 printer.record(SCHEMA, &plan);

@@ -11,6 +11,7 @@ use muster_protocol::{HostName, RequestId, TaskState};
 use crate::ask::WaitArguments;
 use crate::ask::action::{How, Wanted};
 use crate::ask::confirm::{Guard, confirm};
+use crate::ask::counter::Counter;
 use crate::ask::details;
 use crate::ask::follow::{Stop, Stopped, follow};
 use crate::ask::no_match;
@@ -37,17 +38,17 @@ const LIVE_FAILURES_MAX: usize = 10;
     muster run puppet.status --all --limit 10% --wave 1,10%,rest --stop-after 1")]
 pub(crate) struct RunArguments {
     /// What to run: PLUGIN.ACTION.
-    #[arg(value_name = "PLUGIN.ACTION")]
-    action: String,
+    #[arg(value_name = "PLUGIN.ACTION", add = crate::complete::actions())]
+    pub(crate) action: String,
     /// Inputs of the action: NAME=VALUE, NAME=@FILE, or NAME:=JSON.
-    #[arg(value_name = "NAME=VALUE")]
-    inputs: Vec<String>,
+    #[arg(value_name = "NAME=VALUE", add = crate::complete::arguments())]
+    pub(crate) inputs: Vec<String>,
     #[command(flatten)]
-    target: TargetArguments,
+    pub(crate) target: TargetArguments,
     #[command(flatten)]
-    way: WayArguments,
+    pub(crate) way: WayArguments,
     #[command(flatten)]
-    wait: WaitArguments,
+    pub(crate) wait: WaitArguments,
 }
 
 /// How it is to be run.
@@ -255,7 +256,7 @@ async fn one_wave(
     let headline = Headline { action: Some(wanted.action) };
     let mut asking = scene.controller.ask(question).map_err(|error| client_failure(&error, context))?;
     let requests: Vec<RequestId> = asking.requests().collect();
-    let mut progress = printer.progress(total, label);
+    let mut counter = Counter::new(printer, total, label);
     let mut failures_told = 0;
     follow(&mut asking, &mut scene.stop, |asking, event| {
         match event {
@@ -280,10 +281,10 @@ async fn one_wave(
             _ => {}
         }
         let counts = asking.collector().counts();
-        progress.update_with(done_before + counts.total() - counts.pending - counts.running, || tally(asking, ascii));
+        counter.update(done_before + counts.total() - counts.pending - counts.running, || tally(asking, ascii));
     })
     .await;
-    drop(progress);
+    drop(counter);
     let summary = asking.into_summary();
     if jsonl {
         for row in rows(&summary) {
@@ -303,7 +304,9 @@ async fn one_wave(
 fn tally(asking: &Asking<'_>, ascii: bool) -> Text {
     let counts = asking.collector().counts();
     TaskState::ALL.into_iter().filter(|state| counts.of(*state) > 0).fold(Text::new(), |text, state| {
-        text.push(screen::style(state), state.glyph(ascii)).plain(format!(" {}  ", number::count(counts.of(state))))
+        let gap = if text.is_empty() { "" } else { "  " };
+        let count = number::count(counts.of(state));
+        text.plain(gap).push(screen::style(state), state.glyph(ascii)).plain(" ").plain(count)
     })
 }
 

@@ -1,0 +1,340 @@
+//! The commands over a fleet in memory: what is printed, and how they end.
+
+use std::time::Duration;
+
+use clap::Parser as _;
+use muster_client::cache::HostCache;
+use muster_client::testing::{Fleet, Say, behaving, succeeding};
+use muster_client::Controller;
+use muster_protocol::Outcome;
+use serde_json::json;
+
+use super::action::{How, Wanted};
+use super::follow::Stop;
+use super::scene::Scene;
+use crate::catalogue::Catalogue;
+use crate::cli::Cli;
+use crate::context::Context;
+use crate::output::{ExitCode, Failure, Surroundings, capture};
+
+/// What a command said and how it ended.
+struct Said {
+    out: String,
+    err: String,
+    exit: ExitCode,
+}
+
+/// A terminal user with a fleet: every command remembers what the ones before have learnt.
+struct Desk {
+    fleet: Fleet,
+    controller: Controller,
+    cache: HostCache,
+    context: Context,
+    surroundings: Surroundings,
+}
+
+impl Desk {
+    async fn new(fleet: Fleet) -> Self {
+        let controller = fleet.controller().await;
+        let context = Context {
+            name: "main".to_owned(),
+            broker: Vec::new(),
+            collective: "main".parse().unwrap(),
+            ca: "ca.pem".into(),
+            crl: None,
+            certificate: "user-lea.pem".into(),
+            key: "user-lea.key".into(),
+            confirm_above: 3,
+            production: false,
+            ddl_directory: None,
+            origins: Default::default(),
+        };
+        Self { fleet, controller, cache: HostCache::none(), context, surroundings: Surroundings::default() }
+    }
+
+    /// Runs a command line without its first word.
+    async fn type_in(&mut self, words: &[&str]) -> Said {
+        self.type_until(words, std::future::pending()).await
+    }
+
+    async fn type_until(&mut self, words: &[&str], interrupt: impl Future<Output = ()> + Send + 'static) -> Said {
+        let cli = Cli::parse_from(std::iter::once("muster").chain(words.iter().copied()));
+        let (printer, out, err) = capture::printer(cli.globals.settings(), self.surroundings);
+        let stop = |wait: &super::WaitArguments| Stop::when(interrupt, wait.wait_for.map(|length| length.as_millis()));
+        let mut scene = Scene {
+            printer: &printer,
+            context: &self.context,
+            controller: &mut self.controller,
+            cache: &mut self.cache,
+            stop: Stop::when(std::future::pending(), None),
+            fresh_seed: 7,
+        };
+        let result: Result<ExitCode, Failure> = match &cli.command {
+            crate::cli::Command::Ping(arguments) => match arguments.target.read("ping") {
+                Ok(target) => {
+                    scene.stop = stop(&arguments.wait);
+                    crate::commands::ping::execute(&target, &arguments.wait, &mut scene).await
+                }
+                Err(failure) => Err(failure),
+            },
+            crate::cli::Command::Find(arguments) => match arguments.target.read("find") {
+                Ok(target) => {
+                    scene.stop = stop(&arguments.wait);
+                    crate::commands::find::execute(&target, &arguments.wait, &mut scene).await
+                }
+                Err(failure) => Err(failure),
+            },
+            crate::cli::Command::Run(arguments) => {
+                let catalogue = Catalogue::builtin();
+                let how = How { noop: arguments.way.noop, ..How::default() };
+                match (Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how), arguments.target.read("run")) {
+                    (Ok(wanted), Ok(target)) => {
+                        scene.stop = stop(&arguments.wait);
+                        let (way, wait) = (&arguments.way, &arguments.wait);
+                        crate::commands::run::execute(&wanted, &target, way, wait, &mut scene).await
+                    }
+                    (Err(failure), _) | (_, Err(failure)) => Err(failure),
+                }
+            }
+            other => panic!("not a command that asks: {other:?}"),
+        };
+        let exit = result.unwrap_or_else(|failure| {
+            printer.failure(&failure);
+            failure.exit
+        });
+        printer.finish();
+        Said { out: out.text(), err: err.text(), exit }
+    }
+}
+
+fn installed(version: &'static str) -> muster_client::testing::Behaviour {
+    behaving(move |host, command| {
+        let data = json!({"name": command.arguments["name"], "ensure": version, "installed": true});
+        vec![Say::Report(host.running(command, 0)), Say::Report(host.finished(command, 1, Outcome::Succeeded, data))]
+    })
+}
+
+async fn desk() -> Desk {
+    let fleet = Fleet::new();
+    fleet.hosts(&["web-1", "web-2", "web-3"], json!({"role": "web", "dc": "ams1"}), installed("3.0.13-1")).await;
+    fleet.hosts(&["web-4"], json!({"role": "web", "dc": "fra2"}), installed("3.0.11-4")).await;
+    fleet.hosts(&["db-1"], json!({"role": "db", "dc": "ams1"}), succeeding(json!({"ensure": "absent"}))).await;
+    Desk::new(fleet).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_groups_what_came_back() {
+    let mut desk = desk().await;
+    let said = desk.type_in(&["run", "package.status", "name=openssl", "-t", "role=web"]).await;
+    assert_eq!(said.exit, ExitCode::Success);
+    insta::with_settings!({filters => vec![(r"\d+ ms|\d\.\d s", "[time]")]}, {
+        insta::assert_snapshot!("run_out", said.out);
+        insta::assert_snapshot!("run_err", said.err);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_for_programs() {
+    let mut desk = desk().await;
+    let filters = vec![
+        (r#""duration_ms": ?\d+"#, r#""duration_ms": "[ms]""#),
+        (r#""reply_ms": ?\d+"#, r#""reply_ms": "[ms]""#),
+        (r"[0-9a-f]{8}-[0-9a-f-]{27}", "[id]"),
+    ];
+    let words = ["run", "package.status", "name=openssl", "-H", "web-1,web-4,gone"];
+    let json = desk.type_in(&[&words[..], &["--json"]].concat()).await;
+    let jsonl = desk.type_in(&[&words[..], &["--jsonl"]].concat()).await;
+    let csv = desk.type_in(&[&words[..], &["--format", "csv"]].concat()).await;
+    let names = desk.type_in(&[&words[..], &["--names"]].concat()).await;
+    assert_eq!(json.exit, ExitCode::NoReply);
+    assert!(jsonl.out.lines().all(|line| line.starts_with(r#"{"schema":"muster.job/v1","kind":"#)));
+    assert_eq!(names.out, "gone\nweb-1\nweb-4\n");
+    insta::with_settings!({filters => filters}, {
+        insta::assert_snapshot!("run_json", json.out);
+        insta::assert_snapshot!("run_jsonl", jsonl.out);
+        insta::assert_snapshot!("run_csv", csv.out);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_host_is_shown_whole() {
+    let mut desk = desk().await;
+    let said = desk.type_in(&["run", "package.status", "name=openssl", "-H", "web-1"]).await;
+    insta::with_settings!({filters => vec![(r"\d+ ms|\d\.\d s", "[time]")]}, {
+        insta::assert_snapshot!("run_single", said.out);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_says_who_answers_and_who_is_silent() {
+    let mut desk = desk().await;
+    let first = desk.type_in(&["ping", "--all"]).await;
+    assert_eq!((first.exit, first.err.as_str()), (ExitCode::Success, "waiting 2 s for replies\n"));
+    desk.fleet.broker.disconnect(&"host/web-2".parse().unwrap());
+    desk.fleet.broker.delete_queue("agent.web-2");
+    desk.fleet.clock.advance_ms(3 * 60 * 60 * 1000);
+    let second = desk.type_in(&["ping", "--all"]).await;
+    assert_eq!(second.exit, ExitCode::NoReply);
+    insta::with_settings!({filters => vec![(r"\b\d+ ms", "[ms]"), (r"(✓ answered +)\d+", "$1[ms]")]}, {
+        insta::assert_snapshot!("ping_out", second.out);
+        insta::assert_snapshot!("ping_err", second.err);
+    });
+    let tolerant = desk.type_in(&["ping", "--all", "--tolerate", "no-reply"]).await;
+    assert_eq!(tolerant.exit, ExitCode::Success);
+    let names = desk.type_in(&["ping", "--all", "--names"]).await;
+    assert_eq!(names.out, "db-1\nweb-1\nweb-3\nweb-4\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_by_name_knows_at_once_who_has_no_queue() {
+    let mut desk = desk().await;
+    let said = desk.type_in(&["ping", "-H", "web-1,web-9", "--jsonl"]).await;
+    assert_eq!(said.exit, ExitCode::NoReply);
+    assert!(said.out.contains(r#""host":"web-9","state":"no_reply","reason":"no_queue""#), "{}", said.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn find_folds_and_feeds_other_commands() {
+    let mut desk = desk().await;
+    let said = desk.type_in(&["find", "-t", "dc=ams1"]).await;
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("db-1\nweb-[1-3]\n", "4 hosts match\n"));
+    let said = desk.type_in(&["find", "-t", "dc=ams1", "--limit", "2", "--seed", "3", "--names"]).await;
+    assert_eq!(said.out.lines().count(), 2);
+    let again = desk.type_in(&["find", "-t", "dc=ams1", "--limit", "50%", "--seed", "3", "--names"]).await;
+    assert_eq!(said.out, again.out, "the same seed chooses the same hosts");
+    let said = desk.type_in(&["find", "-H", "web-1,web-9", "--json"]).await;
+    assert_eq!(said.exit, ExitCode::NoReply);
+    insta::with_settings!({filters => vec![(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[time]")]}, {
+        insta::assert_snapshot!("find_json", said.out);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_matches_names_the_part_to_blame() {
+    let mut desk = desk().await;
+    let said = desk.type_in(&["run", "package.status", "name=openssl", "-t", "dc=ams1 and role=wbe"]).await;
+    assert_eq!((said.exit, said.out.as_str()), (ExitCode::NoMatch, ""));
+    insta::assert_snapshot!("no_match", said.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_without_hosts_says_so() {
+    let mut desk = Desk::new(Fleet::new()).await;
+    let said = desk.type_in(&["ping", "--all"]).await;
+    assert_eq!(said.exit, ExitCode::NoMatch);
+    insta::assert_snapshot!("nobody_listens", said.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_sends_nothing() {
+    let mut desk = desk().await;
+    desk.fleet.hosts(&["web-5"], json!({"role": "web"}), behaving(|_, command| panic!("ran {}", command.action))).await;
+    let words = ["run", "package.status", "name=openssl", "-t", "role=web", "-n"];
+    let said = desk.type_in(&words).await;
+    assert_eq!(said.exit, ExitCode::Success);
+    insta::assert_snapshot!("dry_run", said.out);
+    let said = desk.type_in(&[&words[..], &["--json"]].concat()).await;
+    assert!(said.out.contains(r#""dry_run": true"#), "{}", said.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_number_than_expected_stops_it() {
+    let mut desk = desk().await;
+    let words = ["run", "package.status", "name=openssl", "-t", "role=web", "--expect", "5"];
+    let said = desk.type_in(&words).await;
+    assert_eq!(said.exit, ExitCode::NotConfirmed);
+    assert!(said.err.contains("error[plan-changed]: 4 hosts match, not 5; nothing was sent"), "{}", said.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waves_stop_at_the_first_failure() {
+    let fleet = Fleet::new();
+    let failing = behaving(|host, command| {
+        vec![Say::Report(host.finished(command, 0, Outcome::Failed, json!(null)))]
+    });
+    fleet.hosts(&["a-1"], json!({}), failing).await;
+    fleet.hosts(&["a-2", "a-3", "a-4"], json!({}), behaving(|_, _| panic!("the stop rule holds"))).await;
+    let mut desk = Desk::new(fleet).await;
+    let words = ["run", "package.status", "name=bash", "--all", "--wave", "1,rest", "--stop-after", "1"];
+    let said = desk.type_in(&words).await;
+    assert_eq!(said.exit, ExitCode::HostFailed);
+    insta::with_settings!({filters => vec![(r"\d+ ms|\d\.\d s", "[time]")]}, {
+        insta::assert_snapshot!("stop_rule", format!("{}{}", said.out, said.err));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_wave_is_a_command_of_its_own() {
+    let mut desk = desk().await;
+    let words = ["run", "package.status", "name=bash", "-t", "role=web", "--wave", "1,2", "--jsonl"];
+    let said = desk.type_in(&words).await;
+    assert_eq!(said.out.lines().filter(|line| line.contains(r#""kind":"accepted""#)).count(), 3);
+    assert_eq!(said.out.lines().filter(|line| line.contains(r#""kind":"task""#)).count(), 4);
+    assert_eq!(said.exit, ExitCode::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_keeps_what_arrived() {
+    let mut desk = desk().await;
+    let slow = behaving(|host, command| vec![Say::Report(host.running(command, 0)), Say::Wait(Duration::from_secs(60))]);
+    desk.fleet.hosts(&["slow-1"], json!({}), slow).await;
+    let interrupt = tokio::time::sleep(Duration::from_secs(5));
+    let said = desk.type_until(&["run", "package.status", "name=bash", "-H", "web-1,slow-1"], interrupt).await;
+    assert_eq!(said.exit, ExitCode::Interrupted);
+    assert!(said.out.contains("1 succeeded · 1 running"), "{}", said.out);
+    assert!(said.err.contains("interrupted; 1 host that was asked goes on"), "{}", said.err);
+    let words = ["run", "package.status", "name=bash", "-H", "web-1,slow-1", "--wait-for", "3s"];
+    let said = desk.type_in(&words).await;
+    assert_eq!(said.exit, ExitCode::StoppedWaiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_have_their_own_end() {
+    let fleet = Fleet::new();
+    let refusing = behaving(|host, command| {
+        let mut report = host.finished(command, 0, Outcome::Refused, json!(null));
+        if let Some(result) = &mut report.result {
+            result.message = "rule ops/no-prod-root".to_owned();
+        }
+        vec![Say::Report(report)]
+    });
+    fleet.hosts(&["web-1", "web-2"], json!({}), refusing).await;
+    let mut desk = Desk::new(fleet).await;
+    let said = desk.type_in(&["run", "package.status", "name=bash", "--all"]).await;
+    assert_eq!(said.exit, ExitCode::Refused);
+    assert!(said.out.contains("⊘ refused  policy-denied  rule ops/no-prod-root"), "{}", said.out);
+    let said = desk.type_in(&["run", "package.status", "name=bash", "--all", "--tolerate", "refused"]).await;
+    assert_eq!(said.exit, ExitCode::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_answer_is_told() {
+    let fleet = Fleet::new();
+    let forged = behaving(|host, command| {
+        let mut message = host.sealed(command, &host.finished(command, 0, Outcome::Succeeded, json!(null)));
+        message.content_type = "application/json".to_owned();
+        vec![Say::Raw(message)]
+    });
+    fleet.hosts(&["web-1"], json!({}), forged).await;
+    let mut desk = Desk::new(fleet).await;
+    let said = desk.type_in(&["run", "package.status", "name=bash", "-H", "web-1"]).await;
+    assert_eq!(said.exit, ExitCode::NoReply);
+    assert!(said.err.contains("warning: 1 message under the name of web-1 not believed: unknown-type"), "{}", said.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_vanished_is_an_error_after_the_results() {
+    let mut desk = desk().await;
+    let slow = behaving(|host, command| vec![Say::Report(host.running(command, 0)), Say::Wait(Duration::from_secs(60))]);
+    desk.fleet.hosts(&["slow-1"], json!({}), slow).await;
+    let (broker, queue) = (desk.fleet.broker.clone(), format!("reply.{}", desk.controller.route()));
+    let vandal = async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        broker.delete_queue(&queue);
+        std::future::pending().await
+    };
+    let said = desk.type_until(&["run", "package.status", "name=bash", "-H", "web-1,slow-1"], vandal).await;
+    assert_eq!(said.exit, ExitCode::Unreachable);
+    assert!(said.out.contains("1 succeeded · 1 running"), "{}", said.out);
+    assert!(said.err.contains("error[reply-queue-gone]"), "{}", said.err);
+}
