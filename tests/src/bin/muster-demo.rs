@@ -197,9 +197,9 @@ impl Demo {
         compare("package.status answers", Value::from(tasks.len()), Value::from(HOSTS.len()));
         for task in &tasks {
             compare("package.status state", task["state"].clone(), Value::from("succeeded"));
-            let status = task["result"]["data"]["version"].as_str().unwrap_or_default().to_owned();
+            let status = task["data"]["version"].as_str().unwrap_or_default().to_owned();
             if !version.contains(&status) || status.is_empty() {
-                wrong_version(&mut compare, &version, &task["result"]["data"]);
+                wrong_version(&mut compare, &version, &task["data"]);
             }
         }
         Ok(wrong)

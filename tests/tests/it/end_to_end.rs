@@ -58,7 +58,7 @@ fn ping_find_and_run_reach_exactly_the_hosts_that_are_meant() {
     let installed = String::from_utf8(installed.stdout).unwrap();
     for task in tasks {
         assert_eq!(task["state"], "succeeded", "{task}");
-        let version = task["result"]["data"]["version"].as_str().unwrap();
+        let version = task["data"]["version"].as_str().unwrap();
         assert!(installed.contains(version), "dpkg says {installed}, Muster says {version}");
     }
 }
@@ -99,7 +99,7 @@ fn the_host_has_the_last_word() {
         let expected = if task["host"] == "web-1.ams1" { "refused" } else { "succeeded" };
         assert_eq!(task["state"], expected, "{task}");
         if expected == "refused" {
-            assert_eq!(task["result"]["code"], "policy-denied", "{task}");
+            assert_eq!(task["code"], "policy-denied", "{task}");
         }
     }
     let run = max.run(&["run", "package.status", "name=bash", "--all", "--jsonl"]).unwrap().expect(6);

@@ -95,7 +95,7 @@ fn an_independent_agent_verifies_our_command_and_we_its_report() {
     let lea = stage.operator("lea", &["admins"]);
     let run = lea.run(&["run", "host.ping", "-H", "py-1.ams1", "--jsonl"]).unwrap().expect(0);
     let task = run.json_lines().unwrap().into_iter().find(|line| line["kind"] == "task").unwrap();
-    assert_eq!(task["result"]["data"]["from"], "python", "{task}");
+    assert_eq!(task["data"]["from"], "python", "{task}");
     let output = child.wait_with_output().unwrap();
     assert!(
         output.status.success(),

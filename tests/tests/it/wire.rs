@@ -319,5 +319,5 @@ async fn a_host_that_answers_for_another_is_not_believed_even_if_the_broker_lets
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(5), "silence, not success:\n{stdout}{stderr}");
     assert!(stdout.contains("no_reply") && !stdout.contains("all is well"), "{stdout}{stderr}");
-    assert!(stderr.contains("rogue.ams1"), "the liar is named:\n{stderr}");
+    assert!(stderr.contains("rogue.ams1"), "the liar is named:\n{stdout}{stderr}");
 }
