@@ -21,7 +21,7 @@ use crate::counters::Counters;
 use crate::facts::{FactStore, Facts};
 use crate::journal::{Journal, JournalError, Started};
 use crate::policy::Policy;
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolError};
 use crate::state::StateDirectory;
 
 /// What a reload replaces together: who we are, whom we trust, how we reach the broker, who may do what.
@@ -76,6 +76,8 @@ pub(crate) struct Running {
     pub(crate) action: RunningAction,
     /// Says once that it is to stop, and why.
     pub(crate) stop: watch::Sender<Option<StopReason>>,
+    /// It has ended and is only being reported: it takes no room any more and cannot be cancelled.
+    pub(crate) ended: bool,
 }
 
 /// The inventory with its digest, made anew when facts change.
@@ -98,7 +100,7 @@ pub(crate) struct Core {
     pub(crate) state: StateDirectory,
     pub(crate) journal: Arc<Mutex<Journal>>,
     pub(crate) audit: Arc<Mutex<Audit>>,
-    pub(crate) spool: Mutex<Spool>,
+    pub(crate) spool: Arc<Mutex<Spool>>,
     /// Held by whoever sends from the spool.
     pub(crate) spool_sending: tokio::sync::Mutex<()>,
     /// Something was put into the spool, or may be sent again.
@@ -142,13 +144,15 @@ pub(crate) struct CoreParts {
     pub(crate) random_seed: u64,
 }
 
-/// Why a request could not be recorded, so that it does not run.
+/// Why something could not be recorded. A request that could not be recorded does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     #[error("the thread that writes records panicked")]
     Panicked,
 }
@@ -170,7 +174,7 @@ impl Core {
             state: parts.state,
             journal: Arc::new(Mutex::new(parts.journal)),
             audit: Arc::new(Mutex::new(parts.audit)),
-            spool: Mutex::new(parts.spool),
+            spool: Arc::new(Mutex::new(parts.spool)),
             spool_sending: tokio::sync::Mutex::default(),
             spool_changed: Notify::new(),
             running: Mutex::default(),
@@ -249,7 +253,7 @@ impl Core {
             let audited = lock(&audit).write(now, event, durability);
             if audited.is_err() {
                 // It will not run, so it must not look interrupted after a restart.
-                lock(&journal).finish(id, now)?;
+                lock(&journal).finish(id)?;
             }
             audited.map_err(RecordError::from)
         };
@@ -263,8 +267,13 @@ impl Core {
     /// Records that a request has ended.
     pub(crate) async fn record_finish(&self, id: RequestId, read_only: bool) {
         let (journal, now) = (self.journal.clone(), self.now());
-        let write = move || lock(&journal).finish(id, now);
-        let written = if read_only {
+        let is_quick = read_only && !lock(&journal).is_compaction_due();
+        let write = move || {
+            let mut journal = lock(&journal);
+            journal.finish(id)?;
+            if journal.is_compaction_due() { journal.compact(now) } else { Ok(()) }
+        };
+        let written = if is_quick {
             write().map_err(RecordError::from)
         } else {
             tokio::task::spawn_blocking(write).await.map_or(Err(RecordError::Panicked), |done| done.map_err(Into::into))

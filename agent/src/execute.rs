@@ -58,7 +58,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         can_cancel: grant.can_cancel,
         read_only: grant.read_only,
     };
-    lock(&core.running).insert(id, Running { action, stop });
+    lock(&core.running).insert(id, Running { action, stop, ended: false });
     core.counters.actions_started.add_one();
     let (sink, output) = OutputSink::channel(OUTPUT_PIECES);
     let cancel = CancellationToken::new();
@@ -171,6 +171,9 @@ impl Watcher {
         let (reply, reason) = self.wait(reply, &mut output, stopped, &cancel, &abandon).await;
         while let Ok(piece) = output.try_recv() {
             self.take_in(&piece).await;
+        }
+        if let Some(running) = lock(&self.core.running).get_mut(&self.address.request_id) {
+            running.ended = true;
         }
         let ending = ending(reply, reason.as_ref(), self.time_limit);
         self.finish(ending).await;
@@ -307,11 +310,11 @@ impl Watcher {
         event.caller = Some(self.address.caller.to_string());
         event.code = Some(ending.code.code.to_owned());
         event.message.clone_from(&ending.message);
+        self.core.note(event);
         let sequence = self.next_sequence();
         self.core.send_finished(&self.address, sequence, output, ending, care).await;
         // Only now: after a crash in between, the report in the spool says that it has ended.
         self.core.record_finish(id, self.read_only).await;
-        self.core.note(event);
         self.core.counters.actions_finished.add_one();
     }
 }

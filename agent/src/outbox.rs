@@ -16,7 +16,7 @@ use muster_protocol::routing::{EXCHANGE_REPLY, reply_key};
 use muster_protocol::{MessageError, PayloadType, ProgressReport, Signature, encode};
 
 use crate::audit::Event;
-use crate::core::{Core, chain, lock};
+use crate::core::{Core, RecordError, chain, lock};
 use crate::report::{self, Address, Ending};
 use crate::spool::{Keep, Key, Parcel};
 
@@ -77,9 +77,7 @@ impl Core {
         {
             return self.fire(&*link, &parcel, self.keep_ms()).await;
         }
-        let keep = if care == Care::Durable { Keep::OnDisk } else { Keep::InMemory };
-        let kept = lock(&self.spool).put(parcel.clone(), keep);
-        if let Err(error) = kept {
+        if let Err(error) = self.keep(parcel.clone(), care).await {
             tracing::error!(
                 request.id = %address.request_id,
                 error = chain(&error),
@@ -88,6 +86,21 @@ impl Core {
             self.send_once(&parcel, code.code).await;
         }
         self.spool_changed.notify_one();
+    }
+
+    /// Puts a report into the spool; onto the disk without holding up everything else.
+    async fn keep(&self, parcel: Parcel, care: Care) -> Result<(), RecordError> {
+        let spool = self.spool.clone();
+        match care {
+            Care::Durable => {
+                let put = move || lock(&spool).put(parcel, Keep::OnDisk);
+                tokio::task::spawn_blocking(put).await.map_err(|_| RecordError::Panicked)??;
+            }
+            Care::Confirmed | Care::Cheap => {
+                lock(&spool).put(parcel, Keep::InMemory)?;
+            }
+        }
+        Ok(())
     }
 
     fn parcel(&self, address: &Address, body: Vec<u8>, signatures: Vec<Signature>) -> Parcel {

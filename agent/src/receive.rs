@@ -112,8 +112,11 @@ async fn decide(
 fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: impl FnOnce(&Host<'_>) -> T) -> T {
     let facts = core.facts.current();
     let policy = core.materials().policy;
-    let running: BTreeMap<RequestId, RunningAction> =
-        lock(&core.running).iter().map(|(id, running)| (*id, running.action.clone())).collect();
+    let running: BTreeMap<RequestId, RunningAction> = lock(&core.running)
+        .iter()
+        .filter(|(_, running)| !running.ended)
+        .map(|(id, running)| (*id, running.action.clone()))
+        .collect();
     let journal = lock(&core.journal);
     decide(&Host {
         name: &core.host,

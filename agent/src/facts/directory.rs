@@ -154,8 +154,11 @@ fn parse(format: Format, text: &str) -> Result<Map<String, Value>, String> {
         Format::Toml => toml::from_str::<toml::Table>(text)
             .map(|table| from_toml(toml::Value::Table(table)))
             .map_err(|error| format!("is not TOML: {}", error.message().trim().replace('\n', ", ")))?,
-        Format::Yaml => serde_saphyr::from_str::<Value>(text)
-            .map_err(|error| format!("is not YAML: {}", first_line(&error.to_string())))?,
+        // A country `NO` and a disk `y` are texts, as in YAML 1.2.
+        Format::Yaml => {
+            serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { strict_booleans: true })
+                .map_err(|error| format!("is not YAML: {}", first_line(&error.to_string())))?
+        }
     };
     match value {
         Value::Object(values) => Ok(values),

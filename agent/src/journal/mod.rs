@@ -40,9 +40,9 @@ use crate::state::io_error;
 /// holds about that many; beyond it the host refuses rather than forgets.
 pub const ENTRIES_MAX: usize = 100_000;
 
-/// Rewriting starts when the file has this many records more than twice what is still needed: often enough
-/// to keep the file small, seldom enough to cost nothing.
-const DEAD_RECORDS_MAX: usize = 512;
+/// After this many records it is worth looking whether the file can be made smaller: often enough to
+/// keep it small, seldom enough to cost nothing.
+const RECORDS_BETWEEN_LOOKS: usize = 512;
 
 /// Why the journal could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,8 @@ pub struct Journal {
     file: File,
     /// Length of the file up to the end of the last good record.
     length: u64,
-    records: usize,
+    /// Records since somebody looked whether the file can be made smaller.
+    records_since_look: usize,
     /// A write went wrong and could not be undone: the file is rewritten before the next record.
     suspect: bool,
     entries: HashMap<RequestId, Entry>,
@@ -183,8 +184,15 @@ impl Journal {
             opened.kept_at = Some(kept);
         }
         let file = open_for_append(path).map_err(failed("open"))?;
-        let mut journal =
-            Self { path: path.to_owned(), file, length: 0, records: 0, suspect: true, entries, forgotten_until };
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            length: 0,
+            records_since_look: 0,
+            suspect: true,
+            entries,
+            forgotten_until,
+        };
         journal.forget(now);
         journal.rewrite()?;
         Ok((journal, opened))
@@ -298,16 +306,26 @@ impl Journal {
     ///
     /// # Errors
     /// When the record cannot be written. In memory the request counts as finished all the same.
-    pub fn finish(&mut self, id: RequestId, now: Timestamp) -> Result<(), JournalError> {
+    pub fn finish(&mut self, id: RequestId) -> Result<(), JournalError> {
         let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
         let Some(started) = entry.running.take() else { return Ok(()) };
         let keep_until_ms = entry.keep_until;
-        self.append(&Record::Finished { id, keep_until_ms }, !started.read_only)?;
-        if self.records > 2 * self.entries.len() + DEAD_RECORDS_MAX {
-            self.forget(now);
-            self.rewrite()?;
-        }
-        Ok(())
+        self.append(&Record::Finished { id, keep_until_ms }, !started.read_only)
+    }
+
+    /// Whether enough was written that [`compact`](Self::compact) may be worth its sync.
+    #[must_use]
+    pub fn is_compaction_due(&self) -> bool {
+        self.records_since_look >= RECORDS_BETWEEN_LOOKS
+    }
+
+    /// Drops ids whose window is over and writes what is left into a new file.
+    ///
+    /// # Errors
+    /// When the new file cannot be written; the old one stays in use if that is possible.
+    pub fn compact(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.forget(now);
+        self.rewrite()
     }
 
     /// Drops ids whose window is over. A request that still runs stays, however old it is.
@@ -344,17 +362,17 @@ impl Journal {
             return Err(self.failed("sync")(error));
         }
         self.length += line.len() as u64;
-        self.records += 1;
+        self.records_since_look += 1;
         Ok(())
     }
 
     /// Writes what is still needed into a new file and puts it in the old one's place.
     fn rewrite(&mut self) -> Result<(), JournalError> {
+        // Also after a failure: trying again for each record would cost a sync each time.
+        self.records_since_look = 0;
         let mut bytes = Record::Format { version: FORMAT_VERSION }.to_line();
-        let mut records = 1;
         if self.forgotten_until > Timestamp(i64::MIN) {
             bytes.extend(Record::Forgotten { until_ms: self.forgotten_until }.to_line());
-            records += 1;
         }
         for (id, entry) in &self.entries {
             let record = match &entry.running {
@@ -362,13 +380,12 @@ impl Journal {
                 None => Record::Finished { id: *id, keep_until_ms: entry.keep_until },
             };
             bytes.extend(record.to_line());
-            records += 1;
         }
-        self.suspect = true;
         write_atomic(&self.path, 0o600, &bytes).map_err(io_error).map_err(self.failed("rewrite"))?;
+        // From here on the old file is no longer the journal.
+        self.suspect = true;
         self.file = open_for_append(&self.path).map_err(self.failed("open"))?;
         self.length = bytes.len() as u64;
-        self.records = records;
         self.suspect = false;
         Ok(())
     }

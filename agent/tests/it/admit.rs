@@ -1,0 +1,470 @@
+//! The decision: each step refuses what it should, in the documented order, and nothing else gets through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_agent::admit::{
+    Decision, Host, Incoming, Limits, Received, Refusal, RunningAction, Silence, decide_cancel, decide_command, verify,
+};
+use muster_agent::facts::Facts;
+use muster_agent::journal::Seen;
+use muster_bus::Outgoing;
+use muster_pki::Credentials;
+use muster_protocol::{CollectiveName, Command, PayloadType, ProtocolVersion, RequestId, Target, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use crate::kit::{self, ALLOW_ALL, NOW, Site, command, fresh_id, host, policy, registry, route, signed};
+
+const LIMITS: Limits = Limits {
+    command_window: Duration::from_secs(3_600),
+    clock_skew: Duration::from_secs(60),
+    action_time: Duration::from_secs(86_400),
+    concurrent_actions: 2,
+    concurrent_reads: 2,
+};
+
+fn received(message: Outgoing) -> Received {
+    Received {
+        content_type: message.content_type,
+        body: message.body,
+        signatures: message.signatures,
+        redelivered: false,
+        oversized: None,
+    }
+}
+
+/// A host and everything about it that a decision depends on.
+struct World {
+    site: Site,
+    policy: &'static str,
+    seen: Option<Seen>,
+    running: BTreeMap<RequestId, RunningAction>,
+    answers: Option<BTreeMap<String, Value>>,
+    now: Timestamp,
+}
+
+/// What came out, in a form that a table can hold.
+#[derive(Debug, PartialEq)]
+enum Came {
+    Silence(Silence),
+    /// Code, and whether it is answered.
+    Refused(&'static str, bool),
+    Asks(Vec<String>),
+    /// The rule.
+    Runs(String),
+}
+
+impl World {
+    fn new() -> Self {
+        Self { site: Site::new(), policy: ALLOW_ALL, seen: None, running: BTreeMap::new(), answers: None, now: NOW }
+    }
+
+    fn with_host<T>(&self, decide: impl FnOnce(&Host<'_>) -> T) -> T {
+        let Value::Object(values) = json!({ "role": "web", "os": { "family": "Debian" } }) else { unreachable!() };
+        let facts = Facts { values: values.into(), classes: BTreeSet::from(["nginx".to_owned()]), ..Facts::default() };
+        decide(&Host {
+            name: &host(),
+            collectives: &BTreeSet::from(["main".parse::<CollectiveName>().unwrap()]),
+            facts: &facts,
+            plugin_names: &BTreeSet::from(["lab".to_owned()]),
+            registry: &registry(),
+            policy: &policy(self.policy),
+            limits: &LIMITS,
+            seen: &|_, _| self.seen,
+            running: &self.running,
+            answers: self.answers.as_ref(),
+        })
+    }
+
+    fn decide(&self, received: &Received) -> (Came, String) {
+        let refused = |refusal: Refusal| (Came::Refused(refusal.code.code, refusal.answer), refusal.message);
+        match verify(received, &self.site.trust, self.now) {
+            Err(rejected) => refused(rejected.refusal),
+            Ok(Incoming::Command(verified)) => match self.with_host(|host| decide_command(&verified, host, self.now)) {
+                Decision::Silence(why) => (Came::Silence(why), String::new()),
+                Decision::Refuse(refusal) => refused(refusal),
+                Decision::Resolve(calls) => {
+                    (Came::Asks(calls.iter().map(ToString::to_string).collect()), String::new())
+                }
+                Decision::Run(authorized) => (Came::Runs(authorized.grant().rule.clone()), String::new()),
+            },
+            Ok(Incoming::Cancel(verified)) => match self.with_host(|host| decide_cancel(&verified, host, self.now)) {
+                Decision::Silence(why) => (Came::Silence(why), String::new()),
+                Decision::Refuse(refusal) => refused(refusal),
+                Decision::Resolve(calls) => {
+                    (Came::Asks(calls.iter().map(ToString::to_string).collect()), String::new())
+                }
+                Decision::Run(authorized) => {
+                    (Came::Runs(authorized.grant().rule.clone().unwrap_or_else(|| "own".into())), String::new())
+                }
+            },
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, received: &Received, expected: Came) -> String {
+        let (came, message) = self.decide(received);
+        assert_eq!(came, expected, "{message}");
+        message
+    }
+
+    /// Checks what becomes of lea's `lab.change name=x`, changed.
+    #[track_caller]
+    fn check_change(&self, change: impl FnOnce(&mut Command), expected: Came) -> String {
+        let mut command = command(&self.site.lea, "change", json!({ "name": "x" }));
+        change(&mut command);
+        // Signed as it is, also where our own encoder would refuse: the other side may be anybody's.
+        let body = serde_json::to_vec(&command).unwrap();
+        self.check(&raw(&body, PayloadType::Command, &[&self.site.lea]), expected)
+    }
+}
+
+fn raw(body: &[u8], kind: PayloadType, signers: &[&Credentials]) -> Received {
+    let signatures: Vec<_> = signers.iter().map(|signer| signer.sign(kind.as_str(), body)).collect();
+    Received {
+        content_type: kind.as_str().to_owned(),
+        body: Bytes::copy_from_slice(body),
+        signatures: serde_json::to_vec(&signatures).unwrap().into(),
+        redelivered: false,
+        oversized: None,
+    }
+}
+
+fn runs() -> Came {
+    Came::Runs("all".to_owned())
+}
+
+fn refused(code: &'static str) -> Came {
+    Came::Refused(code, true)
+}
+
+fn unanswered(code: &'static str) -> Came {
+    Came::Refused(code, false)
+}
+
+#[test]
+fn an_ordinary_command_runs() {
+    World::new().check_change(|_| {}, runs());
+}
+
+#[test]
+fn strangers_get_no_answer() {
+    let world = World::new();
+    let site = &world.site;
+    let good = || received(signed(&command(&site.lea, "read", json!({})), &[&site.lea]));
+    let check = |received: Received, code: &'static str| world.check(&received, unanswered(code));
+
+    check(Received { oversized: Some(2_000_000), body: Bytes::new(), ..good() }, "too-large");
+    check(Received { body: vec![b' '; 1024 * 1024 + 1].into(), ..good() }, "too-large");
+    check(Received { content_type: "application/json".into(), ..good() }, "unknown-type");
+    check(Received { content_type: String::new(), ..good() }, "unknown-type");
+    check(Received { content_type: PayloadType::Report.as_str().into(), ..good() }, "unknown-type");
+    check(Received { content_type: PayloadType::Cancel.as_str().into(), ..good() }, "bad-signature");
+    check(Received { signatures: Bytes::new(), ..good() }, "unsigned");
+    check(Received { signatures: Bytes::from_static(b"[]"), ..good() }, "unsigned");
+    check(Received { signatures: Bytes::from_static(b"{}"), ..good() }, "bad-envelope");
+    check(Received { signatures: vec![b'['; 20_000].into(), ..good() }, "too-large");
+    check(Received { body: good().body.slice(..50), ..good() }, "bad-signature");
+
+    let of = |signer: &Credentials| received(signed(&command(signer, "read", json!({})), &[signer]));
+    let authority = &site.authority;
+    check(of(&authority.expired("user/old").unwrap()), "expired-certificate");
+    check(of(&authority.not_yet_valid("user/new").unwrap()), "expired-certificate");
+    check(of(&Site::new().lea), "untrusted-certificate");
+    let revoked = authority.revoked("user/eve").unwrap();
+    world.check(&of(&revoked), runs());
+    site.trust.install_crl(authority.crl_pem().unwrap().as_bytes(), NOW).unwrap();
+    check(of(&revoked), "revoked-certificate");
+    // Both signatures have to be right.
+    let lea = command(&site.lea, "read", json!({}));
+    check(received(signed(&lea, &[&site.lea, &revoked])), "revoked-certificate");
+    check(received(signed(&lea, &[&site.lea, &site.lea])), "bad-envelope");
+}
+
+#[test]
+fn what_is_signed_and_is_no_message_gets_no_answer() {
+    let world = World::new();
+    let lea = &world.site.lea;
+    let check =
+        |body: &[u8], code: &'static str| world.check(&raw(body, PayloadType::Command, &[lea]), unanswered(code));
+    check(b"", "malformed");
+    check(b"{", "malformed");
+    check(b"{\"protocol\":\"muster/1\"}", "malformed");
+    check(b"{\"protocol\":\"muster/2\"}", "unsupported-version");
+    check(format!("{{\"protocol\":{}}}", "[".repeat(40)).as_bytes(), "too-deep");
+    world.check_change(
+        |command| command.protocol = ProtocolVersion::Unknown("muster/9".into()),
+        unanswered("unsupported-version"),
+    );
+    world.check_change(|command| command.target = Target::default(), unanswered("malformed"));
+    world.check_change(|command| command.expires_at_ms = command.created_at_ms, unanswered("malformed"));
+    world.check_change(|command| command.expires_at_ms = NOW.plus_ms(100_000_000), unanswered("malformed"));
+}
+
+#[test]
+fn nobody_speaks_for_somebody_else() {
+    let world = World::new();
+    let site = &world.site;
+    let of_lea = command(&site.lea, "read", json!({}));
+    world.check(&received(signed(&of_lea, &[&site.max])), unanswered("wrong-identity"));
+    world.check(&received(signed(&of_lea, &[&site.max, &site.lea])), unanswered("wrong-identity"));
+    world.check(&received(signed(&of_lea, &[&site.lea, &site.max])), runs());
+    world.check(&received(signed(&of_lea, &[&site.web1])), unanswered("wrong-identity"));
+    world.check(&received(signed(&of_lea, &[&site.lea, &site.web1])), unanswered("wrong-identity"));
+    // A host that commands in its own name, and answers that would go to somebody else.
+    world.check_change(|command| command.caller = site.web1.identity().clone(), unanswered("wrong-identity"));
+    world.check_change(|command| command.reply_to = route(&site.max), unanswered("wrong-identity"));
+}
+
+#[test]
+fn the_window_is_judged_by_this_hosts_clock_and_the_skew_is_told() {
+    let mut world = World::new();
+    let check = |world: &World, expected| world.check_change(|_| {}, expected);
+    world.now = NOW.plus_ms(59_999);
+    check(&world, runs());
+    world.now = NOW.plus_ms(60_000);
+    check(&world, refused("expired"));
+    world.now = NOW.plus_ms(75_500);
+    let message = check(&world, refused("expired"));
+    assert!(message.contains("75.500 s ago") && message.contains("15.500 s too late"), "{message}");
+    world.now = NOW.plus_ms(-60_000);
+    check(&world, runs());
+    world.now = NOW.plus_ms(-60_001);
+    let message = check(&world, refused("from-the-future"));
+    assert!(message.contains("60.001 s") && message.contains("60.000 s are allowed"), "{message}");
+    world.now = NOW;
+    world.check_change(|command| command.expires_at_ms = NOW.plus_ms(3_600_000), runs());
+    let message =
+        world.check_change(|command| command.expires_at_ms = NOW.plus_ms(3_600_001), refused("window-too-long"));
+    assert!(message.contains("3600.001 s"), "{message}");
+    // Who is not meant says nothing, however wrong the command is.
+    world.now = NOW.plus_ms(75_500);
+    world.check_change(
+        |command| command.target = Target::named(["other.example.com".parse().unwrap()]),
+        Came::Silence(Silence::NotInTarget),
+    );
+    world.check_change(
+        |command| command.target = Target::matching("lab(\"everything\").answer = 42"),
+        unanswered("expired"),
+    );
+}
+
+#[test]
+fn features_that_must_not_be_ignored_are_not() {
+    let world = World::new();
+    world.check_change(|command| command.requires = vec!["noop".into(), "timeout".into()], runs());
+    let message =
+        world.check_change(|command| command.requires = vec!["tele\nport".into()], refused("unsupported-feature"));
+    assert!(message.contains("`tele\\nport`"), "{message}");
+}
+
+#[test]
+fn the_target_decides_whether_the_host_says_anything() {
+    let world = World::new();
+    let silence = || Came::Silence(Silence::NotInTarget);
+    let named = |names: &[&str]| Target::named(names.iter().map(|name| name.parse().unwrap()));
+    let both = |name: &str, filter: &str| Target { filter: Some(filter.into()), ..named(&[name]) };
+    for (target, expected) in [
+        (Target::everyone(), runs()),
+        (named(&["db1", kit::HOST]), runs()),
+        (named(&["db1"]), silence()),
+        (Target::matching("role = web"), runs()),
+        (Target::matching("role = db"), silence()),
+        (Target::matching("no.such.fact = 1"), silence()),
+        (Target::matching("not no.such.fact = 1"), silence()),
+        (Target::matching("class = nginx and plugin = lab and collective = main"), runs()),
+        (Target::matching("name like \"web*\""), runs()),
+        (both(kit::HOST, "role = web"), runs()),
+        (both(kit::HOST, "role = db"), silence()),
+        (both("db1", "role = web"), silence()),
+        (both("db1", "role = = web"), silence()),
+        (Target::matching("role = = web"), refused("bad-target")),
+        (Target::matching("role = web or lab(\"everything\").answer = 42"), runs()),
+        (Target::matching("role = db and lab(\"everything\").answer = 42"), silence()),
+        (
+            Target::matching("role = web and lab(\"everything\").answer = 42 and lab(\"everything\").x = 1"),
+            Came::Asks(vec!["lab(\"everything\")".into()]),
+        ),
+    ] {
+        let shown = format!("{target:?}");
+        let mut command = command(&world.site.lea, "read", json!({}));
+        command.target = target;
+        let (came, message) = world.decide(&received(signed(&command, &[&world.site.lea])));
+        assert_eq!(came, expected, "{shown}: {message}");
+    }
+    world.check_change(|command| command.collective = "lab".parse().unwrap(), Came::Silence(Silence::OtherCollective));
+}
+
+#[test]
+fn answers_to_data_calls_settle_the_target() {
+    let mut world = World::new();
+    let target = |command: &mut Command| command.target = Target::matching("lab(\"everything\").answer >= 42");
+    for (answers, expected) in [
+        (json!({ "lab(\"everything\")": { "answer": 42 } }), runs()),
+        (json!({ "lab(\"everything\")": { "answer": 41 } }), Came::Silence(Silence::NotInTarget)),
+        (json!({}), Came::Silence(Silence::NotInTarget)),
+    ] {
+        world.answers = Some(serde_json::from_value(answers).unwrap());
+        world.check_change(target, expected);
+    }
+}
+
+#[test]
+fn a_request_runs_at_most_once() {
+    let mut world = World::new();
+    for seen in [Seen::Started, Seen::Finished] {
+        world.seen = Some(seen);
+        world.check_change(|_| {}, refused("replayed"));
+        let again = Received {
+            redelivered: true,
+            ..received(signed(&command(&world.site.lea, "read", json!({})), &[&world.site.lea]))
+        };
+        world.check(&again, Came::Silence(Silence::Recovered));
+    }
+    world.seen = Some(Seen::Forgotten);
+    let message = world.check_change(|_| {}, refused("replayed"));
+    assert!(message.contains("set back"), "{message}");
+    // The broker's word that it delivers again counts for nothing where the id is not known.
+    world.seen = None;
+    let first = received(signed(&command(&world.site.lea, "read", json!({})), &[&world.site.lea]));
+    world.check(&Received { redelivered: true, ..first }, runs());
+}
+
+#[test]
+fn the_policy_comes_before_the_plugin() {
+    let mut world = World::new();
+    world.policy = "[[rule]]\nname = \"reads\"\neffect = \"allow\"\nwhen = 'read_only = true'\n";
+    let message = world.check_change(|_| {}, refused("policy-denied"));
+    assert_eq!(message, "no rule allows it");
+    let message = world.check_change(|command| command.plugin = "nonsense".parse().unwrap(), refused("policy-denied"));
+    assert!(message.contains("no rule allows it") && message.contains("`nonsense`"), "{message}");
+    world.check_change(
+        |command| {
+            command.action = "read".parse().unwrap();
+            command.arguments = Map::new();
+        },
+        Came::Runs("reads".into()),
+    );
+    // A rule about an argument sees its default: leaving `force` out is not the way around it.
+    world.policy = "[[rule]]\nname = \"no-force\"\neffect = \"deny\"\nwhen = 'arg.force = true'\n\
+                    [[rule]]\nname = \"all\"\neffect = \"allow\"\nwhen = 'true'\n";
+    let message = world.check_change(|_| {}, refused("policy-denied"));
+    assert_eq!(message, "rule `no-force` denies it");
+    world.check_change(|command| drop(command.arguments.insert("force".into(), json!(false))), runs());
+    // Where the value is missing altogether the rule applies too.
+    let message = world.check_change(|command| command.action = "wait".parse().unwrap(), refused("policy-denied"));
+    assert!(message.contains("may deny"), "{message}");
+}
+
+#[test]
+fn plugin_action_and_arguments_have_to_exist_and_fit() {
+    let world = World::new();
+    let check = |change: fn(&mut Command), code: &'static str| world.check_change(change, refused(code));
+    check(|command| command.plugin = "nonsense".parse().unwrap(), "unknown-plugin");
+    check(|command| command.action = "nonsense".parse().unwrap(), "unknown-action");
+    check(|command| command.arguments = Map::new(), "missing-argument");
+    check(|command| drop(command.arguments.insert("nmae".into(), json!("x"))), "unknown-argument");
+    check(|command| drop(command.arguments.insert("name".into(), json!("x; rm -rf /"))), "invalid-argument");
+    check(|command| drop(command.arguments.insert("name".into(), json!(1))), "invalid-argument");
+    check(|command| drop(command.arguments.insert("name".into(), json!("x".repeat(21)))), "invalid-argument");
+}
+
+#[test]
+fn options_are_honoured_or_refused() {
+    let world = World::new();
+    let stubborn = |command: &mut Command| {
+        command.action = "stubborn".parse().unwrap();
+        command.arguments = Map::new();
+    };
+    world.check_change(|command| command.options.noop = true, runs());
+    let noop = |command: &mut Command| {
+        stubborn(command);
+        command.options.noop = true;
+    };
+    world.check_change(noop, refused("unsupported-option"));
+    world.check_change(|command| command.options.effective_user = Some("root".into()), refused("unsupported-option"));
+    world.check_change(|command| command.options.timeout_ms = Some(86_400_000), runs());
+    world.check_change(|command| command.options.timeout_ms = Some(86_400_001), refused("unsupported-option"));
+}
+
+fn running(site: &Site, read_only: bool, can_cancel: bool) -> (RequestId, RunningAction) {
+    let action =
+        RunningAction { caller: site.lea.identity().clone(), action: "lab.wait".into(), can_cancel, read_only };
+    (fresh_id(), action)
+}
+
+#[test]
+fn a_busy_host_says_so_and_still_answers_questions() {
+    let mut world = World::new();
+    world.running = (0..2).map(|_| running(&world.site, false, true)).collect();
+    world.check_change(|_| {}, refused("busy"));
+    let read = |command: &mut Command| {
+        command.action = "read".parse().unwrap();
+        command.arguments = Map::new();
+    };
+    world.check_change(read, runs());
+    world.running.extend((0..2).map(|_| running(&world.site, true, true)));
+    world.check_change(read, refused("busy"));
+}
+
+#[test]
+fn a_cancellation_is_for_the_caller_and_for_whom_the_policy_allows() {
+    let mut world = World::new();
+    let (id, action) = running(&world.site, false, true);
+    let (stubborn, fixed) = running(&world.site, false, false);
+    world.running = BTreeMap::from([(id, action), (stubborn, fixed)]);
+    world.policy = "[[rule]]\nname = \"nothing\"\neffect = \"deny\"\nwhen = 'true'\n";
+    let of = |who: &Credentials, id| received(signed(&kit::cancel(who, id), &[who]));
+    let site = &world.site;
+    world.check(&of(&site.lea, id), Came::Runs("own".into()));
+    world.check(&of(&site.max, id), refused("policy-denied"));
+    world.check(&of(&site.lea, fresh_id()), refused("not-running"));
+    world.check(&of(&site.lea, stubborn), refused("unsupported-option"));
+    world.check(&received(signed(&kit::cancel(&site.lea, id), &[&site.max])), unanswered("wrong-identity"));
+    let world = World {
+        policy: "[[rule]]\nname = \"max\"\neffect = \"allow\"\nwhen = 'action = cancel and caller.name = max and arg.action = \"lab.wait\"'\n",
+        ..world
+    };
+    world.check(&of(&world.site.max, id), Came::Runs("max".into()));
+    let late = World { now: NOW.plus_ms(100_000), ..world };
+    late.check(&of(&late.site.lea, id), refused("expired"));
+}
+
+thread_local! {
+    static WORLD: World = World::new();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// Whatever bit is changed on the way, in the body, the signatures or the type: nothing runs.
+    #[test]
+    fn one_changed_bit_never_runs(position in any::<prop::sample::Index>(), bit in 0u8..8) {
+        WORLD.with(|world| {
+            let whole = received(signed(&command(&world.site.lea, "change", json!({ "name": "x" })), &[&world.site.lea]));
+            let lengths = [whole.body.len(), whole.signatures.len(), whole.content_type.len()];
+            let mut at = position.index(lengths.iter().sum());
+            let mut parts = [whole.body.to_vec(), whole.signatures.to_vec(), whole.content_type.into_bytes()];
+            for part in &mut parts {
+                if at < part.len() {
+                    part[at] ^= 1 << bit;
+                    break;
+                }
+                at -= part.len();
+            }
+            let [body, signatures, content_type] = parts;
+            let changed = Received {
+                content_type: String::from_utf8_lossy(&content_type).into_owned(),
+                body: body.into(),
+                signatures: signatures.into(),
+                redelivered: false,
+                oversized: None,
+            };
+            let (came, message) = world.decide(&changed);
+            prop_assert!(matches!(came, Came::Refused(_, false)), "{came:?} {message}");
+            Ok(())
+        })?;
+    }
+}

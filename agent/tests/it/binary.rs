@@ -1,0 +1,152 @@
+//! The program `musterd`: what its commands print and how they end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use muster_pki::testing::TestAuthority;
+use muster_protocol::Timestamp;
+
+/// A folder with everything an agent needs.
+struct Folder {
+    directory: tempfile::TempDir,
+    authority: TestAuthority,
+}
+
+fn now() -> Timestamp {
+    Timestamp(muster_daemon::Clock::now_ms(&muster_daemon::SystemClock))
+}
+
+impl Folder {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = TestAuthority::new(now()).unwrap();
+        let folder = Self { directory, authority };
+        let host = folder.authority.credentials("host/web1.example.com").unwrap();
+        folder.authority.write(&host, &folder.path("pki")).unwrap();
+        fs::write(folder.path("policy.toml"), muster_agent::policy::STARTER).unwrap();
+        folder.config(|text| text);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self, change: impl FnOnce(String) -> String) {
+        let at = |name: &str| self.path(name).display().to_string();
+        let text = format!(
+            "state_dir = \"{}\"\n[broker]\nurls = [\"amqps://127.0.0.1:1\"]\n[pki]\nca = \"{}\"\ncrl = \"{}\"\n\
+             certificate = \"{}\"\nkey = \"{}\"\n[policy]\nfile = \"{}\"\n[facts]\ndirectory = \"{}\"\n",
+            at("state"),
+            at("pki/ca.pem"),
+            at("pki/crl.pem"),
+            at("pki/host-web1.example.com.pem"),
+            at("pki/host-web1.example.com.key"),
+            at("policy.toml"),
+            at("facts.d"),
+        );
+        fs::write(self.path("musterd.toml"), change(text)).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let program = Path::new(env!("CARGO_BIN_EXE_musterd"));
+        Command::new(program)
+            .args(arguments)
+            .args(["--config".as_ref(), self.path("musterd.toml").as_os_str()])
+            .env_clear()
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn check(&self, arguments: &[&str], good: bool, words: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.success(), good, "{arguments:?}: {stdout}{stderr}");
+        let said = if good { stdout.into_owned() } else { stderr.into_owned() };
+        for word in words {
+            assert!(said.contains(word), "{arguments:?} does not say `{word}`: {said}");
+        }
+        said
+    }
+}
+
+#[test]
+fn a_good_configuration_is_called_good() {
+    let folder = Folder::new();
+    folder.check(&["check-config"], true, &["good: host/web1.example.com, 2 policy rules, certificate valid until"]);
+    folder.check(&["--version"], true, &[concat!("musterd ", env!("CARGO_PKG_VERSION"))]);
+    let printed = folder.check(&["--print-config"], true, &["state_dir = ", "musterd.toml:1", "# default"]);
+    assert!(printed.contains("limits.clock_skew_s = 60  # default"), "{printed}");
+    let starter = folder.check(&["print-starter-policy"], true, &["[[rule]]"]);
+    assert_eq!(starter, muster_agent::policy::STARTER);
+}
+
+#[test]
+fn check_config_says_everything_that_is_wrong() {
+    let folder = Folder::new();
+    folder.config(|text| text.replace("state_dir", "state_dri"));
+    folder.check(&["check-config"], false, &["musterd.toml:1: unknown key `state_dri`, did you mean `state_dir`?"]);
+    folder.config(|text| format!("{text}[limits]\nconcurrent_actions = 0\n"));
+    folder.check(&["check-config"], false, &["limits.concurrent_actions", "1 to 256"]);
+    folder.config(|text| format!("host = \"web2\"\n{text}"));
+    folder.check(&["check-config"], false, &["web1.example.com", "`web2`"]);
+    folder.config(|text| text);
+    fs::write(folder.path("policy.toml"), "[[rule]]\nname = \"a\"\neffect = \"allow\"\nwhen = 'x y'\n").unwrap();
+    folder.check(&["check-config"], false, &["policy.toml` line 4, column 11"]);
+    fs::remove_file(folder.path("policy.toml")).unwrap();
+    fs::write(folder.path("pki/ca.pem"), "rubbish").unwrap();
+    // Both at once.
+    folder.check(&["check-config"], false, &["policy.toml", "ca.pem"]);
+    let other = TestAuthority::new(now()).unwrap();
+    fs::write(folder.path("pki/ca.pem"), other.ca_pem()).unwrap();
+    fs::remove_file(folder.path("pki/crl.pem")).unwrap();
+    folder.check(&["check-config"], false, &["would not be accepted"]);
+    fs::remove_file(folder.path("pki/host-web1.example.com.key")).unwrap();
+    folder.check(&["check-config"], false, &["host-web1.example.com.key"]);
+    fs::remove_file(folder.path("musterd.toml")).unwrap();
+    folder.check(&["check-config"], false, &["musterd.toml"]);
+}
+
+#[test]
+fn the_agent_itself_only_warns_of_unknown_keys() {
+    let folder = Folder::new();
+    folder.config(|text| format!("new_key = 1\n{text}"));
+    let printed = folder.check(&["--print-config"], true, &["# ", "`new_key`", "ignored"]);
+    assert!(printed.lines().all(|line| !line.starts_with("new_key")), "{printed}");
+    // It would start; that it cannot is for another reason.
+    fs::remove_file(folder.path("policy.toml")).unwrap();
+    let output = folder.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("new_key") && said.contains("policy.toml"), "{said}");
+}
+
+#[test]
+fn facts_are_printed_as_the_agent_would_use_them() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("facts.d")).unwrap();
+    fs::write(folder.path("facts.d/site.json"), "{\"rack\": \"r7\"}").unwrap();
+    fs::write(folder.path("facts.d/bad.json"), "{").unwrap();
+    let text = folder.check(&["facts"], true, &[]);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["facts"]["rack"], "r7");
+    assert_eq!(value["facts"]["muster"]["host"], "web1.example.com");
+    assert!(value["errors"][0]["source"].as_str().unwrap().ends_with("bad.json"), "{}", value["errors"]);
+}
+
+#[test]
+fn the_audit_log_is_verified_by_command() {
+    use muster_agent::audit::{Audit, Durability, Event};
+    let folder = Folder::new();
+    fs::create_dir(folder.path("state")).unwrap();
+    let path = folder.path("state/audit.jsonl");
+    let mut audit = Audit::open(&path, "web1", now()).unwrap();
+    for _ in 0..3 {
+        audit.write(now(), Event::new("command", "allowed"), Durability::Written).unwrap();
+    }
+    folder.check(&["audit", "verify"], true, &["3 lines, all in order", audit.head().1]);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("allowed", "ALLOWED", 1)).unwrap();
+    folder.check(&["audit", "verify", path.to_str().unwrap()], false, &["line 2", "was changed or removed"]);
+}

@@ -1,0 +1,393 @@
+//! What the tests share: an authority, a plugin that does what it is told, an agent, a controller.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_agent::config::{Config, Raw};
+use muster_agent::facts::Sources;
+use muster_agent::policy::Policy;
+use muster_agent::{Agent, Connection, Handle, Materials, Parts, ReloadMaterials, Stopped};
+use muster_bus::{Bus as _, ConsumeOptions, Consumer, Guarantee, Link, MemoryBroker, Outgoing, QueueSpec};
+use muster_daemon::{ManualClock, TaskKind, Tasks};
+use muster_pki::testing::TestAuthority;
+use muster_pki::{Credentials, Trust};
+use muster_plugin_api::{
+    ActionContext, ActionFailure, ActionOk, ActionReply, ActionRequest, BoxFuture, Plugin, Registry,
+};
+use muster_protocol::ddl::Ddl;
+use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY, collective_key, reply_binding, reply_queue};
+use muster_protocol::{
+    Cancel, Command, HostName, Message, Options, OutputStream, PayloadType, ProgressReport, ProtocolVersion,
+    ReplyRoute, ReportState, RequestId, Target, Timestamp, decode, encode,
+};
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// The time at which everything in these tests happens, unless a test moves it.
+pub(crate) const NOW: Timestamp = Timestamp(1_795_000_000_000);
+
+/// How long a test waits for what should come at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const HOST: &str = "web1.example.com";
+
+pub(crate) fn host() -> HostName {
+    HOST.parse().unwrap()
+}
+
+pub(crate) const ALLOW_ALL: &str = "[[rule]]\nname = \"all\"\neffect = \"allow\"\nwhen = 'true'\n";
+
+pub(crate) fn policy(text: &str) -> Policy {
+    Policy::parse(text, Path::new("policy.toml")).unwrap()
+}
+
+/// A plugin whose actions end in every way an action can end.
+pub(crate) struct Lab {
+    ddl: Ddl,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let supports = json!({ "noop": true, "effective_user": false, "cancel": true, "stream": true });
+        let action = |name: &str, read_only: bool| {
+            json!({
+                "action": name, "input": {}, "output": {},
+                "muster": { "read_only": read_only, "supports": supports, "timeout_s": 30 }
+            })
+        };
+        let mut change = action("change", false);
+        change["input"] = json!({
+            "name": { "prompt": "", "description": "", "type": "string", "validation": "shellsafe", "maxlength": 20, "optional": false },
+            "force": { "prompt": "", "description": "", "type": "boolean", "optional": true, "default": true }
+        });
+        let mut stubborn = action("stubborn", false);
+        stubborn["muster"]["supports"] = json!({});
+        let ddl = json!({
+            "metadata": { "name": "lab", "version": "1.2.3", "timeout": 30 },
+            "actions": [
+                action("read", true), change, action("wait", false), action("watch", true), stubborn,
+                action("panic", false), action("talk", false), action("large", true), action("fail", false)
+            ],
+            "muster": { "data": [
+                { "name": "lab", "input": { "what": { "type": "string", "prompt": "", "description": "" } },
+                  "output": { "answer": { "type": "integer", "description": "" } } }
+            ] }
+        });
+        Self { ddl: Ddl::parse(&ddl.to_string()).unwrap() }
+    }
+}
+
+impl Plugin for Lab {
+    fn ddl(&self) -> &Ddl {
+        &self.ddl
+    }
+
+    fn run(&self, request: ActionRequest, context: ActionContext) -> BoxFuture<'_, ActionReply> {
+        Box::pin(async move {
+            match request.action.as_str() {
+                "read" => Ok(ActionOk::data(json!({ "facts": context.host.facts().len() }))),
+                "change" => Ok(ActionOk::data(Value::Object(request.arguments))),
+                "wait" | "watch" => {
+                    context.cancel.cancelled().await;
+                    Err(ActionFailure::failed("told to stop"))
+                }
+                "stubborn" => std::future::pending().await,
+                "panic" => panic!("the lab exploded"),
+                "talk" => {
+                    context.output.write(OutputStream::Stdout, "grüße ".repeat(30_000).into_bytes()).await;
+                    context.output.write(OutputStream::Stderr, vec![0xff, 0xfe, b'x']).await;
+                    Ok(ActionOk::data(json!({ "said": true })))
+                }
+                "large" => Ok(ActionOk::data(json!({ "small": 1, "list": vec!["x".repeat(1000); 2000] }))),
+                "fail" => Err(ActionFailure::failed("it did not work").with_exit_code(3)),
+                _ => Err(ActionFailure::unknown_action(&request.action)),
+            }
+        })
+    }
+
+    fn data(
+        &self,
+        _query: &str,
+        arguments: Map<String, Value>,
+        _context: ActionContext,
+    ) -> BoxFuture<'_, Result<Option<Value>, ActionFailure>> {
+        Box::pin(async move {
+            match arguments["what"].as_str() {
+                Some("everything") => Ok(Some(json!({ "answer": 42 }))),
+                Some("hang") => std::future::pending().await,
+                _ => Ok(None),
+            }
+        })
+    }
+}
+
+pub(crate) fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.register(Arc::new(Lab::new())).unwrap();
+    registry
+}
+
+/// An authority, a user `lea` in the group `admins`, a user `max` without one, and a host.
+pub(crate) struct Site {
+    pub(crate) authority: TestAuthority,
+    pub(crate) trust: Trust,
+    pub(crate) lea: Credentials,
+    pub(crate) max: Credentials,
+    pub(crate) web1: Credentials,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let authority = TestAuthority::new(NOW).unwrap();
+        Self {
+            trust: authority.trust().unwrap(),
+            lea: authority.credentials_with_groups("user/lea", &["admins"]).unwrap(),
+            max: authority.credentials("user/max").unwrap(),
+            web1: authority.credentials(&format!("host/{HOST}")).unwrap(),
+            authority,
+        }
+    }
+}
+
+pub(crate) fn route(credentials: &Credentials) -> ReplyRoute {
+    ReplyRoute::new(credentials.identity().clone(), "s1".parse().unwrap()).unwrap()
+}
+
+/// A request id that no other call gives.
+pub(crate) fn fresh_id() -> RequestId {
+    RequestId::from_parts(NOW, rand::random())
+}
+
+/// A command of `caller` to everybody, made now and valid for a minute.
+pub(crate) fn command(caller: &Credentials, action: &str, arguments: Value) -> Command {
+    let Value::Object(arguments) = arguments else { panic!("arguments are an object") };
+    Command {
+        protocol: ProtocolVersion::V1,
+        id: fresh_id(),
+        caller: caller.identity().clone(),
+        created_at_ms: NOW,
+        expires_at_ms: NOW.plus_ms(60_000),
+        collective: "main".parse().unwrap(),
+        target: Target::everyone(),
+        plugin: "lab".parse().unwrap(),
+        action: action.parse().unwrap(),
+        arguments,
+        options: Options::default(),
+        reply_to: route(caller),
+        requires: Vec::new(),
+    }
+}
+
+pub(crate) fn cancel(caller: &Credentials, request_id: RequestId) -> Cancel {
+    Cancel {
+        protocol: ProtocolVersion::V1,
+        id: fresh_id(),
+        request_id,
+        caller: caller.identity().clone(),
+        created_at_ms: NOW,
+        expires_at_ms: NOW.plus_ms(60_000),
+        collective: "main".parse().unwrap(),
+        target: Target::everyone(),
+        reply_to: route(caller),
+        requires: Vec::new(),
+    }
+}
+
+/// A message as its sender publishes it.
+pub(crate) fn signed<M: Message>(message: &M, signers: &[&Credentials]) -> Outgoing {
+    let content_type = M::TYPE.as_str();
+    let body = encode(message).unwrap();
+    let signatures: Vec<_> = signers.iter().map(|signer| signer.sign(content_type, &body)).collect();
+    Outgoing {
+        exchange: EXCHANGE_COMMAND,
+        routing_key: collective_key(&"main".parse().unwrap()),
+        content_type: content_type.to_owned(),
+        body: body.into(),
+        signatures: serde_json::to_vec(&signatures).unwrap().into(),
+        expiration_ms: None,
+        persistent: true,
+        mandatory: true,
+        correlation_id: None,
+    }
+}
+
+/// Checks until something holds; after [`PATIENCE`] says what was seen last.
+pub(crate) async fn eventually(what: &str, mut look: impl FnMut() -> Result<(), String>) {
+    let mut last = String::new();
+    let looking = async {
+        loop {
+            match look() {
+                Ok(()) => return,
+                Err(seen) => last = seen,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, looking).await.is_err() {
+        panic!("{what} did not come about; last seen: {last}");
+    }
+}
+
+/// How an agent differs from the ordinary one of these tests.
+pub(crate) struct Setup {
+    pub(crate) policy: String,
+    pub(crate) facts: Value,
+    pub(crate) change: fn(&mut Raw),
+    pub(crate) reload: Option<ReloadMaterials>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policy: ALLOW_ALL.to_owned(),
+            facts: json!({ "role": "web", "os": { "family": "Debian" } }),
+            change: |_| {},
+            reload: None,
+        }
+    }
+}
+
+/// A whole agent on a bus in memory, and a controller beside it.
+pub(crate) struct Stage {
+    pub(crate) site: Site,
+    pub(crate) broker: MemoryBroker,
+    pub(crate) clock: ManualClock,
+    pub(crate) state: tempfile::TempDir,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        Self {
+            site: Site::new(),
+            broker: MemoryBroker::new(),
+            clock: ManualClock::new(NOW.as_millis()),
+            state: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn materials(&self, policy_text: &str) -> Materials {
+        Materials {
+            bus: Arc::new(self.broker.bus(self.site.web1.identity())),
+            credentials: self.site.web1.clone(),
+            trust: self.site.trust.clone(),
+            policy: Arc::new(policy(policy_text)),
+        }
+    }
+
+    pub(crate) fn build(&self, setup: Setup) -> Agent {
+        let mut raw = Raw { state_dir: self.state.path().join("state"), ..Raw::default() };
+        raw.broker.urls = vec!["amqps://unused.example.com".parse().unwrap()];
+        (setup.change)(&mut raw);
+        let Value::Object(facts) = setup.facts else { panic!("facts are an object") };
+        let classes = BTreeSet::from(["nginx".to_owned()]);
+        let parts = Parts {
+            materials: self.materials(&setup.policy),
+            registry: registry(),
+            facts: Sources::given(host(), facts, classes),
+            clock: Arc::new(self.clock.clone()),
+            random_seed: 7,
+            reload: setup.reload,
+        };
+        Agent::new(Config::from_values(raw).unwrap(), parts).unwrap()
+    }
+
+    /// Starts an agent and waits until it takes commands.
+    pub(crate) async fn start(&self, setup: Setup) -> Running {
+        let agent = self.build(setup);
+        let handle = agent.handle();
+        let shutdown = CancellationToken::new();
+        let (sender, stopped) = oneshot::channel();
+        let tasks = Tasks::new();
+        let token = shutdown.clone();
+        tasks.spawn(TaskKind::Worker, "agent", async move {
+            drop(sender.send(agent.run(token).await));
+        });
+        let running = Running { handle, shutdown, stopped };
+        running.online().await;
+        running
+    }
+
+    pub(crate) async fn controller(&self, credentials: &Credentials) -> Controller {
+        let link = self.broker.bus(credentials.identity()).connect().await.unwrap();
+        let route = route(credentials);
+        let queue = reply_queue(&route);
+        link.declare_queue(QueueSpec::durable(&queue)).await.unwrap();
+        link.bind(&queue, EXCHANGE_REPLY, &reply_binding(&route)).await.unwrap();
+        let consumer = link.consume(&queue, ConsumeOptions { prefetch: 100, exclusive: false }).await.unwrap();
+        Controller { link, consumer, trust: self.site.trust.clone() }
+    }
+
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.state.path().join("state/audit.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) stopped: oneshot::Receiver<Stopped>,
+}
+
+impl Running {
+    pub(crate) async fn online(&self) {
+        let mut connection = self.handle.connection();
+        let online = connection.wait_for(|connection| matches!(connection, Connection::Online { .. }));
+        tokio::time::timeout(PATIENCE, online).await.expect("the agent connects").unwrap();
+    }
+
+    pub(crate) async fn stop(self) -> Stopped {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.stopped).await.expect("the agent stops").unwrap()
+    }
+}
+
+pub(crate) struct Controller {
+    pub(crate) link: Arc<dyn Link>,
+    consumer: Consumer,
+    trust: Trust,
+}
+
+impl Controller {
+    pub(crate) async fn publish(&self, message: Outgoing) {
+        self.link.publish(message, Guarantee::Confirmed).await.unwrap();
+    }
+
+    pub(crate) async fn send<M: Message>(&self, message: &M, signer: &Credentials) {
+        self.publish(signed(message, &[signer])).await;
+    }
+
+    /// The next report, verified.
+    pub(crate) async fn report(&mut self) -> ProgressReport {
+        let delivery = tokio::time::timeout(PATIENCE, self.consumer.next()).await.expect("a report comes").unwrap();
+        delivery.ack().await.unwrap();
+        assert_eq!(delivery.content_type, PayloadType::Report.as_str());
+        let signatures = muster_protocol::envelope::parse_signatures(&delivery.signatures).unwrap();
+        let signers = self.trust.verify(&delivery.content_type, &delivery.body, &signatures, NOW).unwrap();
+        let report: ProgressReport = decode(&delivery.body).unwrap();
+        assert_eq!(signers[0].identity.name(), report.host.as_str());
+        assert_eq!(delivery.routing_key, format!("user/{}.s1.{}", report.caller.name(), report.host));
+        report
+    }
+
+    /// Reads until the last report of a request; gives the running ones and the last.
+    pub(crate) async fn finished(&mut self, id: RequestId) -> (Vec<ProgressReport>, ProgressReport) {
+        let mut running = Vec::new();
+        loop {
+            let report = self.report().await;
+            assert_eq!(report.request_id, id, "an answer to another request: {report:?}");
+            match report.state {
+                ReportState::Running => running.push(report),
+                ReportState::Finished => return (running, report),
+            }
+        }
+    }
+
+    /// The code with which a request ended.
+    pub(crate) async fn code(&mut self, id: RequestId) -> String {
+        self.finished(id).await.1.result.unwrap().code
+    }
+}

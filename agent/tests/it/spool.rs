@@ -1,0 +1,94 @@
+//! The spool keeps what was not confirmed, and nothing longer than it should.
+
+use std::fs;
+
+use muster_agent::spool::{BYTES_MAX, Keep, Parcel, REPORTS_MAX, Spool, SpoolError, UNROUTABLE_KEEP_MS};
+use muster_protocol::{RequestId, Signature};
+
+use crate::kit::{NOW, fresh_id};
+
+fn parcel(request_id: RequestId, bytes: usize) -> Parcel {
+    Parcel {
+        request_id,
+        routing_key: "user/lea.s1.web1".to_owned(),
+        content_type: "application/vnd.muster.report.v1+json".to_owned(),
+        body: vec![b'x'; bytes].into(),
+        signatures: vec![Signature { keyid: "ab".into(), sig: "AA==".into(), chain: vec!["AA==".into()] }],
+        expires_at: NOW.plus_ms(1_000),
+    }
+}
+
+#[test]
+fn what_is_on_disk_survives_and_what_is_confirmed_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let (mut spool, opened) = Spool::open(&path).unwrap();
+    assert_eq!(opened.reports, 0);
+    let kept = parcel(fresh_id(), 10);
+    let key = spool.put(kept.clone(), Keep::OnDisk).unwrap();
+    let memory = spool.put(parcel(fresh_id(), 10), Keep::InMemory).unwrap();
+    // A refusal of a second copy does not take the place of the outcome.
+    let copies: Vec<_> = (0..2).map(|_| spool.put(parcel(kept.request_id, 1), Keep::InMemory).unwrap()).collect();
+    assert_eq!(spool.len(), 4);
+    assert!(spool.holds_outcome(kept.request_id) && !spool.holds_outcome(memory.request_id()));
+    assert_eq!(spool.get(key), Some(&kept));
+    drop(spool);
+    let (mut spool, opened) = Spool::open(&path).unwrap();
+    assert_eq!((opened.reports, spool.waiting()), (1, vec![key]));
+    assert_eq!(spool.get(key), Some(&kept));
+    for key in copies.into_iter().chain([memory, key]) {
+        spool.remove(key);
+    }
+    assert!(spool.is_empty());
+    assert_eq!(Spool::open(&path).unwrap().1.reports, 0);
+}
+
+#[test]
+fn reports_expire_and_readers_that_are_gone_are_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let old = parcel(fresh_id(), 1);
+    spool.put(old.clone(), Keep::OnDisk).unwrap();
+    let key = spool.put(Parcel { expires_at: NOW.plus_ms(1_000_000), ..parcel(fresh_id(), 1) }, Keep::OnDisk).unwrap();
+    assert_eq!(spool.take_expired(NOW.plus_ms(999)), []);
+    assert_eq!(spool.take_expired(NOW.plus_ms(1_000)), [old]);
+    assert_eq!(spool.len(), 1);
+    assert!(!spool.is_unroutable_for_good(key, NOW));
+    assert!(!spool.is_unroutable_for_good(key, NOW.plus_ms(UNROUTABLE_KEEP_MS - 1)));
+    assert!(spool.is_unroutable_for_good(key, NOW.plus_ms(UNROUTABLE_KEEP_MS)));
+}
+
+#[test]
+fn it_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    for _ in 0..REPORTS_MAX {
+        spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap();
+    }
+    let error = spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap_err();
+    assert!(matches!(error, SpoolError::Full { reports: REPORTS_MAX, .. }) && error.is_transient());
+    let (mut spool, _) = Spool::open(&directory.path().join("other")).unwrap();
+    let half = BYTES_MAX / 2 + 1;
+    let key = spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
+    assert!(spool.put(parcel(fresh_id(), half), Keep::InMemory).is_err());
+    spool.remove(key);
+    spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
+}
+
+#[test]
+fn what_is_no_report_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let (mut spool, _) = Spool::open(&path).unwrap();
+    let good = fresh_id();
+    spool.put(parcel(good, 1), Keep::OnDisk).unwrap();
+    let text = fs::read(path.join(format!("{good}.json"))).unwrap();
+    // A half file, rubbish, and a good report under another's name.
+    fs::write(path.join("half.json"), &text[..text.len() / 2]).unwrap();
+    fs::write(path.join("rubbish.json"), "no").unwrap();
+    fs::write(path.join(format!("{}.json", fresh_id())), &text).unwrap();
+    let (spool, opened) = Spool::open(&path).unwrap();
+    assert_eq!((spool.len(), opened.damaged.len()), (1, 3));
+    assert!(opened.damaged.iter().all(|path| path.exists()));
+    assert_eq!(Spool::open(&path).unwrap().1.damaged.len(), 0, "only once");
+}
