@@ -96,7 +96,6 @@ impl Site {
     ///
     /// # Panics
     /// The name is no identity.
-    #[must_use]
     pub fn member(&self, identity: &str) -> Member {
         self.get(identity, || self.authority.credentials(identity))
     }

@@ -1,13 +1,14 @@
 //! A broker as generated has nothing to find, each thing opened by hand is found, hosts enrol without a
 //! restart, and queues outlive a crash.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use muster_broker_config::{Definitions, Environment, Finding, Operation, Site, check, check_environment, definitions};
 use muster_protocol::Identity;
 use muster_tests::pki;
+use muster_tests::programs::program;
 use muster_tests::rabbit::{Node, NodeOptions};
 
 use crate::amqp::{connect, perform};
@@ -105,6 +106,68 @@ async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
 
     node.restart().expect("restarted in order");
     node.stop().expect("stopped");
+}
+
+/// Runs `muster broker` against a node and compares the exit code; gives its JSON.
+#[track_caller]
+fn muster_broker(node: &Node, arguments: &[&str], expected: i32) -> serde_json::Value {
+    let output = Command::new(program("muster").expect("it is built"))
+        .arg("broker")
+        .args(arguments)
+        .arg("--rabbitmqctl")
+        .arg(node.rabbitmqctl())
+        .arg("--json")
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(expected), "{arguments:?}: {text}{said}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{said}"))
+}
+
+#[test]
+fn the_command_line_writes_imports_checks_and_prunes() {
+    let (lea, gone, new) = ("user/cli-lea", "host/cli-gone", "host/cli-new");
+    let site = pki::Site::new().expect("a CA");
+    let leaving = site.member(gone);
+    site.member(lea);
+    let ca = site.authority().ca_directory();
+    let (ca, out) = (ca.to_str().expect("UTF-8"), tempfile::tempdir().expect("a directory"));
+    let mut options = NodeOptions::new(site.broker().server_certificate());
+    options.identities = identities(&[lea, gone]).collect();
+    let node = Node::start(options).expect("a private RabbitMQ starts");
+
+    let report = muster_broker(&node, &["check", "--ca-dir", ca], 0);
+    assert_eq!((&report["errors"], &report["users"]), (&0.into(), &2.into()), "a broker's certificate is no user");
+
+    site.authority().revoke(&leaving.credentials).expect("revoked");
+    site.member(new);
+    let report = muster_broker(&node, &["check", "--ca-dir", ca], 3);
+    let codes: Vec<&str> =
+        report["findings"].as_array().expect("a list").iter().filter_map(|it| it["code"].as_str()).collect();
+    assert_eq!(codes, ["missing-user", "unknown-user"], "{report:#}");
+
+    let out = out.path().to_str().expect("UTF-8");
+    let written = muster_broker(&node, &["config", "--ca-dir", ca, "--out", out, "--import", "--prune"], 0);
+    assert_eq!(written["deleted"], serde_json::json!(["muster:host/cli-gone"]));
+    for file in ["rabbitmq.conf", "enabled_plugins", "definitions.json", "README"] {
+        assert!(Path::new(out).join(file).is_file(), "{file}");
+    }
+    muster_broker(&node, &["check", "--ca-dir", ca], 0);
+
+    // The same from exported files, somewhere else.
+    let (exported, settings) = (format!("{out}/exported.json"), format!("{out}/settings.json"));
+    std::fs::write(&exported, node.ctl(&["export_definitions", "-"]).expect("exported")).expect("written");
+    std::fs::write(&settings, node.ctl(&["environment", "--formatter", "json"]).expect("printed")).expect("written");
+    let muster = program("muster").expect("it is built");
+    let check = Command::new(muster)
+        .args(["broker", "check", "--ca-dir", ca, "--definitions", &exported, "--environment", &settings])
+        .output()
+        .expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&check.stdout), "✓ virtual host muster is as generated for 2 users\n");
+
+    let failure = muster_broker(&node, &["check", "--ca-dir", ca, "--node", "nobody@localhost"], 7);
+    assert_eq!(failure["code"], "rabbitmqctl");
 }
 
 #[test]

@@ -86,6 +86,7 @@ pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<Exit
         write_atomic(&path, MODE, text.as_bytes()).map_err(|error| Failure::file("write", &path, error.io()))?;
     }
     if arguments.import {
+        // Without a file it reads standard input; `-` is in its help, but 3.10 takes it for a file.
         arguments.control.run(&["import_definitions"], &definitions.to_json())?;
     }
     let deleted = if arguments.prune { prune(&arguments.control, &definitions, &site.vhost)? } else { Vec::new() };

@@ -8,8 +8,8 @@ use clap::Args;
 
 use crate::output::{ExitCode, Failure};
 
-/// Seconds that `rabbitmqctl` waits for the broker.
-const TIMEOUT_S: u32 = 60;
+/// Seconds that `rabbitmqctl` waits for the broker. An import takes 4 s for 1,000 hosts on two cores.
+const TIMEOUT_S: u32 = 600;
 
 /// Which broker, through which program.
 #[derive(Debug, Args)]
