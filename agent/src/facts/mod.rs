@@ -146,13 +146,16 @@ impl Sources {
     }
 }
 
+/// What a source gave, and when.
+type Remembered = (Timestamp, Map<String, Value>);
+
 /// The current facts, shared by everybody who reads them, and what each source gave last.
 #[derive(Debug)]
 pub struct FactStore {
     sources: Sources,
     current: Mutex<Arc<Facts>>,
     /// Last good values of each source.
-    last: Mutex<BTreeMap<String, (Timestamp, Map<String, Value>)>>,
+    last: Mutex<BTreeMap<String, Remembered>>,
     last_classes: Mutex<Option<(Timestamp, BTreeSet<String>)>>,
 }
 

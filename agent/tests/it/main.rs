@@ -1,5 +1,7 @@
 //! Tests of the agent: its pure decisions, its files, and whole agents on a bus in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops, and says where")]
+
 mod admit;
 mod agent;
 mod audit;
