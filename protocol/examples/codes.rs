@@ -6,7 +6,9 @@ use muster_protocol::code::ALL;
 fn main() {
     println!("# Codes\n");
     println!("A host answers, and a command ends, with one of these codes. They are stable: none is ever renamed or");
-    println!("reused. `muster explain CODE` prints the same text. This page is generated from `protocol/src/code.rs`.\n");
+    println!(
+        "reused. `muster explain CODE` prints the same text. This page is generated from `protocol/src/code.rs`.\n"
+    );
     println!("| code | outcome | meaning |\n|---|---|---|");
     for row in ALL {
         println!("| [`{0}`](#{0}) | {1} | {2} |", row.code, row.outcome().as_str(), row.summary);

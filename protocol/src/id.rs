@@ -78,7 +78,10 @@ impl FromStr for RequestId {
         let wrong = || RequestIdError { given: text.chars().take(64).flat_map(char::escape_default).collect() };
         let id = uuid::Uuid::try_parse(text).map_err(|_| wrong())?;
         // One id has one spelling, so a journal may compare texts.
-        if id.get_version_num() != 7 || id.get_variant() != uuid::Variant::RFC4122 || id.hyphenated().to_string() != text {
+        if id.get_version_num() != 7
+            || id.get_variant() != uuid::Variant::RFC4122
+            || id.hyphenated().to_string() != text
+        {
             return Err(wrong());
         }
         Ok(Self(id))
@@ -110,7 +113,10 @@ mod tests {
         assert!(text.to_uppercase().parse::<RequestId>().is_err());
         assert!(text.replace('-', "").parse::<RequestId>().is_err());
         assert!("00000000-0000-4000-8000-000000000000".parse::<RequestId>().is_err());
-        assert!("00000000-0000-7000-0000-000000000000".parse::<RequestId>().is_err(), "the variant is part of the form");
+        assert!(
+            "00000000-0000-7000-0000-000000000000".parse::<RequestId>().is_err(),
+            "the variant is part of the form"
+        );
         assert!("".parse::<RequestId>().is_err());
     }
 

@@ -20,10 +20,14 @@ pub const SIGNATURES_MAX: usize = 8;
 /// Most certificates in one signature's chain, leaf included.
 pub const CHAIN_MAX: usize = 4;
 
-/// Longest host name (RFC 1035 section 2.3.4).
-pub const HOST_NAME_BYTES_MAX: usize = 253;
+/// Longest host name. DNS would allow 253 bytes (RFC 1035 section 2.3.4), AMQP allows 255 for a whole
+/// routing key (0-9-1, "shortstr"), and a reply's key is `service/NAME.SESSION.HOST`.
+pub const HOST_NAME_BYTES_MAX: usize = 150;
 
-/// Longest user, group, service, collective, plugin, action or session name. One DNS label.
+/// Longest session name: the rest of a reply's routing key. Room for 128 random bits in hexadecimal.
+pub const SESSION_NAME_BYTES_MAX: usize = 32;
+
+/// Longest user, group, service, collective, plugin or action name. One DNS label.
 pub const SHORT_NAME_BYTES_MAX: usize = 63;
 
 /// Longest target expression, in bytes.

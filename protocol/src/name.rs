@@ -1,8 +1,8 @@
 //! Names and identities. Each is checked once, in its constructor, and deserialises through it.
 //!
 //! Two grammars serve everything. A *host name* is a lower-case DNS name (RFC 1123, plus `_`):
-//! labels of `[a-z0-9_-]` joined by dots, at most 253 bytes. A *short name* is one such label,
-//! beginning with a letter or digit, at most 63 bytes. Neither can hold the characters that mean
+//! labels of `[a-z0-9_-]` joined by dots, at most 150 bytes. A *short name* is one such label,
+//! beginning with a letter or digit, at most 63 bytes (32 for a session). Neither can hold the characters that mean
 //! something to a routing key (`*`, `#`), a path (`/`), a regular expression or a shell.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{HOST_NAME_BYTES_MAX, SHORT_NAME_BYTES_MAX};
+use crate::limits::{HOST_NAME_BYTES_MAX, SESSION_NAME_BYTES_MAX, SHORT_NAME_BYTES_MAX};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,11 @@ fn check_short(kind: &'static str, text: &str) -> Result<(), NameError> {
         }
     }
     Ok(())
+}
+
+fn check_session(kind: &'static str, text: &str) -> Result<(), NameError> {
+    check_length(kind, text, SESSION_NAME_BYTES_MAX)?;
+    check_short(kind, text)
 }
 
 fn check_host(kind: &'static str, text: &str) -> Result<(), NameError> {
@@ -218,7 +223,7 @@ name!(
 );
 name!(
     /// One run of a controller: the part of a reply route that tells two terminals of one user apart.
-    SessionName, "session name", check_short
+    SessionName, "session name", check_session
 );
 
 /// Who somebody is: what the certificate's first SAN URI says, and at the same time the name of the
@@ -393,8 +398,8 @@ mod tests {
             assert!(HostName::new(bad).is_err(), "{bad:?}");
         }
         assert!(HostName::new("a".repeat(64)).is_err());
-        assert!(HostName::new(format!("{}a", "a.".repeat(126))).is_ok());
-        assert!(HostName::new(format!("{}aa", "a.".repeat(126))).is_err());
+        assert!(HostName::new(format!("{}aa", "a.".repeat(74))).is_ok());
+        assert!(HostName::new(format!("{}aaa", "a.".repeat(74))).is_err());
     }
 
     #[test]

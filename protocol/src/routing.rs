@@ -79,6 +79,21 @@ pub fn presence_binding() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{HOST_NAME_BYTES_MAX, SESSION_NAME_BYTES_MAX, SHORT_NAME_BYTES_MAX};
+    use crate::name::Identity;
+
+    #[test]
+    fn the_longest_names_fit_into_amqp() {
+        let host = HostName::new(format!("{}aa", "a.".repeat((HOST_NAME_BYTES_MAX - 2) / 2))).unwrap();
+        let service = Identity::Service("s".repeat(SHORT_NAME_BYTES_MAX).parse().unwrap());
+        let route = ReplyRoute::new(service, "0".repeat(SESSION_NAME_BYTES_MAX).parse().unwrap()).unwrap();
+        for name in
+            [agent_queue(&host), host_key(&host), presence_key(&host), reply_queue(&route), reply_key(&route, &host)]
+        {
+            assert!(name.len() <= 255, "{} bytes: {name}", name.len());
+        }
+        assert_eq!(reply_key(&route, &host).len(), 8 + 63 + 1 + 32 + 1 + 150);
+    }
 
     #[test]
     fn names_on_the_broker_are_a_promise() {

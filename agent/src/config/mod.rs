@@ -34,7 +34,7 @@ pub const ENVIRONMENT_PREFIX: &str = "MUSTERD_";
 pub const ENVIRONMENT_EXCEPT: &[&str] = &["MUSTERD_CONFIG", "MUSTERD_CONFIG_DIR"];
 
 /// Libraries that would fill the log at `info` or `debug` with what concerns nobody here.
-const LOG_BASE: &str = "lapin=warn,rustls=warn,rustls_webpki=warn";
+const LOG_BASE: &str = muster_bus::LOG_DIRECTIVES;
 
 /// What is wrong with a duration that is not within its bounds is said with the bounds.
 const DAY_S: u64 = 86_400;

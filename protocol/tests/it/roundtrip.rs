@@ -25,7 +25,7 @@ fn controller() -> impl Strategy<Value = Identity> {
 }
 
 fn sender() -> impl Strategy<Value = (Identity, ReplyRoute)> {
-    (controller(), short()).prop_map(|(caller, session)| {
+    (controller(), "[a-z0-9][a-z0-9_-]{0,31}".prop_map(|text| text.parse().unwrap())).prop_map(|(caller, session)| {
         let route = ReplyRoute::new(caller.clone(), session).unwrap();
         (caller, route)
     })
