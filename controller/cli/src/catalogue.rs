@@ -99,7 +99,9 @@ fn read_directory(directory: &Path) -> Result<Vec<Ddl>, Failure> {
             let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
             Ddl::parse(&text).map_err(|error| {
                 let what = format!("`{}` is not a plugin description", path.display());
-                Failure::new(ExitCode::Usage, "bad-description", what).because(&error).hint("muster explain bad-description")
+                Failure::new(ExitCode::Usage, "bad-description", what)
+                    .because(&error)
+                    .hint("muster explain bad-description")
             })
         })
         .collect()

@@ -32,7 +32,7 @@ const TEMPLATE: &str = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-
         muster doctor",
     infer_subcommands = false,
     arg_required_else_help = true,
-    max_term_width = 80,
+    max_term_width = 80
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -99,18 +99,23 @@ impl Globals {
 pub(crate) fn command() -> clap::Command {
     let command = Cli::command().disable_help_flag(true).arg(
         // The short form is the only one: nobody has to look twice.
-        clap::Arg::new("help").long("help").short('h').help("Print this help").global(true).action(clap::ArgAction::HelpShort),
+        clap::Arg::new("help")
+            .long("help")
+            .short('h')
+            .help("Print this help")
+            .global(true)
+            .action(clap::ArgAction::HelpShort),
     );
     lay_out(command, "muster")
 }
 
-fn lay_out(command: clap::Command, path: &str) -> clap::Command {
+/// Gives a command and those below it the layout, and the chapter of the book that has them.
+fn lay_out(command: clap::Command, chapter: &str) -> clap::Command {
     let names: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    let anchor = path.replace(' ', "-");
-    let command = command.help_template(TEMPLATE).after_help(format!("More: docs/book/src/cli.md#{anchor}"));
+    let command = command.help_template(TEMPLATE).after_help(format!("More: docs/book/src/cli.md#{chapter}"));
     names.into_iter().fold(command, |command, name| {
-        let below = format!("{path} {name}");
-        command.mut_subcommand(name, |verb| lay_out(verb, &below))
+        let chapter = if chapter == "muster" { format!("muster-{name}") } else { chapter.to_owned() };
+        command.mut_subcommand(name, |verb| lay_out(verb, &chapter))
     })
 }
 
@@ -133,9 +138,12 @@ pub(crate) enum Command {
     #[command(subcommand, before_help = "Examples:\n  muster context list\n  muster context use prod")]
     Context(ContextCommand),
     /// Write what a broker needs, and check a running one.
-    #[command(subcommand, before_help = "Examples:\n  muster broker config --ca-dir /etc/muster/ca --out ./broker\n  muster broker check --ca-dir /etc/muster/ca")]
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  muster broker config --ca-dir /etc/muster/ca --out ./broker\n  muster broker check --ca-dir /etc/muster/ca"
+    )]
     Broker(BrokerCommand),
-    /// Keep a certificate authority: issue, sign, revoke and list certificates.
+    /// Keep a certificate authority and issue certificates.
     #[command(before_help = "Examples:\n  muster pki init --ca-dir ./ca\n  muster pki issue user/lea --out ./lea")]
     Pki(Box<PkiArguments>),
     /// Check everything between here and the hosts, and say what to do.

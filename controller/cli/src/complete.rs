@@ -62,7 +62,9 @@ pub(crate) fn actions() -> ArgValueCompleter {
     completer(|line, typed| {
         let catalogue = line.catalogue();
         let all = catalogue.iter().flat_map(|ddl| {
-            ddl.actions.iter().map(|action| (format!("{}.{}", ddl.name(), action.name), Some(action.description.clone())))
+            ddl.actions
+                .iter()
+                .map(|action| (format!("{}.{}", ddl.name(), action.name), Some(action.description.clone())))
         });
         Some(starting(all, typed))
     })
@@ -74,7 +76,9 @@ pub(crate) fn plugins_and_actions() -> ArgValueCompleter {
         let catalogue = line.catalogue();
         let plugins = catalogue.iter().map(|ddl| (ddl.name().to_string(), Some(ddl.metadata.description.clone())));
         let actions = catalogue.iter().filter(|ddl| typed.starts_with(&format!("{}.", ddl.name()))).flat_map(|ddl| {
-            ddl.actions.iter().map(|action| (format!("{}.{}", ddl.name(), action.name), Some(action.description.clone())))
+            ddl.actions
+                .iter()
+                .map(|action| (format!("{}.{}", ddl.name(), action.name), Some(action.description.clone())))
         });
         Some(starting(plugins.chain(actions), typed))
     })

@@ -60,7 +60,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> std::process::ExitCode
         }
         Err(error) => {
             let printer = Printer::new(usage::settings(&words));
-            let result = usage::explain(&error, &printer);
+            let result = usage::explain(&error, &words, &printer);
             finish(&printer, result)
         }
     };

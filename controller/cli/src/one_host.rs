@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use muster_client::{Audience, Cause, Controller, End, HostRecord, Question};
 use muster_client::cache::HostCache;
+use muster_client::{Audience, Cause, Controller, End, HostRecord, Question};
 use muster_protocol::expr::did_you_mean;
 use muster_protocol::{ActionResult, Code, HostName, Options, TaskState, Timestamp};
 use serde_json::{Map, Value};

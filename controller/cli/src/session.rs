@@ -107,15 +107,17 @@ pub(crate) fn cache_directory(context: &str) -> Option<PathBuf> {
 
 /// Exit 8: the context's certificate, key, CA or list cannot be used.
 fn pki_failure(error: &PkiError, context: &Context, what: &str) -> Failure {
+    if let PkiError::Read { path, source } = error
+        && source.kind() == std::io::ErrorKind::NotFound
+    {
+        let what = format!("not logged in: context `{}` needs a file that is not there", context.name);
+        return Failure::new(ExitCode::IdentityRejected, "not-logged-in", what)
+            .why("missing", path.display().to_string())
+            .why("need", "what `muster pki issue user/YOU --out DIR` wrote, from whoever keeps the CA")
+            .hint(format!("muster context show {} --origin", context.name));
+    }
     let what = format!("context `{}`: {what}", context.name);
-    let failure = Failure::new(ExitCode::IdentityRejected, error.code(), what).because(error);
-    let missing = matches!(error, PkiError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
-    let failure = match missing {
-        true => failure
-            .why("need", "the directory that `muster pki issue user/YOU --out DIR` or `muster pki sign` wrote")
-            .hint("muster context show --origin"),
-        false => failure.hint("muster doctor"),
-    };
+    let failure = Failure::new(ExitCode::IdentityRejected, error.code(), what).because(error).hint("muster doctor");
     error.remedies().into_iter().rev().fold(failure, Failure::hint)
 }
 
@@ -128,7 +130,9 @@ fn rejected(error: &VerifyError, credentials: &Credentials, context: &Context, n
         "expired-certificate" if now < not_before => format!("the certificate of `{who}` is not valid yet"),
         "expired-certificate" => format!("the certificate of `{who}` expired {}", time::ago(not_after, now)),
         "revoked-certificate" => format!("the certificate of `{who}` is revoked"),
-        "untrusted-certificate" => format!("the certificate of `{who}` does not come from the CA of context `{}`", context.name),
+        "untrusted-certificate" => {
+            format!("the certificate of `{who}` does not come from the CA of context `{}`", context.name)
+        }
         _ => format!("hosts would not believe the certificate of `{who}`"),
     };
     let path = |path: &Path| path.display().to_string();
@@ -166,9 +170,13 @@ pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure 
         }
         Some(BusError::Tls { .. }) => format!("no secure session with a broker of context `{name}`; nothing was sent"),
         Some(BusError::Rejected { problem: LoginProblem::Vhost { vhost, .. }, .. }) => {
-            format!("the broker of context `{name}` lets nobody into its virtual host `{vhost}` like this; nothing was sent")
+            format!(
+                "the broker of context `{name}` lets nobody into its virtual host `{vhost}` like this; nothing was sent"
+            )
         }
-        Some(BusError::Rejected { .. }) => format!("the broker of context `{name}` refuses your login; nothing was sent"),
+        Some(BusError::Rejected { .. }) => {
+            format!("the broker of context `{name}` refuses your login; nothing was sent")
+        }
         _ => error.to_string(),
     };
     let failure = Failure::new(exit, error.code(), what);

@@ -26,7 +26,7 @@ pub(crate) fn settings(words: &[OsString]) -> Settings {
 }
 
 /// Prints help and version as data; turns everything else into a failure.
-pub(crate) fn explain(error: &clap::Error, printer: &Printer) -> Result<ExitCode, Failure> {
+pub(crate) fn explain(error: &clap::Error, typed: &[OsString], printer: &Printer) -> Result<ExitCode, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             printer.verbatim(&error.render().to_string());
@@ -39,7 +39,7 @@ pub(crate) fn explain(error: &clap::Error, printer: &Printer) -> Result<ExitCode
             }
             Ok(ExitCode::Usage)
         }
-        _ => Err(failure(error)),
+        _ => Err(failure(error, &command_of(typed))),
     }
 }
 
@@ -58,7 +58,7 @@ fn quoted(words: &[String]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn failure(error: &clap::Error) -> Failure {
+fn failure(error: &clap::Error, command: &str) -> Failure {
     let first = |kind| words(error, kind).into_iter().next().unwrap_or_default();
     let argument = first(ContextKind::InvalidArg);
     let value = first(ContextKind::InvalidValue);
@@ -90,24 +90,33 @@ fn failure(error: &clap::Error) -> Failure {
     if !allowed.is_empty() {
         failure = failure.why("takes", allowed.join(", "));
     }
+    // The parser proposes the least alike first.
     let nearest = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    let nearest: Vec<String> = nearest.into_iter().flat_map(|kind| words(error, kind)).collect();
-    if !nearest.is_empty() {
-        failure = failure.why("nearest", quoted(&nearest));
+    let nearest = nearest.into_iter().find_map(|kind| words(error, kind).pop());
+    if let Some(nearest) = &nearest {
+        failure = failure.why("nearest", format!("`{nearest}`"));
     }
     let usage = first(ContextKind::Usage);
-    if let Some(usage) = usage.lines().next().map(|line| line.trim_start_matches("Usage:").trim()) {
-        if !usage.is_empty() {
-            failure = failure.why("usage", usage);
-        }
-        return failure.hint(format!("{} --help", command_of(usage)));
+    if let Some(usage) = usage.lines().next().map(|line| line.trim_start_matches("Usage:").trim())
+        && !usage.is_empty()
+    {
+        failure = failure.why("usage", usage);
     }
-    failure.hint("muster --help")
+    match (error.kind(), nearest) {
+        (ErrorKind::InvalidSubcommand, Some(nearest)) => failure.hint(format!("{command} {nearest} --help")),
+        _ => failure.hint(format!("{command} --help")),
+    }
 }
 
-/// The command's own words at the start of a usage line: `muster host list [OPTIONS]` is `muster host list`.
-fn command_of(usage: &str) -> String {
-    let words = usage.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
-    let command: Vec<&str> = words.take_while(|word| !word.starts_with('-')).collect();
-    if command.is_empty() { "muster".to_owned() } else { command.join(" ") }
+/// The command that was meant, as far as its words are right: `muster host list`.
+fn command_of(typed: &[OsString]) -> String {
+    let tree = crate::cli::command();
+    let (mut path, mut place) = ("muster".to_owned(), &tree);
+    for word in typed.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(below) = place.find_subcommand(word) {
+            path = format!("{path} {word}");
+            place = below;
+        }
+    }
+    path
 }

@@ -9,7 +9,7 @@ use muster_protocol::CollectiveName;
 use muster_protocol::expr::did_you_mean;
 use serde::Serialize;
 
-use crate::context::{self, Context, Files, KEYS, Key, Locations, NewContext};
+use crate::context::{self, Context, ContextKey, Files, KEYS, Locations, NewContext};
 use crate::invocation::Invocation;
 use crate::output::{Column, ExitCode, Failure, Style, Table, Text};
 
@@ -41,7 +41,7 @@ pub(crate) enum ContextCommand {
         muster context add prod --broker amqps://mq1.example.com --directory ~/muster-lea\n  \
         muster context add lab --broker amqps://localhost:5671/lab --ca ca.pem \\\n      \
         --certificate user-lea.pem --key user-lea.key --use")]
-    Add(AddArguments),
+    Add(Box<AddArguments>),
 }
 
 /// Arguments of `context add`.
@@ -211,20 +211,20 @@ fn show(name: Option<&str>, origin: bool, invocation: &Invocation) -> Result<Exi
     Ok(ExitCode::Success)
 }
 
-fn values(context: &Context) -> Vec<(Key, String)> {
+fn values(context: &Context) -> Vec<(ContextKey, String)> {
     let path = |path: &Path| path.display().to_string();
     let optional = |value: &Option<PathBuf>| value.as_deref().map_or("none".to_owned(), path);
     let broker = context.broker.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let value = |key: Key| match key {
-        Key::Broker => broker.clone(),
-        Key::Collective => context.collective.to_string(),
-        Key::Ca => path(&context.ca),
-        Key::Crl => optional(&context.crl),
-        Key::Certificate => path(&context.certificate),
-        Key::Key => path(&context.key),
-        Key::ConfirmAbove => context.confirm_above.to_string(),
-        Key::Production => context.production.to_string(),
-        Key::DdlDirectory => optional(&context.ddl_directory),
+    let value = |key: ContextKey| match key {
+        ContextKey::Broker => broker.clone(),
+        ContextKey::Collective => context.collective.to_string(),
+        ContextKey::Ca => path(&context.ca),
+        ContextKey::Crl => optional(&context.crl),
+        ContextKey::Certificate => path(&context.certificate),
+        ContextKey::PrivateKey => path(&context.key),
+        ContextKey::ConfirmAbove => context.confirm_above.to_string(),
+        ContextKey::Production => context.production.to_string(),
+        ContextKey::DdlDirectory => optional(&context.ddl_directory),
     };
     KEYS.iter().map(|row| (row.key, value(row.key))).collect()
 }

@@ -9,9 +9,9 @@ use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text};
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
-#[command(before_help = "Examples:\n  muster explain no-match\n  muster explain")]
+#[command(before_help = "Examples:\n  muster explain no-match\n  muster explain 5\n  muster explain")]
 pub(crate) struct ExplainArguments {
-    /// The code as it stands in `error[CODE]` or in a host's answer.
+    /// The code as it stands in `error[CODE]` or in a host's answer; or the number of an exit code.
     #[arg(add = crate::complete::codes())]
     code: Option<String>,
 }
@@ -51,6 +51,10 @@ fn list(printer: &Printer) {
 }
 
 fn explain(given: &str, printer: &Printer) -> Result<ExitCode, Failure> {
+    if let Some(exit) = ExitCode::BY_STRENGTH.into_iter().find(|exit| exit.to_string() == given) {
+        explain_exit(exit, printer);
+        return Ok(ExitCode::Success);
+    }
     let Some(code) = codes::all().find(|row| row.code == given) else {
         return Err(unknown(given));
     };
@@ -64,6 +68,19 @@ fn explain(given: &str, printer: &Printer) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::Success)
+}
+
+fn explain_exit(exit: ExitCode, printer: &Printer) {
+    #[derive(Debug, Serialize)]
+    struct Exit {
+        exit_code: u8,
+        meaning: &'static str,
+    }
+    let (number, meaning) = (exit.number(), exit.meaning());
+    if printer.format().is_for_programs() {
+        return printer.document("muster.exit-code/v1", &Exit { exit_code: number, meaning });
+    }
+    printer.line(Text::new().strong(format!("exit code {number}")).plain(": ").plain(meaning));
 }
 
 fn unknown(given: &str) -> Failure {

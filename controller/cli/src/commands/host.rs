@@ -133,9 +133,7 @@ async fn asked(target: Option<&Expression>, invocation: &Invocation) -> Result<V
     drop(progress);
     let found = found.map_err(|error| client_failure(&error, &session.context))?;
     let hosts = found.hosts.clone();
-    if let Err(error) =
-        discover::refresh(controller, &mut cache, hosts, INVENTORIES_MAX, INVENTORY_WINDOW_MS).await
-    {
+    if let Err(error) = discover::refresh(controller, &mut cache, hosts, INVENTORIES_MAX, INVENTORY_WINDOW_MS).await {
         // The list stands without them.
         invocation.printer.detail(1, format!("Inventories could not be asked for: {error}"));
     }
@@ -380,7 +378,8 @@ mod tests {
     fn facts_are_flattened_by_path() {
         let facts = json!({"os": {"family": "Debian", "release": {}}, "disks": ["sda"], "cpus": 4});
         let Value::Object(facts) = facts else { panic!("an object") };
-        let flat: Vec<(String, String)> = flat(&facts).into_iter().map(|(path, value)| (path, value.to_string())).collect();
+        let flat: Vec<(String, String)> =
+            flat(&facts).into_iter().map(|(path, value)| (path, value.to_string())).collect();
         let expected = [("cpus", "4"), ("disks", "[\"sda\"]"), ("os.family", "\"Debian\""), ("os.release", "{}")];
         assert_eq!(flat, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
     }
@@ -391,7 +390,10 @@ mod tests {
             let Value::Object(facts) = facts else { panic!("an object") };
             os(&Inventory { facts, ..Inventory::default() })
         };
-        assert_eq!(named(json!({"os": {"name": "Debian", "release": {"full": "12.5"}}})).as_deref(), Some("Debian 12.5"));
+        assert_eq!(
+            named(json!({"os": {"name": "Debian", "release": {"full": "12.5"}}})).as_deref(),
+            Some("Debian 12.5")
+        );
         assert_eq!(named(json!({"os": {"name": "Arch"}})).as_deref(), Some("Arch"));
         assert_eq!(named(json!({"os": "linux"})), None);
     }

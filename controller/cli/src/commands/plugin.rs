@@ -45,9 +45,7 @@ pub(crate) fn run(command: &PluginCommand, invocation: &Invocation) -> Result<Ex
     let context = invocation.context().ok();
     let catalogue = Catalogue::load(context.as_ref())?;
     match command {
-        PluginCommand::List(ListArguments { on: Some(host) }) => {
-            crate::block_on(list_on(host, &catalogue, invocation))
-        }
+        PluginCommand::List(ListArguments { on: Some(host) }) => crate::block_on(list_on(host, &catalogue, invocation)),
         PluginCommand::List(ListArguments { on: None }) => {
             list(&catalogue, &invocation.printer);
             Ok(ExitCode::Success)
@@ -65,18 +63,14 @@ struct Listed<'a> {
 }
 
 fn list(catalogue: &Catalogue, printer: &Printer) {
-    let columns = [Column::new("name"), Column::new("version"), Column::new("actions"), Column::new("description").text()];
+    let columns =
+        [Column::new("name"), Column::new("version"), Column::new("actions"), Column::new("description").text()];
     let mut table = Table::new(columns);
     let mut items = Vec::new();
     for ddl in catalogue.iter() {
         let (name, version, description) = (ddl.name().as_str(), &ddl.metadata.version, &ddl.metadata.description);
         let actions: Vec<&str> = ddl.actions.iter().map(|action| action.name.as_str()).collect();
-        table.row([
-            Text::styled(Style::Accent, name),
-            version.into(),
-            actions.join(", ").into(),
-            description.into(),
-        ]);
+        table.row([Text::styled(Style::Accent, name), version.into(), actions.join(", ").into(), description.into()]);
         items.push(Listed { name, version, description, actions });
     }
     printer.list("muster.plugins/v1", "plugins", &items, &table);
@@ -99,15 +93,10 @@ async fn list_on(host: &HostName, catalogue: &Catalogue, invocation: &Invocation
     let mut items = Vec::new();
     for plugin in inventory.plugins {
         let known = catalogue.iter().find(|ddl| *ddl.name() == plugin.name);
-        let description = known.map_or(Text::styled(Style::Dim, "no description here"), |ddl| {
-            Text::from(&ddl.metadata.description)
-        });
+        let description =
+            known.map_or(Text::styled(Style::Dim, "no description here"), |ddl| Text::from(&ddl.metadata.description));
         table.row([Text::styled(Style::Accent, &plugin.name), plugin.version.as_str().into(), description]);
-        items.push(Installed {
-            name: plugin.name.to_string(),
-            version: plugin.version,
-            known_here: known.is_some(),
-        });
+        items.push(Installed { name: plugin.name.to_string(), version: plugin.version, known_here: known.is_some() });
     }
     invocation.printer.list("muster.plugins/v1", "plugins", &items, &table);
     Ok(ExitCode::Success)

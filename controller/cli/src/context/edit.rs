@@ -31,9 +31,8 @@ pub(crate) fn set_current(text: &str, name: &str) -> String {
     let line = format!("current = {}", quoted(name));
     let mut lines: Vec<&str> = text.lines().collect();
     let top = lines.iter().take_while(|line| !line.trim_start().starts_with('[')).count();
-    let is_current = |line: &&str| {
-        line.trim_start().strip_prefix("current").is_some_and(|rest| rest.trim_start().starts_with('='))
-    };
+    let is_current =
+        |line: &&str| line.trim_start().strip_prefix("current").is_some_and(|rest| rest.trim_start().starts_with('='));
     match lines[..top].iter().position(is_current) {
         Some(position) => lines[position] = &line,
         None => {

@@ -20,7 +20,7 @@ use crate::output::{Failure, Style, Text};
 pub(crate) use edit::{NewContext, add, quoted, read, set_current, write};
 pub(crate) use file::{Files, Locations};
 pub(crate) use resolve::{choose, resolve};
-pub(crate) use value::{KEYS, Key};
+pub(crate) use value::{ContextKey, KEYS};
 
 /// Hosts up to which `run` asks for no confirmation, unless the context says otherwise.
 pub(crate) const CONFIRM_ABOVE_DEFAULT: usize = 50;
@@ -61,7 +61,7 @@ pub(crate) struct Context {
     /// Directory with descriptions of further plugins.
     pub(crate) ddl_directory: Option<PathBuf>,
     /// Where each value came from. A key that is missing here has its default.
-    pub(crate) origins: BTreeMap<Key, String>,
+    pub(crate) origins: BTreeMap<ContextKey, String>,
 }
 
 impl Context {

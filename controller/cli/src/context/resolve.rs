@@ -8,7 +8,7 @@ use muster_protocol::CollectiveName;
 use muster_protocol::expr::did_you_mean;
 
 use super::file::{Files, Locations, RawContext};
-use super::value::{KEYS, Key};
+use super::value::{ContextKey, KEYS};
 use super::{COLLECTIVE_DEFAULT, CONFIRM_ABOVE_DEFAULT, Context, Selection};
 use crate::output::{ExitCode, Failure};
 
@@ -53,8 +53,8 @@ pub(crate) fn choose(
     let mut names = contexts.keys();
     match (names.next(), names.next()) {
         (Some(only), None) => Ok(Choice { name: only.clone(), origin: "the only context".to_owned() }),
-        (None, _) if variables.contains_key(Key::Broker.row().variable) => {
-            Ok(Choice { name: ENVIRONMENT.to_owned(), origin: Key::Broker.row().variable.to_owned() })
+        (None, _) if variables.contains_key(ContextKey::Broker.row().variable) => {
+            Ok(Choice { name: ENVIRONMENT.to_owned(), origin: ContextKey::Broker.row().variable.to_owned() })
         }
         (None, _) => Err(none(locations)),
         (Some(_), Some(_)) => Err(several(contexts)),
@@ -90,7 +90,7 @@ fn none(locations: &Locations) -> Failure {
         failure.why("looked", format!("{} {found}", path.display()))
     });
     failure
-        .why("looked", format!("{} is not set", Key::Broker.row().variable))
+        .why("looked", format!("{} is not set", ContextKey::Broker.row().variable))
         .why("need", "a broker's address, and from whoever keeps the CA a directory with\nca.pem, user-YOU.pem and user-YOU.key (muster pki issue user/YOU --out DIR)")
         .hint("muster context add NAME --broker amqps://HOST --directory DIR")
 }
@@ -107,15 +107,17 @@ pub(crate) fn resolve(
     let raw = files.raw.context.get(&choice.name).cloned().unwrap_or_default();
     let mut values = Values { name: &choice.name, variables, files, origins: BTreeMap::new(), missing: Vec::new() };
     let broker = values.brokers(raw.broker)?;
-    let collective = values.text(Key::Collective, raw.collective).unwrap_or_else(|| COLLECTIVE_DEFAULT.to_owned());
-    let collective = CollectiveName::new(collective).map_err(|error| values.wrong(Key::Collective, &error.to_string()))?;
-    let ca = values.path(Key::Ca, raw.ca);
-    let crl = values.path(Key::Crl, raw.crl);
-    let certificate = values.path(Key::Certificate, raw.certificate);
-    let key = values.path(Key::Key, raw.key);
-    let confirm_above = values.parsed(Key::ConfirmAbove, raw.confirm_above, "a whole number, 0 or more")?;
-    let production = values.parsed(Key::Production, raw.production, "true or false")?;
-    let ddl_directory = values.path(Key::DdlDirectory, raw.ddl_directory);
+    let collective =
+        values.text(ContextKey::Collective, raw.collective).unwrap_or_else(|| COLLECTIVE_DEFAULT.to_owned());
+    let collective =
+        CollectiveName::new(collective).map_err(|error| values.wrong(ContextKey::Collective, &error.to_string()))?;
+    let ca = values.path(ContextKey::Ca, raw.ca);
+    let crl = values.path(ContextKey::Crl, raw.crl);
+    let certificate = values.path(ContextKey::Certificate, raw.certificate);
+    let key = values.path(ContextKey::PrivateKey, raw.key);
+    let confirm_above = values.parsed(ContextKey::ConfirmAbove, raw.confirm_above, "a whole number, 0 or more")?;
+    let production = values.parsed(ContextKey::Production, raw.production, "true or false")?;
+    let ddl_directory = values.path(ContextKey::DdlDirectory, raw.ddl_directory);
     let (Some(broker), Some(ca), Some(certificate), Some(key)) = (broker, ca, certificate, key) else {
         return Err(values.incomplete());
     };
@@ -138,13 +140,13 @@ struct Values<'a> {
     name: &'a str,
     variables: &'a BTreeMap<String, String>,
     files: &'a Files,
-    origins: BTreeMap<Key, String>,
-    missing: Vec<Key>,
+    origins: BTreeMap<ContextKey, String>,
+    missing: Vec<ContextKey>,
 }
 
 impl Values<'_> {
     /// The variable's value, which wins; notes where a value came from, or that it is missing.
-    fn variable(&mut self, key: Key, in_file: bool) -> Option<String> {
+    fn variable(&mut self, key: ContextKey, in_file: bool) -> Option<String> {
         let row = key.row();
         if let Some(value) = self.variables.get(row.variable) {
             self.origins.insert(key, row.variable.to_owned());
@@ -159,23 +161,23 @@ impl Values<'_> {
         None
     }
 
-    fn text(&mut self, key: Key, in_file: Option<String>) -> Option<String> {
+    fn text(&mut self, key: ContextKey, in_file: Option<String>) -> Option<String> {
         self.variable(key, in_file.is_some()).or(in_file)
     }
 
     fn brokers(&mut self, in_file: Option<Vec<String>>) -> Result<Option<Vec<BrokerUrl>>, Failure> {
         // An empty list is no broker.
         let in_file = in_file.filter(|addresses| !addresses.is_empty());
-        let variable = self.variable(Key::Broker, in_file.is_some());
+        let variable = self.variable(ContextKey::Broker, in_file.is_some());
         let split = |list: String| list.split(',').map(|address| address.trim().to_owned()).collect::<Vec<_>>();
         let Some(addresses) = variable.map(split).or(in_file) else { return Ok(None) };
         let parsed: Result<Vec<BrokerUrl>, _> = addresses.iter().map(|address| address.parse()).collect();
-        parsed.map(Some).map_err(|error: muster_bus::UrlError| self.wrong(Key::Broker, &error.to_string()))
+        parsed.map(Some).map_err(|error: muster_bus::UrlError| self.wrong(ContextKey::Broker, &error.to_string()))
     }
 
     fn parsed<T: std::str::FromStr>(
         &mut self,
-        key: Key,
+        key: ContextKey,
         in_file: Option<T>,
         accepted: &str,
     ) -> Result<Option<T>, Failure> {
@@ -189,7 +191,7 @@ impl Values<'_> {
     }
 
     /// A path: `~/` is the home directory; relative ones start at their file's directory.
-    fn path(&mut self, key: Key, in_file: Option<String>) -> Option<PathBuf> {
+    fn path(&mut self, key: ContextKey, in_file: Option<String>) -> Option<PathBuf> {
         let from_variable = self.variables.contains_key(key.row().variable);
         let text = self.text(key, in_file)?;
         if let Some(below_home) = text.strip_prefix("~/")
@@ -205,7 +207,7 @@ impl Values<'_> {
         }
     }
 
-    fn wrong(&self, key: Key, why: &str) -> Failure {
+    fn wrong(&self, key: ContextKey, why: &str) -> Failure {
         let what = format!("context `{}`: `{key}` has a wrong value", self.name);
         let origin = self.origins.get(&key).map_or("default", String::as_str);
         Failure::new(ExitCode::Usage, "bad-context", what)

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A key of a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Key {
+pub(crate) enum ContextKey {
     /// Broker addresses.
     Broker,
     /// Collective.
@@ -16,7 +16,7 @@ pub(crate) enum Key {
     /// Certificate.
     Certificate,
     /// Private key.
-    Key,
+    PrivateKey,
     /// Confirmation guard.
     ConfirmAbove,
     /// Production mark.
@@ -29,7 +29,7 @@ pub(crate) enum Key {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyRow {
     /// The key.
-    pub(crate) key: Key,
+    pub(crate) key: ContextKey,
     /// Its name in the file.
     pub(crate) name: &'static str,
     /// The variable that overrides it.
@@ -42,22 +42,34 @@ pub(crate) struct KeyRow {
 
 /// All keys, in the order in which they are shown.
 pub(crate) const KEYS: &[KeyRow] = &[
-    row(Key::Broker, "broker", "MUSTER_BROKER", "broker addresses: amqps://HOST[:PORT][/VHOST]", true),
-    row(Key::Collective, "collective", "MUSTER_COLLECTIVE", "the part of the fleet that is asked", false),
-    row(Key::Ca, "ca", "MUSTER_CA", "file with the CA's certificate", true),
-    row(Key::Crl, "crl", "MUSTER_CRL", "file with the CA's revocation list", false),
-    row(Key::Certificate, "certificate", "MUSTER_CERTIFICATE", "file with your certificate", true),
-    row(Key::Key, "key", "MUSTER_KEY", "file with your private key, mode 0600", true),
-    row(Key::ConfirmAbove, "confirm_above", "MUSTER_CONFIRM_ABOVE", "hosts above which `run` asks first", false),
-    row(Key::Production, "production", "MUSTER_PRODUCTION", "whether the name is shown with PRODUCTION", false),
-    row(Key::DdlDirectory, "ddl_directory", "MUSTER_DDL_DIRECTORY", "directory with descriptions of more plugins", false),
+    row(ContextKey::Broker, "broker", "MUSTER_BROKER", "broker addresses: amqps://HOST[:PORT][/VHOST]", true),
+    row(ContextKey::Collective, "collective", "MUSTER_COLLECTIVE", "the part of the fleet that is asked", false),
+    row(ContextKey::Ca, "ca", "MUSTER_CA", "file with the CA's certificate", true),
+    row(ContextKey::Crl, "crl", "MUSTER_CRL", "file with the CA's revocation list", false),
+    row(ContextKey::Certificate, "certificate", "MUSTER_CERTIFICATE", "file with your certificate", true),
+    row(ContextKey::PrivateKey, "key", "MUSTER_KEY", "file with your private key, mode 0600", true),
+    row(ContextKey::ConfirmAbove, "confirm_above", "MUSTER_CONFIRM_ABOVE", "hosts above which `run` asks first", false),
+    row(ContextKey::Production, "production", "MUSTER_PRODUCTION", "whether the name is shown with PRODUCTION", false),
+    row(
+        ContextKey::DdlDirectory,
+        "ddl_directory",
+        "MUSTER_DDL_DIRECTORY",
+        "directory with descriptions of more plugins",
+        false,
+    ),
 ];
 
-const fn row(key: Key, name: &'static str, variable: &'static str, what: &'static str, required: bool) -> KeyRow {
+const fn row(
+    key: ContextKey,
+    name: &'static str,
+    variable: &'static str,
+    what: &'static str,
+    required: bool,
+) -> KeyRow {
     KeyRow { key, name, variable, what, required }
 }
 
-impl Key {
+impl ContextKey {
     /// Its row of the table.
     pub(crate) fn row(self) -> &'static KeyRow {
         // The rows stand in the order of the variants, which a test holds them to.
@@ -65,7 +77,7 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for ContextKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.row().name)
     }

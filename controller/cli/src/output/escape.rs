@@ -4,7 +4,6 @@
 //! even type into the operator's terminal. Here every such character becomes visible text instead.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 /// Columns between tab stops when a block of text is shown.
 const TAB_WIDTH: usize = 8;
@@ -63,8 +62,8 @@ pub(crate) fn neutral_json(json: &str) -> Cow<'_, str> {
     }
     Cow::Owned(json.chars().fold(String::with_capacity(json.len() + 16), |mut shown, character| {
         if acts(character) {
-            // All of them lie in the basic plane, so one escape is enough. Writing to a string cannot fail.
-            let _ = write!(shown, "\\u{:04x}", u32::from(character));
+            // All of them lie in the basic plane, so one escape is enough.
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             shown.push(character);
         }

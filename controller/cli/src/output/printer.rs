@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::escape::{neutral, neutral_lines};
+use super::escape::neutral;
 use super::failure::Failure;
 use super::json::{Document, compact, pretty};
 use super::progress::{Pace, fraction};
@@ -74,11 +74,6 @@ impl Printer {
         self.settings.verbose
     }
 
-    /// Whether notes and progress are left out.
-    pub(crate) fn quiet(&self) -> bool {
-        self.settings.quiet
-    }
-
     /// Columns of the terminal; 80 where there is none.
     pub(crate) fn width(&self) -> usize {
         self.surroundings.columns.unwrap_or(WIDTH_DEFAULT)
@@ -110,14 +105,6 @@ impl Printer {
         let colored = self.surroundings.colors(self.settings.color, self.surroundings.stdout_terminal)
             && !self.settings.format.is_for_programs();
         self.data(&(text.into().render(colored) + "\n"));
-    }
-
-    /// Writes a host's text of several lines as data, each line harmless to the terminal.
-    pub(crate) fn block(&self, block: &str) {
-        let lines: Vec<_> = neutral_lines(block).collect();
-        if !lines.is_empty() {
-            self.data(&(lines.join("\n") + "\n"));
-        }
     }
 
     /// Writes text of our own as it is, such as a script for the shell.
@@ -298,7 +285,7 @@ impl Streams {
 
     fn say(&mut self, text: &str) {
         // Where standard error is gone there is nobody left to tell.
-        let _ = self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush());
+        drop(self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush()));
     }
 
     fn clear_footer(&mut self) -> Option<String> {
@@ -425,7 +412,8 @@ mod tests {
     fn a_failure_is_a_document_too() {
         let settings = Settings { format: Format::Json, ..Settings::default() };
         let (printer, out, err) = printer(settings, Surroundings::default());
-        printer.failure(&Failure::new(ExitCode::NoMatch, "no-match", "nobody").why("target", "x = y").hint("muster find"));
+        printer
+            .failure(&Failure::new(ExitCode::NoMatch, "no-match", "nobody").why("target", "x = y").hint("muster find"));
         insta::assert_snapshot!(out.text(), @r#"
         {
           "schema": "muster.error/v1",
@@ -458,10 +446,7 @@ mod tests {
         drop(progress);
         assert_eq!(out.text(), "data\n");
         let footer = "waiting  3 / 10  30%";
-        assert_eq!(
-            err.text(),
-            format!("{footer}{CLEAR_LINE}{footer}{CLEAR_LINE}remark\n{footer}{CLEAR_LINE}")
-        );
+        assert_eq!(err.text(), format!("{footer}{CLEAR_LINE}{footer}{CLEAR_LINE}remark\n{footer}{CLEAR_LINE}"));
     }
 
     #[test]

@@ -19,21 +19,20 @@ pub(crate) fn rfc3339(time: Timestamp) -> String {
 pub(crate) fn ago(time: Timestamp, now: Timestamp) -> String {
     let passed = now.since_ms(time);
     match passed {
+        ..-999 => format!("in {}", span(passed.saturating_neg())),
         -999..=999 => "now".to_owned(),
-        ..0 => format!("in {}", span(passed.saturating_neg())),
-        _ => format!("{} ago", span(passed)),
+        1000.. => format!("{} ago", span(passed)),
     }
 }
 
 /// A length of time in its largest whole unit: `850 ms`, `12 s`, `5 min`, `3 h`, `41 d`.
 pub(crate) fn span(milliseconds: i64) -> String {
-    match milliseconds {
-        ..SECOND_MS => format!("{milliseconds} ms"),
-        ..MINUTE_MS => format!("{} s", milliseconds / SECOND_MS),
-        ..HOUR_MS => format!("{} min", milliseconds / MINUTE_MS),
-        ..DAY_MS => format!("{} h", milliseconds / HOUR_MS),
-        _ => format!("{} d", milliseconds / DAY_MS),
+    if milliseconds < SECOND_MS {
+        return format!("{milliseconds} ms");
     }
+    let units = [(DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "min"), (SECOND_MS, "s")];
+    let (length, unit) = units.into_iter().find(|(length, _)| milliseconds >= *length).unwrap_or((SECOND_MS, "s"));
+    format!("{} {unit}", milliseconds / length)
 }
 
 /// How long something took, for a summary: `14 ms`, `1.9 s`, `4m12s`, `2h05m`.

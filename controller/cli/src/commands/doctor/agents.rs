@@ -34,9 +34,14 @@ pub(super) async fn check(context: &Context, session: &mut Session, report: &mut
         }
         Err(error @ ClientError::NobodyListens { .. }) => {
             report.add(Check::ok("permissions", "may read its replies and publish commands"));
-            report.add(Check::failed("agents", &client_failure(&error, context).hint("systemctl status musterd, on a host")));
+            report.add(Check::failed(
+                "agents",
+                &client_failure(&error, context).hint("systemctl status musterd, on a host"),
+            ));
         }
-        Err(error) => report.add(Check::failed("permissions", &client_failure(&error, context).hint("muster broker check"))),
+        Err(error) => {
+            report.add(Check::failed("permissions", &client_failure(&error, context).hint("muster broker check")))
+        }
     }
     // What was learnt is a by-product.
     drop(cache.save());
@@ -96,11 +101,8 @@ fn skew_ms(record: &HostRecord, asked_at: Timestamp) -> Option<i64> {
 }
 
 fn clocks(summary: &Summary, asked_at: Timestamp) -> Option<Check> {
-    let skews: Vec<(&str, i64)> = summary
-        .hosts
-        .iter()
-        .filter_map(|(host, record)| Some((host.as_str(), skew_ms(record, asked_at)?)))
-        .collect();
+    let skews: Vec<(&str, i64)> =
+        summary.hosts.iter().filter_map(|(host, record)| Some((host.as_str(), skew_ms(record, asked_at)?))).collect();
     let refused = |record: &HostRecord| {
         let code = record.result.as_ref().map(|result| result.code.as_str());
         code == Some(code::FROM_THE_FUTURE.code) || code == Some(code::EXPIRED.code)
@@ -118,7 +120,9 @@ fn clocks(summary: &Summary, asked_at: Timestamp) -> Option<Check> {
     let side = if worst < 0 { "behind" } else { "ahead" };
     let by = time::span(worst.saturating_abs());
     Some(match worst.saturating_abs() {
-        ..SKEW_MS_WARNING => Check::ok("clocks", format!("all within {} of this one", time::span(worst.saturating_abs().max(1)))),
+        ..SKEW_MS_WARNING => {
+            Check::ok("clocks", format!("all within {} of this one", time::span(worst.saturating_abs().max(1))))
+        }
         skew => {
             let off = skews.iter().filter(|(_, skew)| skew.saturating_abs() >= SKEW_MS_WARNING).count();
             let limit = if skew > CLOCK_SKEW_MS_DEFAULT { ", more than hosts allow by default" } else { "" };

@@ -20,12 +20,13 @@ pub(super) fn check(context: &Context, now: Timestamp, report: &mut Report<'_>) 
     let login = match Login::load(context, now) {
         Ok(login) => login,
         Err(failure) => {
-            // Which of the two it is can be told from whether the key is readable and private.
-            let name = if is_private(context) { "certificate" } else { "key" };
-            if name == "certificate" {
+            // Everything that is wrong with the key names its file.
+            let path = context.key.display().to_string();
+            let about_key = failure.why.iter().any(|(_, text)| text.contains(&path));
+            if !about_key {
                 report.add(key(context));
             }
-            report.add(Check::failed(name, &failure));
+            report.add(Check::failed(if about_key { "key" } else { "certificate" }, &failure));
             return None;
         }
     };
@@ -37,10 +38,6 @@ pub(super) fn check(context: &Context, now: Timestamp, report: &mut Report<'_>) 
 
 fn mode(context: &Context) -> Option<u32> {
     std::fs::metadata(&context.key).ok().map(|metadata| metadata.permissions().mode() & 0o7777)
-}
-
-fn is_private(context: &Context) -> bool {
-    mode(context).is_some_and(|mode| mode & 0o077 == 0) && std::fs::File::open(&context.key).is_ok()
 }
 
 fn key(context: &Context) -> Check {
@@ -78,4 +75,3 @@ fn revocation(context: &Context, login: &Login, now: Timestamp) -> Check {
         false => Check::ok("revocation", what),
     }
 }
-

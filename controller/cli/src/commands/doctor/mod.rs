@@ -91,6 +91,17 @@ impl Report<'_> {
         self.checks.push(check);
     }
 
+    /// Remembers what could not be checked any more, and says so in one line.
+    fn add_unchecked(&mut self) {
+        let left: Vec<&'static str> = NAMES.into_iter().filter(|name| !self.has(name)).collect();
+        let printer = &self.invocation.printer;
+        if !left.is_empty() && !printer.format().is_for_programs() {
+            let line = Text::styled(Style::Dim, printer.glyph("·", "~"));
+            printer.line(line.dim(format!(" not checked: {}", left.join(", "))));
+        }
+        self.checks.extend(left.into_iter().map(Check::not_checked));
+    }
+
     fn has(&self, name: &str) -> bool {
         self.checks.iter().any(|check| check.name == name)
     }
@@ -105,8 +116,7 @@ fn lines(check: &Check, ascii: bool) -> Vec<Text> {
     };
     let head = Text::styled(style, if ascii { plain } else { unicode }).plain(" ").plain(check.name);
     let head = head.pad_to(NAME_WIDTH + 2);
-    let text = if check.status == Status::NotChecked { Style::Dim } else { Style::Plain };
-    let mut lines = vec![head.push(text, &check.what)];
+    let mut lines = vec![head.plain(&check.what)];
     let indented = || Text::new().pad_to(NAME_WIDTH + 2);
     lines.extend(check.why.iter().flat_map(|why| why.lines()).map(|line| indented().dim(line)));
     lines.extend(check.remedy.iter().map(|remedy| indented().plain("do: ").push(Style::Accent, remedy)));
@@ -138,8 +148,7 @@ pub(crate) async fn run(_arguments: &DoctorArguments, invocation: &Invocation) -
     if let Some(context) = &context {
         examine(context, &mut report).await;
     }
-    let left: Vec<&'static str> = NAMES.into_iter().filter(|name| !report.has(name)).collect();
-    left.into_iter().for_each(|name| report.add(Check::not_checked(name)));
+    report.add_unchecked();
     let printer = &invocation.printer;
     let exit = ExitCode::choose(report.checks.iter().map(|check| check.exit));
     if printer.format().is_json() {
@@ -155,7 +164,12 @@ pub(crate) async fn run(_arguments: &DoctorArguments, invocation: &Invocation) -
         let mut table = crate::output::Table::new(columns);
         for check in &report.checks {
             let status = format!("{:?}", check.status).to_lowercase();
-            table.row([check.name.into(), status.into(), (&check.what).into(), check.remedy.clone().unwrap_or_default().into()]);
+            table.row([
+                check.name.into(),
+                status.into(),
+                (&check.what).into(),
+                check.remedy.clone().unwrap_or_default().into(),
+            ]);
         }
         printer.table(&table);
     }
@@ -199,7 +213,6 @@ mod tests {
             Check::ok("key", "mode 0600"),
             Check::warning("certificate", "12 days left", "muster pki issue"),
             Check::failed("network", &failure),
-            Check::not_checked("agents"),
         ];
         let shown = |ascii: bool| {
             let all = checks.iter().flat_map(|check| lines(check, ascii));
@@ -212,7 +225,6 @@ mod tests {
         ✗ network      no broker answers
                        mq1:5671: connection refused
                        do: start the broker
-        · agents       not checked
         ");
         insta::assert_snapshot!(shown(true).lines().next().unwrap_or_default(), @"+ key          mode 0600");
         assert_eq!(ExitCode::choose(checks.iter().map(|check| check.exit)), ExitCode::Unreachable);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_bus::{AmqpBus, AmqpSettings, Bus as _, BrokerUrl, BusError};
+use muster_bus::{AmqpBus, AmqpSettings, BrokerUrl, Bus as _, BusError};
 use muster_client::{ClientError, Controller, Parts};
 use muster_daemon::SystemClock;
 use rand::SeedableRng as _;
@@ -41,10 +41,16 @@ pub(super) async fn reach(context: &Context, report: &mut Report<'_>) -> bool {
         }
     }
     let answering = addresses.len() - refused.len();
-    let what = format!("{answering} of {} answer", counted(addresses.len(), "address", "addresses"));
+    let what = match (answering, addresses.len()) {
+        (0, _) => "no address answers".to_owned(),
+        (all, total) if all == total => format!("{} answering", counted(total, "address", "addresses")),
+        (some, total) => format!("{some} of {total} addresses answer"),
+    };
     let failure = refused
         .into_iter()
-        .fold(Failure::new(ExitCode::Unreachable, "broker-unreachable", &what), |failure, (label, why)| failure.why(label, why))
+        .fold(Failure::new(ExitCode::Unreachable, "broker-unreachable", &what), |failure, (label, why)| {
+            failure.why(label, why)
+        })
         .hint("start the broker, or open its port in the firewall");
     report.add(match (answering, answering == addresses.len()) {
         (_, true) => Check::ok("network", what),
@@ -69,10 +75,11 @@ fn names(addresses: &[(&BrokerUrl, SocketAddr)], unknown: Vec<(String, String)>)
         return Check::ok("names", shown.join(", "));
     }
     let what = format!("{} cannot be resolved", counted(unknown.len(), "broker name", "broker names"));
-    let failure = unknown.into_iter().fold(
-        Failure::new(ExitCode::Unreachable, "broker-unreachable", what),
-        |failure, (host, why)| failure.why(host, why),
-    );
+    let failure = unknown
+        .into_iter()
+        .fold(Failure::new(ExitCode::Unreachable, "broker-unreachable", what), |failure, (host, why)| {
+            failure.why(host, why)
+        });
     let check = Check::failed("names", &failure.hint("correct `broker` in the context, or the name service"));
     match addresses.is_empty() {
         true => check,

@@ -1,0 +1,137 @@
+//! Codes of the command line itself, in the order of the exit codes they come with.
+
+use muster_protocol::Code;
+
+/// The rows.
+pub(super) const CODES: &[Code] = &[
+    Code {
+        code: "unexpected",
+        summary: "something happened that should not",
+        explanation: "A bug, or a system that is out of something. The lines below the error say what was tried. Exit code 1.",
+    },
+    Code {
+        code: "file",
+        summary: "a file cannot be read or written",
+        explanation: "The message names the file and what the system said. Look at its permissions and at the disk. Exit code 1.",
+    },
+    Code {
+        code: "bad-usage",
+        summary: "the words of the command line do not fit",
+        explanation: "A command, flag or value is unknown or missing. The nearest known word is proposed and never executed. `--help` behind any command shows examples. Exit code 2.",
+    },
+    Code {
+        code: "no-context",
+        summary: "no context is configured or chosen",
+        explanation: "A context says which broker to ask, and as whom. `muster context add` makes one from a broker's address and the directory that `muster pki issue` wrote; `muster context use` chooses one of several. MUSTER_BROKER, MUSTER_CA, MUSTER_CERTIFICATE and MUSTER_KEY do without a file. Exit code 2.",
+    },
+    Code {
+        code: "unknown-context",
+        summary: "there is no context of this name",
+        explanation: "`muster context list` shows those that exist. The name may have come from --context, from MUSTER_CONTEXT or from `current` in the config file; the message says which. Exit code 2.",
+    },
+    Code {
+        code: "bad-context",
+        summary: "the context lacks a value or has a wrong one",
+        explanation: "A context needs `broker`, `ca`, `certificate` and `key`. `muster context show --origin` says for each value which file and line, variable or flag it came from. Exit code 2.",
+    },
+    Code {
+        code: "no-home",
+        summary: "there is no place for the config file",
+        explanation: "Neither HOME nor XDG_CONFIG_HOME is set. Set one of them, or name the file with --config. Exit code 2.",
+    },
+    Code {
+        code: "config-unreadable",
+        summary: "a config file cannot be read",
+        explanation: "The message names the file and what the system said. A file that was named with --config or MUSTER_CONFIG must exist. Exit code 2.",
+    },
+    Code {
+        code: "config-syntax",
+        summary: "a config file is not valid TOML",
+        explanation: "The message names the line and the column. Texts stand in quotes, lists in brackets, and a context's name in `[context.NAME]`. Exit code 2.",
+    },
+    Code {
+        code: "config-invalid",
+        summary: "a config file has wrong keys or values",
+        explanation: "The message names each key with its file and line, what is there, and what would be accepted. Exit code 2.",
+    },
+    Code {
+        code: "no-target",
+        summary: "no target is given",
+        explanation: "A command that reaches hosts needs a target: an expression (-t), names (-H) or everybody (--all). None never means all. Exit code 2.",
+    },
+    Code {
+        code: "bad-hosts",
+        summary: "the list of hosts cannot be read",
+        explanation: "Names are separated by commas, may hold ranges such as web-[1-9], and come from a file with @FILE or from standard input with a dash. Host names are lower case. Exit code 2.",
+    },
+    Code {
+        code: "bad-input",
+        summary: "an input of the action has a wrong value",
+        explanation: "`muster plugin show PLUGIN.ACTION` lists what each input takes. Nothing was sent. Exit code 2.",
+    },
+    Code {
+        code: "bad-description",
+        summary: "a file is not a plugin description",
+        explanation: "Every *.json file in the context's `ddl_directory` must be a description (DDL) as the chapter on plugins defines it. The message says what is wrong with this one. Exit code 2.",
+    },
+    Code {
+        code: "bad-definitions",
+        summary: "the broker's definitions cannot be understood",
+        explanation: "`muster broker check` reads what `rabbitmqctl export_definitions` writes. The file is cut short, or is of another kind. Exit code 2.",
+    },
+    Code {
+        code: "unknown-code",
+        summary: "there is no such error code",
+        explanation: "`muster explain` without a code lists all of them. Exit code 2.",
+    },
+    Code {
+        code: "unknown-fact",
+        summary: "the host has no such fact",
+        explanation: "`muster host facts NAME` lists all facts of a host. Paths are written with dots, elements of lists counted from 0. Exit code 2.",
+    },
+    Code {
+        code: "no-match",
+        summary: "no host matches the target",
+        explanation: "Every host decides for itself whether it matches, and none did, or none answered in time. `muster find` shows who matches; the message names the part of the target that no known host fulfils. Exit code 4.",
+    },
+    Code {
+        code: "no-such-host",
+        summary: "no agent has connected under this name",
+        explanation: "The broker has no queue for the host: its agent never connected, was away for longer than a day, or the name is misspelt. `muster host list` shows the names that answer. Exit code 4.",
+    },
+    Code {
+        code: "no-reply",
+        summary: "the host does not answer",
+        explanation: "The question was sent and no answer came in time. The agent may be stopped, cut off or busy; nothing is known about what it did. Look at `systemctl status musterd` there. Exit code 5.",
+    },
+    Code {
+        code: "rabbitmqctl",
+        summary: "the broker's own tool did not work",
+        explanation: "`muster broker` asks a running RabbitMQ through rabbitmqctl, which works on the broker's machine, as root or as the user rabbitmq. Or give it the definitions as a file. Exit code 7.",
+    },
+    Code {
+        code: "not-logged-in",
+        summary: "the files that say who you are, are not there",
+        explanation: "Your certificate and key are the login; there is no password. Whoever keeps the CA issues them with `muster pki issue user/NAME --out DIR`, or signs your `muster pki request`. The context then names the files. Exit code 8.",
+    },
+    Code {
+        code: "not-confirmed",
+        summary: "the confirmation is missing; nothing was sent",
+        explanation: "An action that changes something on more hosts than `confirm_above` of the context needs the number of hosts typed, or --expect N where nobody can type. Exit code 9.",
+    },
+    Code {
+        code: "plan-changed",
+        summary: "another number of hosts matches than was expected; nothing was sent",
+        explanation: "--expect N guards against a target that has grown or shrunk since it was looked at. Look again with --dry-run. Exit code 9.",
+    },
+    Code {
+        code: "waited-enough",
+        summary: "the time of --wait-for was over",
+        explanation: "The command stopped waiting. Hosts that were asked go on. Exit code 10.",
+    },
+    Code {
+        code: "ctrl-c",
+        summary: "stopped by the operator",
+        explanation: "Ctrl-C ends the waiting, never the work: hosts that were asked go on. Exit code 130.",
+    },
+];
