@@ -21,6 +21,7 @@ use crate::output::Tolerated;
 
 /// How long to wait, and what silence means.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "How long to wait")]
 pub(crate) struct WaitArguments {
     /// How long hosts may take until their first answer.
     #[arg(long, value_name = "TIME")]

@@ -65,11 +65,9 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
 
 fn stopped_early(stopped: Stopped) -> Failure {
     match stopped {
-        Stopped::Interrupted => Failure::new(
-            ExitCode::Interrupted,
-            "ctrl-c",
-            "interrupted while hosts were searched; nothing was sent",
-        ),
+        Stopped::Interrupted => {
+            Failure::new(ExitCode::Interrupted, "ctrl-c", "interrupted while hosts were searched; nothing was sent")
+        }
         Stopped::WaitedEnough => Failure::new(
             ExitCode::StoppedWaiting,
             "waited-enough",
