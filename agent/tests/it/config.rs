@@ -114,6 +114,20 @@ fn the_shipped_example_is_good_and_holds_the_defaults() {
     }
 }
 
+#[test]
+fn the_book_has_every_key_and_its_policy_parses() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/agent.md"));
+    let text = fs::read_to_string(path).unwrap();
+    let mut all = keys("", &serde_json::to_value(Raw::default()).unwrap());
+    all.extend(["host".to_owned(), "audit.file".to_owned()]);
+    for key in all.iter().filter(|key| *key != "audit") {
+        assert!(text.contains(&format!("\n| `{key}` |")), "`{key}` has no line in the chapter on the agent");
+    }
+    let rules = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let policy = muster_agent::policy::Policy::parse(rules, path).unwrap();
+    assert_eq!(policy.rules().len(), 4);
+}
+
 fn keys(prefix: &str, value: &serde_json::Value) -> Vec<String> {
     match value {
         serde_json::Value::Object(map) => map
