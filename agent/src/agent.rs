@@ -223,6 +223,9 @@ impl Agent {
         core.note(Event::new("agent", "started").with_message(env!("CARGO_PKG_VERSION")));
         report_interrupted(&core).await;
         core.refresh_facts().await;
+        for problem in core.problems().iter().filter(|problem| !problem.starts_with("facts: ")) {
+            tracing::warn!("{problem}");
+        }
         let (replaced, materials) = watch::channel(0);
         core.tasks.spawn(TaskKind::Critical, "spool", core.clone().empty_spool_forever());
         core.tasks.spawn(TaskKind::Critical, "facts", refresh_facts_forever(core.clone()));

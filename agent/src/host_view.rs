@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use muster_pki::time_text::utc;
 use muster_plugin_api::{AgentStatus, HostView};
 use muster_protocol::{HostName, Inventory, Timestamp};
 use serde_json::{Map, Value};
@@ -53,20 +54,25 @@ impl HostView for Core {
 
 impl Core {
     /// What does not work and has no end of its own.
-    fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let facts = self.facts.current();
         let mut problems: Vec<String> = facts.errors.iter().map(ToString::to_string).collect();
-        let not_after = self.materials().credentials.not_after();
-        let days_left = not_after.since_ms(Self::now(self)).div_euclid(24 * 60 * 60 * 1000);
-        if days_left < CERTIFICATE_WARNING_DAYS {
-            problems.push(format!("the certificate of this host expires in {days_left} days"));
+        let now = Self::now(self);
+        let materials = self.materials();
+        let not_after = materials.credentials.not_after();
+        if not_after.since_ms(now) < CERTIFICATE_WARNING_MS {
+            problems.push(format!("the certificate of this host ends at {}", utc(not_after)));
+        }
+        for list in materials.trust.crl_info().iter().filter(|list| list.is_stale(now)) {
+            let due = utc(list.next_update);
+            problems.push(format!("revocation list {} should have been replaced by {due}", list.number));
         }
         problems
     }
 }
 
 /// From when on the end of the host's certificate is a problem: time enough to renew it by hand.
-const CERTIFICATE_WARNING_DAYS: i64 = 21;
+const CERTIFICATE_WARNING_MS: i64 = 21 * 24 * 60 * 60 * 1000;
 
 /// Memory of this process, from the kernel (proc(5), `statm`).
 fn resident_bytes() -> Option<u64> {

@@ -60,7 +60,9 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
             Ok(link) => {
                 let since = Instant::now();
                 let end = on_link(core, &link, &bus.describe(), &mut reloaded).await;
-                core.link.send_replace(None);
+                if !matches!(end, End::Stopping(_)) {
+                    core.link.send_replace(None);
+                }
                 if since.elapsed() >= CONNECTION_PROVEN {
                     backoff.reset();
                 }

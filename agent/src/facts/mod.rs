@@ -35,7 +35,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
-use crate::digest::sha256_hex;
 
 /// One source of facts that does not work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +52,7 @@ impl std::fmt::Display for FactError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "facts: {}: {}", self.source, self.message)?;
         match self.values_from_ms {
-            Some(at) => write!(f, "; values of {} ms since 1970 are used instead", at.as_millis()),
+            Some(at) => write!(f, "; its values of {} are used instead", muster_pki::time_text::utc(at)),
             None => Ok(()),
         }
     }
@@ -82,14 +81,6 @@ impl Facts {
             value::remove_path(&mut values, path);
         }
         values
-    }
-
-    /// Digest of the stable facts and the classes.
-    #[must_use]
-    pub fn digest(&self) -> String {
-        // Maps of this crate are sorted, so equal facts have equal texts.
-        let text = serde_json::to_vec(&(&self.stable(), &self.classes)).unwrap_or_default();
-        sha256_hex(&text)
     }
 }
 

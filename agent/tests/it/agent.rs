@@ -532,6 +532,37 @@ async fn a_reload_puts_a_new_policy_into_force_or_keeps_the_old() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_recorded_does_not_run_and_is_answered() {
+    if !crate::kit::is_own_process("agent::what_cannot_be_recorded_does_not_run_and_is_answered") {
+        return;
+    }
+    let stage = Stage::new();
+    let agent = stage.start(Setup::default()).await;
+    let mut controller = stage.controller(&stage.site.lea).await;
+    let ask = |action: &str, arguments: Value| {
+        let mut command = command(&stage.site.lea, action, arguments);
+        command.options = quiet();
+        command
+    };
+    let (change, read) = (ask("change", json!({ "name": "x" })), ask("read", json!({})));
+    // The disk is full.
+    crate::kit::limit_files(Some(1));
+    for command in [&change, &read] {
+        controller.send(command, &stage.site.lea).await;
+        let result = controller.finished(command.id).await.1.result.unwrap();
+        assert_eq!((result.outcome, result.code.as_str()), (Outcome::Refused, "journal-failed"), "{}", result.message);
+    }
+    // There is room again, and what was refused may be sent again: it has not run.
+    crate::kit::limit_files(None);
+    for command in [&change, &read] {
+        controller.send(command, &stage.site.lea).await;
+        assert_eq!(controller.code(command.id).await, "ok");
+    }
+    agent.stop().await;
+    muster_agent::audit::verify(&stage.state.path().join("state/audit.jsonl")).unwrap();
+}
+
+#[tokio::test]
 async fn collectives_that_are_left_are_unbound() {
     let stage = Stage::new();
     let two =

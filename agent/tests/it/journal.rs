@@ -7,7 +7,7 @@ use muster_agent::journal::{Journal, JournalError, Seen, Started};
 use muster_protocol::{RequestId, Timestamp};
 use proptest::prelude::*;
 
-use crate::kit::{NOW, fresh_id};
+use crate::kit::{NOW, fresh_id, is_own_process, limit_files};
 
 struct Place {
     _directory: tempfile::TempDir,
@@ -169,45 +169,27 @@ fn a_rewrite_that_fails_is_told_and_can_be_repeated() {
     assert_eq!(Journal::open(&path, NOW).unwrap().0.seen(&id, WINDOW), Some(Seen::Started));
 }
 
-/// Writes beyond this many bytes fail, as on a full disk. In a process of its own, since the limit cannot be taken back.
 #[test]
 fn what_cannot_be_written_does_not_count_as_seen() {
-    const CHILD: &str = "MUSTER_TEST_JOURNAL_ON_FULL_DISK";
-    if let Some(path) = std::env::var_os(CHILD) {
-        return on_full_disk(std::path::Path::new(&path));
+    if !is_own_process("journal::what_cannot_be_written_does_not_count_as_seen") {
+        return;
     }
     let place = Place::new();
-    let test = "journal::what_cannot_be_written_does_not_count_as_seen";
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, &place.path)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn on_full_disk(path: &std::path::Path) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    // Without this the system would end the process instead of failing the write.
-    #[expect(unsafe_code, reason = "the handler is the system's own, which ignores the signal")]
-    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
-    let mut journal = Journal::open(path, NOW).unwrap().0;
+    let mut journal = place.open();
     let first = fresh_id();
     journal.start(started(first, false)).unwrap();
-    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
     // Half of the next record fits.
-    let length = fs::metadata(path).unwrap().len();
-    setrlimit(Resource::RLIMIT_FSIZE, length + 100, hard).unwrap();
+    let length = fs::metadata(&place.path).unwrap().len();
+    limit_files(Some(length + 100));
     let refused = fresh_id();
     let error = journal.start(started(refused, false)).unwrap_err();
     assert!(error.to_string().starts_with("write journal"), "{error}");
     assert_eq!(journal.seen(&refused, WINDOW), None);
-    assert_eq!(fs::metadata(path).unwrap().len(), length, "no half record is left");
+    assert_eq!(fs::metadata(&place.path).unwrap().len(), length, "no half record is left");
     // Room again: the journal goes on as if nothing had been.
-    setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
+    limit_files(None);
     journal.start(started(refused, false)).unwrap();
-    let (journal, opened) = Journal::open(path, NOW).unwrap();
+    let (journal, opened) = Journal::open(&place.path, NOW).unwrap();
     assert_eq!((opened.torn_bytes, opened.damaged_lines), (0, 0));
     assert!(journal.seen(&first, WINDOW).is_some() && journal.seen(&refused, WINDOW).is_some());
 }

@@ -391,3 +391,30 @@ impl Controller {
         self.finished(id).await.1.result.unwrap().code
     }
 }
+
+/// Runs the named test once more in a process of its own, for tests that change limits of the whole
+/// process. Returns `true` in that process, where the test should do its work.
+pub(crate) fn is_own_process(test: &str) -> bool {
+    const CHILD: &str = "MUSTER_TEST_OWN_PROCESS";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
+/// As on a full disk: no file of this process can grow beyond `bytes`; `None` takes that back.
+pub(crate) fn limit_files(bytes: Option<u64>) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // Without this the system would end the process instead of failing the write.
+    #[expect(unsafe_code, reason = "the handler is the system's own, which ignores the signal")]
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, bytes.unwrap_or(hard), hard).unwrap();
+}
