@@ -13,6 +13,9 @@ use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, time};
 use crate::session::{client_failure, host_cache};
 
+#[cfg(test)]
+mod tests;
+
 /// How long a host may take to answer, in milliseconds: these questions need no program to run.
 const REPLY_TIMEOUT_MS: i64 = 5_000;
 

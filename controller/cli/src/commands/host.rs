@@ -361,7 +361,9 @@ fn unknown_fact(host: &HostName, path: &str, invocation: &Invocation) -> Failure
     let failure = Failure::new(ExitCode::Usage, "unknown-fact", format!("`{host}` has no fact `{path}`"));
     let known = invocation.context().map(|context| host_cache(&context.name, invocation.now()).names());
     let known = known.unwrap_or_default();
-    match did_you_mean(path, known.iter().map(String::as_str)) {
+    // A path may also be meant as the beginning of others.
+    let beginnings = known.iter().flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]));
+    match did_you_mean(path, known.iter().map(String::as_str).chain(beginnings)) {
         Some(nearest) => {
             failure.why("nearest", format!("`{nearest}`")).hint(format!("muster host facts {host} {nearest}"))
         }

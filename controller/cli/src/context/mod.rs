@@ -98,3 +98,21 @@ pub(crate) fn variables() -> BTreeMap<String, String> {
         .filter(|(_, value)| !value.is_empty())
         .collect()
 }
+
+/// A context for tests that need no file of it.
+#[cfg(test)]
+pub(crate) fn sample(name: &str) -> Context {
+    Context {
+        name: name.to_owned(),
+        broker: Vec::new(),
+        collective: "main".parse().unwrap(),
+        ca: "ca.pem".into(),
+        crl: None,
+        certificate: "user-lea.pem".into(),
+        key: "user-lea.key".into(),
+        confirm_above: CONFIRM_ABOVE_DEFAULT,
+        production: false,
+        ddl_directory: None,
+        origins: BTreeMap::new(),
+    }
+}

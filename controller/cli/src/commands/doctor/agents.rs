@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use muster_client::{ClientError, End, HostRecord, Summary, WINDOW_MS_DEFAULT, discover};
+use muster_client::cache::HostCache;
+use muster_client::{ClientError, Controller, End, HostRecord, Summary, WINDOW_MS_DEFAULT, discover};
 use muster_protocol::code;
 use muster_protocol::limits::CLOCK_SKEW_MS_DEFAULT;
 use muster_protocol::{HostName, TaskState, Timestamp};
@@ -12,17 +13,23 @@ use super::{Check, Report};
 use crate::context::Context;
 use crate::output::number::counted;
 use crate::output::{ExitCode, Failure, fold, time};
-use crate::session::{Session, client_failure, host_cache};
+use crate::session::client_failure;
+
+#[cfg(test)]
+mod tests;
 
 /// Clocks that differ by more are told: names of certificates and commands still work, logs no longer line up.
 const SKEW_MS_WARNING: i64 = 5_000;
 
 /// Asks everybody and judges the answers.
-pub(super) async fn check(context: &Context, session: &mut Session, report: &mut Report<'_>) {
-    let now = report.invocation.now();
-    let mut cache = host_cache(&context.name, now);
-    let asked_at = session.controller.now();
-    let found = discover::discover(&mut session.controller, &mut cache, None, WINDOW_MS_DEFAULT, |_, _| {}).await;
+pub(super) async fn check(
+    context: &Context,
+    controller: &mut Controller,
+    cache: &mut HostCache,
+    report: &mut Report<'_>,
+) {
+    let asked_at = controller.now();
+    let found = discover::discover(controller, cache, None, WINDOW_MS_DEFAULT, |_, _| {}).await;
     match found {
         Ok(found) => {
             report.add(Check::ok("permissions", "may read its replies and publish commands"));
@@ -43,8 +50,6 @@ pub(super) async fn check(context: &Context, session: &mut Session, report: &mut
             report.add(Check::failed("permissions", &client_failure(&error, context).hint("muster broker check")))
         }
     }
-    // What was learnt is a by-product.
-    drop(cache.save());
 }
 
 fn answering(summary: &Summary, silent: &[&str]) -> Check {
@@ -110,7 +115,7 @@ fn clocks(summary: &Summary, asked_at: Timestamp) -> Option<Check> {
     let strangers: Vec<&str> =
         summary.hosts.iter().filter(|(_, record)| refused(record)).map(|(host, _)| host.as_str()).collect();
     if !strangers.is_empty() {
-        let what = format!("{} refuse commands because of their clocks", counted(strangers.len(), "host", "hosts"));
+        let what = format!("the clocks differ too much for {}", counted(strangers.len(), "host", "hosts"));
         let failure = Failure::new(ExitCode::Refused, code::FROM_THE_FUTURE.code, what)
             .why("hosts", fold::fold_line(strangers))
             .hint("timedatectl, here and there: is the time synchronised?");

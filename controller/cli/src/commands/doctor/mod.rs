@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::context::{self, Context, Files, Locations};
 use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, Style, Text};
+use crate::session::host_cache;
 
 /// Columns of a check's name.
 const NAME_WIDTH: usize = 13;
@@ -27,6 +28,18 @@ enum Status {
     Warning,
     Failed,
     NotChecked,
+}
+
+impl Status {
+    /// The word that programs read.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::NotChecked => "not_checked",
+        }
+    }
 }
 
 /// One check.
@@ -163,7 +176,7 @@ pub(crate) async fn run(_arguments: &DoctorArguments, invocation: &Invocation) -
         let columns = ["name", "status", "what", "remedy"].map(crate::output::Column::new);
         let mut table = crate::output::Table::new(columns);
         for check in &report.checks {
-            let status = format!("{:?}", check.status).to_lowercase();
+            let status = check.status.word();
             table.row([
                 check.name.into(),
                 status.into(),
@@ -195,7 +208,10 @@ async fn examine(context: &Context, report: &mut Report<'_>) {
         return;
     }
     let Some(mut session) = network::log_in(context, login, report).await else { return };
-    agents::check(context, &mut session, report).await;
+    let mut cache = host_cache(&context.name, now);
+    agents::check(context, &mut session.controller, &mut cache, report).await;
+    // What was learnt on the way is a by-product.
+    drop(cache.save());
     session.close().await;
 }
 
