@@ -1,8 +1,5 @@
 //! What a command that asks hosts acts in.
 
-use std::path::PathBuf;
-
-use etcetera::BaseStrategy as _;
 use muster_client::Controller;
 use muster_client::cache::HostCache;
 use muster_client::discover::refresh;
@@ -13,7 +10,7 @@ use super::follow::Stop;
 use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{Failure, Printer};
-use crate::session::Session;
+use crate::session::{Session, host_cache};
 
 /// Most inventories that are fetched after a command, so that the next one knows more.
 const LEARN_HOSTS_MAX: usize = 200;
@@ -91,19 +88,4 @@ impl Stage {
         }
         self.session.close().await;
     }
-}
-
-/// What is remembered of the hosts of a context; nothing where there is no place for it.
-pub(crate) fn host_cache(context: &str, now: Timestamp) -> HostCache {
-    cache_directory(context).map_or_else(HostCache::none, |directory| HostCache::load(&directory, now))
-}
-
-/// `$XDG_CACHE_HOME/muster/CONTEXT`.
-pub(crate) fn cache_directory(context: &str) -> Option<PathBuf> {
-    // A context's name is typed by people; as a directory it must not lead elsewhere.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let safe: String = context.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-    let safe = if safe.chars().all(|c| c == '.') { format!("_{safe}") } else { safe };
-    let base = etcetera::choose_base_strategy().ok()?;
-    Some(base.cache_dir().join("muster").join(safe))
 }
