@@ -256,10 +256,13 @@ pub(crate) struct Group {
     pub(crate) differs_from: Option<usize>,
 }
 
+/// What is equal in a group: state, reason, exit code, code and masked text.
+type GroupKey = (TaskState, Option<Reason>, Option<i32>, Option<String>, String);
+
 /// Groups rows that ended alike. Failures come first, then successes, then hosts that were silent,
 /// refused or not run; among equals the larger group first.
 pub(crate) fn group(rows: &[Row], headline: &Headline<'_>) -> Vec<Group> {
-    let mut groups: BTreeMap<(TaskState, Option<Reason>, Option<i32>, Option<String>, String), Group> = BTreeMap::new();
+    let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
     for row in rows {
         let exit_code = row.result.as_ref().and_then(|result| result.exit_code);
         let code = row.result.as_ref().map(|result| result.code.clone());

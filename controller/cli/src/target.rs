@@ -164,15 +164,6 @@ impl Target {
         }
     }
 
-    /// The flags that mean the same target, to be typed again.
-    pub(crate) fn flags(&self) -> String {
-        match (&self.expression, &self.hosts) {
-            (Some(_), _) => format!("-t {}", quoted(&self.shown())),
-            (None, Some(_)) => format!("-H {}", quoted(&self.shown().replace(", ", ","))),
-            (None, None) => "--all".to_owned(),
-        }
-    }
-
     /// Whether hosts have to be found: a condition or everybody, as opposed to names alone.
     pub(crate) fn needs_discovery(&self) -> bool {
         self.expression.is_some() || self.hosts.is_none()
@@ -365,23 +356,11 @@ mod tests {
         assert_eq!(target.choose(hosts, 1), chosen, "the given seed wins");
     }
 
-    /// As the shell reads a word in single quotes.
-    fn unquoted(word: &str) -> String {
-        let inner = word.strip_prefix('\'').and_then(|word| word.strip_suffix('\'')).unwrap_or(word);
-        inner.replace(r"'\''", "'")
-    }
-
     #[test]
-    fn a_target_can_be_typed_again() {
-        for words in [&["-t", "role=web and name~'x'"][..], &["-H", "web-1,web-2,db1"][..], &["--all"][..]] {
-            let target = read(words, "").unwrap();
-            let flags = target.flags();
-            let words: Vec<String> = match flags.split_once(' ') {
-                Some((flag, value)) => vec![flag.to_owned(), unquoted(value)],
-                None => vec![flags],
-            };
-            let again = read(&words.iter().map(String::as_str).collect::<Vec<_>>(), "").unwrap();
-            assert_eq!((again.expression, again.hosts), (target.expression, target.hosts));
+    fn a_word_for_the_shell() {
+        let words = [("web1,db-[1]", "'web1,db-[1]'"), ("role", "role"), ("it's", r"'it'\''s'"), ("", "''")];
+        for (text, expected) in words {
+            assert_eq!(quoted(text), expected);
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct CachedHost {
     /// The digest it gave last; empty if none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub inventory_digest: String,
+    /// The digest of the inventory that is kept; empty if none is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kept_digest: String,
     /// When its inventory was asked for last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory_asked_ms: Option<Timestamp>,
@@ -200,7 +203,12 @@ impl HostCache {
     /// Notes that a host has answered, with the digest of its inventory if it gave one.
     pub fn seen(&mut self, host: &HostName, digest: Option<&str>, now: Timestamp) {
         self.changed = true;
-        let fresh = CachedHost { last_seen_ms: now, inventory_digest: String::new(), inventory_asked_ms: None };
+        let fresh = CachedHost {
+            last_seen_ms: now,
+            inventory_digest: String::new(),
+            kept_digest: String::new(),
+            inventory_asked_ms: None,
+        };
         let entry = self.hosts.entry(host.clone()).or_insert(fresh);
         entry.last_seen_ms = now;
         if let Some(digest) = digest.filter(|digest| digest.len() <= 128) {
@@ -259,22 +267,16 @@ impl HostCache {
     }
 
     /// Hosts whose inventory is not known or has changed, and was not asked for lately.
-    pub fn stale(&mut self, hosts: impl IntoIterator<Item = HostName>, now: Timestamp) -> BTreeSet<HostName> {
-        self.read_inventories();
-        let mut stale = BTreeSet::new();
-        for host in hosts {
-            let Some(known) = self.hosts.get(&host) else { continue };
-            let current = self
-                .inventories
-                .as_ref()
-                .and_then(|inventories| inventories.get(&host))
-                .is_some_and(|cached| cached.digest == known.inventory_digest);
-            let lately = known.inventory_asked_ms.is_some_and(|asked| now.since_ms(asked) < INVENTORY_AGE_MS_MIN);
-            if !current && !lately {
-                stale.insert(host);
-            }
-        }
-        stale
+    #[must_use]
+    pub fn stale(&self, hosts: impl IntoIterator<Item = HostName>, now: Timestamp) -> BTreeSet<HostName> {
+        let is_stale = |host: &HostName| {
+            self.hosts.get(host).is_some_and(|known| {
+                let current = !known.kept_digest.is_empty() && known.kept_digest == known.inventory_digest;
+                let lately = known.inventory_asked_ms.is_some_and(|asked| now.since_ms(asked) < INVENTORY_AGE_MS_MIN);
+                !current && !lately
+            })
+        };
+        hosts.into_iter().filter(is_stale).collect()
     }
 
     /// Notes that an inventory was asked for.
@@ -290,6 +292,7 @@ impl HostCache {
         self.read_inventories();
         if let Some(known) = self.hosts.get_mut(host) {
             digest.clone_into(&mut known.inventory_digest);
+            digest.clone_into(&mut known.kept_digest);
             self.changed = true;
             self.inventories_changed = true;
             let cached = CachedInventory { digest: digest.to_owned(), inventory };
@@ -310,6 +313,13 @@ impl HostCache {
         let file: Option<InventoriesFile> =
             self.directory.as_ref().and_then(|directory| file::read(&directory.join("inventories.json")));
         let read = file.filter(|file| file.version == VERSION).map(|file| file.inventories).unwrap_or_default();
+        for (host, known) in &mut self.hosts {
+            // The other file may have been lost or bounded: what is not there is not kept.
+            if !known.kept_digest.is_empty() && read.get(host).is_none_or(|cached| cached.digest != known.kept_digest) {
+                known.kept_digest.clear();
+                self.changed = true;
+            }
+        }
         self.inventories = Some(read);
     }
 

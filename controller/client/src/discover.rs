@@ -15,6 +15,12 @@ use crate::question::{Audience, Question};
 /// A host that has been silent for longer is not waited for: 1 day. It is still told as silent.
 const AWAITED_AGE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 
+/// Most silent hosts that are asked once more by name.
+const PROBED_MAX: usize = 200;
+
+/// How long they may take, in milliseconds: a host that is there answers in a fraction of that.
+const PROBE_MS: i64 = 500;
+
 /// The plugin that every agent has.
 const PLUGIN: &str = "host";
 
@@ -81,7 +87,10 @@ pub async fn discover(
     }
     let summary = asking.into_summary();
     let now = controller.now();
-    let discovered = learn(cache, target, &likely, summary, now);
+    let mut discovered = learn(cache, target, &likely, summary, now);
+    if discovered.summary.end == End::Complete {
+        probe_silent(controller, cache, target, &mut discovered).await?;
+    }
     match &discovered.summary.end {
         End::Failed(error) if discovered.hosts.is_empty() => Err(error.clone()),
         _ => Ok(discovered),
@@ -93,6 +102,30 @@ pub async fn discover(
 pub fn awaited(cache: &HostCache, likely: &BTreeSet<HostName>, now: Timestamp) -> BTreeSet<HostName> {
     let lately = |host: &&HostName| cache.last_seen(host).is_some_and(|seen| now.since_ms(seen) <= AWAITED_AGE_MS_MAX);
     likely.iter().filter(lately).cloned().collect()
+}
+
+/// Asks the hosts by name that a target remembers and that did not answer: one that answers now is
+/// there and no longer matches, so it is not silent. Not for more than 200 of them.
+///
+/// # Errors
+/// When they cannot be asked.
+pub async fn probe_silent(
+    controller: &mut Controller,
+    cache: &mut HostCache,
+    target: Option<&Expression>,
+    discovered: &mut Discovered,
+) -> Result<(), ClientError> {
+    let Some(expression) = target else { return Ok(()) };
+    if discovered.silent.is_empty() || discovered.silent.len() > PROBED_MAX {
+        return Ok(());
+    }
+    let question = ping(Audience::Hosts(discovered.silent.clone()), PROBE_MS, BTreeSet::new());
+    let summary = controller.ask(&question)?.finish().await;
+    let now = controller.now();
+    let there = note_pings(cache, &summary, now);
+    discovered.silent.retain(|host| !there.contains(host));
+    cache.answered(expression.as_str(), discovered.hosts.union(&discovered.silent).cloned(), now);
+    Ok(())
 }
 
 /// Puts the answers to a ping by broadcast into the cache, and says who matches. `likely` is what

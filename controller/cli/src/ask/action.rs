@@ -166,8 +166,14 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_sent() {
-        insta::assert_snapshot!("bad_input_unknown", read("package.status", &["nmae=openssl"], How::default()).unwrap_err());
-        insta::assert_snapshot!("bad_input_invalid", read("package.status", &["name=a b"], How::default()).unwrap_err());
+        insta::assert_snapshot!(
+            "bad_input_unknown",
+            read("package.status", &["nmae=openssl"], How::default()).unwrap_err()
+        );
+        insta::assert_snapshot!(
+            "bad_input_invalid",
+            read("package.status", &["name=a b"], How::default()).unwrap_err()
+        );
         insta::assert_snapshot!("bad_input_missing", read("package.status", &[], How::default()).unwrap_err());
         insta::assert_snapshot!("bad_input_form", read("package.status", &["openssl"], How::default()).unwrap_err());
         let how = How { effective_user: Some("joe".to_owned()), ..How::default() };

@@ -220,9 +220,9 @@ pub(crate) fn plan(shown: &str, target: &str, chosen: &Chosen<'_>, look: Look) -
     if let Some(seed) = chosen.seed {
         lines.push(row(chosen.hosts.len(), "chosen", Text::from(format!("--seed {seed}"))));
     }
-    lines.push(row(chosen.hosts.len(), "will run", names(&chosen.hosts)));
+    lines.push(row(chosen.hosts.len(), "will run", names(chosen.hosts)));
     if !chosen.silent.is_empty() {
-        lines.push(row(chosen.silent.len(), "silent", names(&chosen.silent)));
+        lines.push(row(chosen.silent.len(), "silent", names(chosen.silent)));
     }
     if chosen.waves.len() > 1 {
         let sizes: Vec<String> = chosen.waves.iter().map(|size| number::count(*size)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_client::discover::{audience, awaited, learn, note_pings, ping};
+use muster_client::discover::{audience, awaited, learn, note_pings, ping, probe_silent};
 use muster_client::{Audience, End, Event, WINDOW_MS_DEFAULT};
 use muster_protocol::HostName;
 
@@ -54,10 +54,11 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
         return Err(stopped_early(stopped));
     }
     let now = scene.now();
-    let found = learn(scene.cache, condition, &likely, summary, now);
+    let mut found = learn(scene.cache, condition, &likely, summary, now);
     if let End::Failed(error) = &found.summary.end {
         return Err(failed(error.clone()));
     }
+    probe_silent(scene.controller, scene.cache, condition, &mut found).await.map_err(failed)?;
     let hosts = target.keep(found.hosts);
     let silent = target.keep(found.silent);
     Ok(Found { hosts, silent })

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser as _;
+use muster_client::Controller;
 use muster_client::cache::HostCache;
 use muster_client::testing::{Fleet, Say, behaving, succeeding};
-use muster_client::Controller;
 use muster_protocol::Outcome;
 use serde_json::json;
 
@@ -87,7 +87,10 @@ impl Desk {
             crate::cli::Command::Run(arguments) => {
                 let catalogue = Catalogue::builtin();
                 let how = How { noop: arguments.way.noop, ..How::default() };
-                match (Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how), arguments.target.read("run")) {
+                match (
+                    Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how),
+                    arguments.target.read("run"),
+                ) {
                     (Ok(wanted), Ok(target)) => {
                         scene.stop = stop(&arguments.wait);
                         let (way, wait) = (&arguments.way, &arguments.wait);
@@ -249,9 +252,7 @@ async fn another_number_than_expected_stops_it() {
 #[tokio::test(start_paused = true)]
 async fn waves_stop_at_the_first_failure() {
     let fleet = Fleet::new();
-    let failing = behaving(|host, command| {
-        vec![Say::Report(host.finished(command, 0, Outcome::Failed, json!(null)))]
-    });
+    let failing = behaving(|host, command| vec![Say::Report(host.finished(command, 0, Outcome::Failed, json!(null)))]);
     fleet.hosts(&["a-1"], json!({}), failing).await;
     fleet.hosts(&["a-2", "a-3", "a-4"], json!({}), behaving(|_, _| panic!("the stop rule holds"))).await;
     let mut desk = Desk::new(fleet).await;
@@ -276,7 +277,8 @@ async fn every_wave_is_a_command_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn an_interrupt_keeps_what_arrived() {
     let mut desk = desk().await;
-    let slow = behaving(|host, command| vec![Say::Report(host.running(command, 0)), Say::Wait(Duration::from_secs(60))]);
+    let slow =
+        behaving(|host, command| vec![Say::Report(host.running(command, 0)), Say::Wait(Duration::from_secs(60))]);
     desk.fleet.hosts(&["slow-1"], json!({}), slow).await;
     let interrupt = tokio::time::sleep(Duration::from_secs(5));
     let said = desk.type_until(&["run", "package.status", "name=bash", "-H", "web-1,slow-1"], interrupt).await;
@@ -325,7 +327,8 @@ async fn a_forged_answer_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_vanished_is_an_error_after_the_results() {
     let mut desk = desk().await;
-    let slow = behaving(|host, command| vec![Say::Report(host.running(command, 0)), Say::Wait(Duration::from_secs(60))]);
+    let slow =
+        behaving(|host, command| vec![Say::Report(host.running(command, 0)), Say::Wait(Duration::from_secs(60))]);
     desk.fleet.hosts(&["slow-1"], json!({}), slow).await;
     let (broker, queue) = (desk.fleet.broker.clone(), format!("reply.{}", desk.controller.route()));
     let vandal = async move {

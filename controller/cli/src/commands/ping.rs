@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use muster_client::discover::{audience, awaited, learn, note_pings, ping};
-use muster_client::{Audience, End, Event, Summary, WINDOW_MS_DEFAULT};
+use muster_client::discover::{audience, awaited, learn, note_pings, ping, probe_silent};
+use muster_client::{Audience, ClientError, End, Event, Summary, WINDOW_MS_DEFAULT};
 use muster_plugin_api::builtin_ddls;
 use muster_protocol::{HostName, TaskState, Timestamp};
 
@@ -87,7 +87,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     }
     let summary = asking.into_summary();
     let now = scene.now();
-    let (rows, summary) = rows(scene, target, &likely, summary, now);
+    let (rows, summary) = rows(scene, target, &likely, summary, now).await.map_err(failed)?;
     if let End::Failed(error) = &summary.end
         && rows.iter().all(|row| row.reply_ms.is_none())
     {
@@ -109,20 +109,24 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
 }
 
 /// The rows of all hosts that the target allows, the silent ones included.
-fn rows(
+async fn rows(
     scene: &mut Scene<'_>,
     target: &Target,
     likely: &BTreeSet<HostName>,
     summary: Summary,
     now: Timestamp,
-) -> (Vec<Row>, Summary) {
+) -> Result<(Vec<Row>, Summary), ClientError> {
     let request = summary.requests.first().copied();
     if !target.needs_discovery() {
         note_pings(scene.cache, &summary, now);
         let rows = summary.hosts.iter().map(|(host, record)| Row::of(host, record, request)).collect();
-        return (rows, summary);
+        return Ok((rows, summary));
     }
-    let found = learn(scene.cache, target.expression.as_ref(), likely, summary, now);
+    let condition = target.expression.as_ref();
+    let mut found = learn(scene.cache, condition, likely, summary, now);
+    if found.summary.end == End::Complete {
+        probe_silent(scene.controller, scene.cache, condition, &mut found).await?;
+    }
     let chosen = target.choose(target.keep(found.hosts.union(&found.silent).cloned()), scene.fresh_seed);
     let mut rows: Vec<Row> = found
         .summary
@@ -134,7 +138,7 @@ fn rows(
     let silent = found.silent.into_iter().filter(|host| chosen.hosts.contains(host));
     rows.extend(silent.map(|host| Row::not_asked(host, TaskState::NoReply, Reason::SilentInSearch)));
     rows.sort_by(|one, other| one.host.cmp(&other.host));
-    (rows, found.summary)
+    Ok((rows, found.summary))
 }
 
 fn exit(rows: &[Row], wait: &WaitArguments, summary: &Summary, stopped: Option<Stopped>) -> ExitCode {

@@ -53,6 +53,7 @@ pub(crate) struct RunArguments {
 
 /// How it is to be run.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "How to run")]
 pub(crate) struct WayArguments {
     /// Show who would be hit, and send nothing.
     #[arg(long, short = 'n')]

@@ -106,6 +106,17 @@ fn inventories_are_asked_for_when_missing_or_changed_but_not_again_and_again() {
 }
 
 #[test]
+fn a_lost_inventory_is_asked_for_again() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path()).save().unwrap();
+    std::fs::remove_file(directory.path().join("inventories.json")).unwrap();
+    let mut cache = HostCache::load(directory.path(), NOW);
+    assert_eq!(names(cache.stale([host("web1")], NOW)), Vec::<String>::new(), "not looked yet");
+    assert!(cache.inventories().is_empty());
+    assert_eq!(names(cache.stale([host("web1")], NOW)), ["web1"]);
+}
+
+#[test]
 fn names_and_values_are_known() {
     let mut cache = filled(Path::new("/nonexistent"));
     let all: Vec<String> = cache.names().into_iter().collect();

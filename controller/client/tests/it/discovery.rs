@@ -54,6 +54,24 @@ async fn a_host_that_is_gone_is_silent_and_a_new_one_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_that_no_longer_matches_is_not_silent() {
+    let fleet = fleet().await;
+    let mut controller = fleet.controller().await;
+    let mut cache = HostCache::none();
+    let web = expression("role = web");
+    discover(&mut controller, &mut cache, Some(&web), 2_000, |_, _| {}).await.unwrap();
+    fleet.broker.disconnect(&"host/web2".parse().unwrap());
+    fleet.broker.delete_queue("agent.web2");
+    let found = discover(&mut controller, &mut cache, Some(&web), 2_000, |_, _| {}).await.unwrap();
+    assert_eq!(found.silent, names(&["web2"]), "it is gone");
+    fleet.hosts(&["web2"], json!({"role": "mail"}), succeeding(json!(null))).await;
+    let found = discover(&mut controller, &mut cache, Some(&web), 2_000, |_, _| {}).await.unwrap();
+    assert_eq!((found.hosts, found.silent), (names(&["web1"]), names(&[])), "it is something else now");
+    let again = discover(&mut controller, &mut cache, Some(&web), 2_000, |_, _| {}).await.unwrap();
+    assert!(again.summary.elapsed_ms < 200, "and is not waited for: {}", again.summary.elapsed_ms);
+}
+
+#[tokio::test(start_paused = true)]
 async fn facts_tell_whom_to_expect() {
     let fleet = fleet().await;
     let mut controller = fleet.controller().await;

@@ -77,7 +77,9 @@ fn every_kind_of_end_has_its_line() {
 #[test]
 fn lines_fit_the_terminal() {
     let rows: Vec<Row> = (0..90)
-        .map(|number| row(&format!("host-{}.{number}.example.com", number * 7), Outcome::Succeeded, json!(number % 2), ""))
+        .map(|number| {
+            row(&format!("host-{}.{number}.example.com", number * 7), Outcome::Succeeded, json!(number % 2), "")
+        })
         .collect();
     let groups = group(&rows, &Headline { action: None });
     for width in [40, 80, 200] {
@@ -115,7 +117,10 @@ fn the_documented_screen_of_ping() {
         Some(NOW.plus_ms(-hours * 60 * 60 * 1000))
     };
     // The line of the silent hosts is as long as it is in the document; 80 columns cut it.
-    insta::assert_snapshot!("ping_100_columns", plain(&ping(&rows, last_seen, NOW, Look { ascii: false, width: Some(100) })));
+    insta::assert_snapshot!(
+        "ping_100_columns",
+        plain(&ping(&rows, last_seen, NOW, Look { ascii: false, width: Some(100) }))
+    );
     insta::assert_snapshot!("ping_80_columns", plain(&ping(&rows, last_seen, NOW, WIDE)));
     insta::assert_snapshot!("ping_colour", colored(&ping(&rows, last_seen, NOW, WIDE)));
     insta::assert_snapshot!("ping_ascii", plain(&ping(&rows, last_seen, NOW, Look { ascii: true, width: Some(80) })));
