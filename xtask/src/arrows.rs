@@ -79,17 +79,15 @@ const LICENCES: &[&str] = &[
     "OpenSSL",
 ];
 
+/// Our own crates, as `cargo metadata --no-deps` describes them.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
-    workspace_members: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
 struct Package {
-    id: String,
     name: String,
-    license: Option<String>,
     dependencies: Vec<Dependency>,
 }
 
@@ -99,20 +97,34 @@ struct Dependency {
     kind: Option<String>,
 }
 
+/// A package that is really built: the lock file also has what no enabled feature needs.
+struct Built {
+    name: String,
+    licence: String,
+}
+
 fn metadata() -> Result<Metadata> {
-    let target = ["--filter-platform", "x86_64-unknown-linux-gnu"];
-    let text = run::output(&run::cargo(), &[&["metadata", "--format-version", "1", "--locked"], &target[..]].concat())?;
+    let text = run::output(&run::cargo(), &["metadata", "--format-version", "1", "--locked", "--no-deps"])?;
     serde_json::from_str(&text).context("read cargo metadata")
 }
 
+fn built() -> Result<Vec<Built>> {
+    let arguments =
+        ["tree", "--workspace", "--locked", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}|{l}"];
+    let text = run::output(&run::cargo(), &arguments)?;
+    let lines: BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    let row = |line: &str| {
+        let (package, licence) = line.split_once('|').with_context(|| format!("read `{line}` of cargo tree"))?;
+        let name = package.split(' ').next().unwrap_or(package).to_owned();
+        Ok(Built { name, licence: licence.trim_end_matches(" (*)").to_owned() })
+    };
+    lines.into_iter().map(row).collect()
+}
+
 /// Everything that is wrong, one sentence each.
-fn findings(metadata: &Metadata) -> Vec<String> {
-    let ours: BTreeMap<&str, &Package> = metadata
-        .packages
-        .iter()
-        .filter(|package| metadata.workspace_members.contains(&package.id))
-        .map(|package| (package.name.as_str(), package))
-        .collect();
+fn findings(metadata: &Metadata, built: &[Built]) -> Vec<String> {
+    let ours: BTreeMap<&str, &Package> =
+        metadata.packages.iter().map(|package| (package.name.as_str(), package)).collect();
     let mut findings = Vec::new();
     for (name, package) in &ours {
         let Some((_, allowed)) = ALLOWED.iter().find(|(crate_name, _)| crate_name == name) else {
@@ -141,16 +153,16 @@ fn findings(metadata: &Metadata) -> Vec<String> {
             findings.push(format!("the table of arrows names `{name}`, which is not a crate of the workspace"));
         }
     }
-    for package in &metadata.packages {
+    for package in built {
         if let Some((_, why)) = BANNED.iter().find(|(banned, _)| *banned == package.name) {
             findings.push(format!(
                 "`{}` is in the graph: {why}; `cargo tree -i {}` shows through whom",
                 package.name, package.name
             ));
         }
-        let licence = package.license.as_deref().unwrap_or("");
-        if !licence_allowed(licence) {
-            findings.push(format!("`{}` has the licence `{licence}`, which is not on the list", package.name));
+        if !licence_allowed(&package.licence) {
+            findings
+                .push(format!("`{}` has the licence `{}`, which is not on the list", package.name, package.licence));
         }
     }
     findings
@@ -208,16 +220,12 @@ fn single(words: &mut &[String]) -> bool {
 /// # Errors
 /// When cargo cannot describe the workspace, or something is not as the tables say.
 pub(crate) fn check_and_tell() -> Result<()> {
-    let metadata = metadata()?;
-    let findings = findings(&metadata);
+    let built = built()?;
+    let findings = findings(&metadata()?, &built);
     if !findings.is_empty() {
         bail!("{} things are against the architecture:\n  {}", findings.len(), findings.join("\n  "));
     }
-    eprintln!(
-        "==> arrows and licences: {} crates, {} packages, all as allowed",
-        ALLOWED.len(),
-        metadata.packages.len()
-    );
+    eprintln!("==> arrows and licences: {} crates, {} packages, all as allowed", ALLOWED.len(), built.len());
     Ok(())
 }
 
@@ -227,15 +235,13 @@ mod tests {
 
     #[test]
     fn the_workspace_keeps_to_the_arrows() {
-        assert_eq!(findings(&metadata().unwrap()), Vec::<String>::new());
+        assert_eq!(findings(&metadata().unwrap(), &built().unwrap()), Vec::<String>::new());
     }
 
     #[test]
     fn a_forbidden_arrow_is_found() {
         let package = |name: &str, dependencies: &[(&str, Option<&str>)]| Package {
-            id: name.to_owned(),
             name: name.to_owned(),
-            license: Some("MIT".to_owned()),
             dependencies: dependencies
                 .iter()
                 .map(|(name, kind)| Dependency { name: (*name).to_owned(), kind: kind.map(str::to_owned) })
@@ -243,13 +249,14 @@ mod tests {
         };
         let mut packages: Vec<Package> = ALLOWED.iter().map(|(name, _)| package(name, &[])).collect();
         packages[0] = package("muster-protocol", &[("muster-pki", None), ("lapin", None), ("muster-bus", Some("dev"))]);
-        let workspace_members = packages.iter().map(|package| package.id.clone()).collect();
-        packages.push(package("ring", &[]));
-        let found = findings(&Metadata { packages, workspace_members });
-        assert_eq!(found.len(), 3, "{found:#?}");
+        let library = |name: &str, licence: &str| Built { name: name.to_owned(), licence: licence.to_owned() };
+        let built = [library("ring", "MIT"), library("good", "MIT OR GPL-3.0"), library("bad", "GPL-3.0")];
+        let found = findings(&Metadata { packages }, &built);
+        assert_eq!(found.len(), 4, "{found:#?}");
         assert_eq!(found[0], "`muster-protocol` must not depend on `muster-pki`");
         assert!(found[1].starts_with("`muster-protocol` must not depend on `lapin`"));
         assert!(found[2].starts_with("`ring` is in the graph"));
+        assert_eq!(found[3], "`bad` has the licence `GPL-3.0`, which is not on the list");
     }
 
     #[test]
