@@ -72,7 +72,7 @@ codes! {
         "The clocks of controller and host differ by more than the allowed skew (60 s by default); the message gives the measured difference. Check time synchronisation on both sides.";
     /// The window is wider than this host allows.
     WINDOW_TOO_LONG = "window-too-long", "the command lives longer than this host allows",
-        "A host keeps request ids for the whole window, so it bounds the window (`limits.command_window` in the agent's configuration). Use a shorter `--ttl`.";
+        "A host keeps request ids for the whole window, so it bounds the window (`limits.command_window_s` in the agent's configuration). Use a shorter `--ttl`.";
     /// The target's expression does not parse on the host.
     BAD_TARGET = "bad-target", "the target expression is not valid",
         "The expression does not parse on the host, so nothing was done. The message points at the column.";

@@ -42,7 +42,7 @@ fn bad_targets_and_arguments_are_errors_before_anything_is_sent() {
     check(&lea, &["run", "host.ping", "-t", "role = wbe"], 4, "no-match", &[]);
     check(&lea, &["run", "host.ping", "-t", "no.such.fact = 1"], 4, "no-match", &[]);
     check(&lea, &["ping", "--all", "--limit", "many"], 2, "bad-usage", &["many"]);
-    check(&lea, &["run", "host.ping", "-H", "Web 1"], 2, "bad-input", &["Web 1"]);
+    check(&lea, &["run", "host.ping", "-H", "Web 1"], 2, "bad-hosts", &["Web 1"]);
     check(&lea, &["pnig", "--all"], 2, "bad-usage", &["ping"]);
 
     // The host was asked for its presence at most, and has run no action but that.

