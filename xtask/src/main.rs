@@ -5,6 +5,7 @@
 //! test [FILTER]       everything: format, lints, arrows, licences, generated files, all tests
 //! check               the quick half of `test`: no test binaries are run
 //! arrows              compare the crates' dependencies with the allowed ones
+//! links               find dead links in the documents
 //! generate [--check]  write, or only compare, the files that are made from code
 //! book                build the book with mdbook, where that is installed
 //! ```
@@ -16,13 +17,15 @@
 mod arrows;
 mod demo;
 mod generate;
+mod links;
 mod machine;
 mod run;
 mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | arrows | generate [--check] | book";
+const USAGE: &str =
+    "usage: cargo xtask demo [--check] | test [FILTER] | check | arrows | links | generate [--check] | book";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["test"] => test::everything(None),
         ["test", filter] => test::everything(Some(filter)),
         ["check"] => test::quick(),
+        ["links"] => links::check_and_tell(),
         ["arrows"] => arrows::check_and_tell(),
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{arrows, generate, machine, run};
+use crate::{arrows, generate, links, machine, run};
 
 /// Everything that has to hold before a change lands. The test runner comes last, so that its
 /// summary is the last thing to read.
@@ -23,13 +23,14 @@ pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     run::cargo_step("run all tests", &arguments)
 }
 
-/// Format, lints, arrows, licences and generated files.
+/// Format, lints, arrows, licences, links and generated files.
 ///
 /// # Errors
 /// The first that does not hold.
 pub(crate) fn quick() -> Result<()> {
     run::cargo_step("format", &["fmt", "--all", "--check"])?;
     arrows::check_and_tell()?;
+    links::check_and_tell()?;
     run::cargo_step("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     generate::generate(true)
 }
