@@ -4,7 +4,7 @@ use muster_client::Counts;
 use muster_protocol::{HostName, TaskState, Timestamp};
 
 use crate::outcome::{Group, Row, summary};
-use crate::output::{Style, Text, fold, number, time};
+use crate::output::{Printer, Style, Text, fold, number, time};
 
 /// Columns for the number of hosts of a group.
 const COUNT_WIDTH: usize = 5;
@@ -25,6 +25,11 @@ pub(crate) struct Look {
 }
 
 impl Look {
+    /// How a printer's lines are drawn.
+    pub(crate) fn of(printer: &Printer) -> Self {
+        Self { ascii: printer.ascii(), width: printer.cut_width() }
+    }
+
     /// The mark between parts of a line.
     pub(crate) fn dot(self) -> &'static str {
         if self.ascii { " - " } else { " · " }

@@ -11,7 +11,7 @@ use super::follow::{Stopped, follow};
 use super::scene::Scene;
 use crate::output::{ExitCode, Failure, Text, number};
 use crate::session::client_failure;
-use crate::target::Target;
+use crate::target::{Chosen, Target};
 
 /// Who matches a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,11 +78,14 @@ fn stopped_early(stopped: Stopped) -> Failure {
     }
 }
 
-/// `214 hosts match`, with what the limit left of them.
-pub(crate) fn matched(asked: usize, of: usize, seed: Option<u64>) -> String {
-    let all = number::counted(of, "host matches", "hosts match");
-    match seed {
-        Some(seed) => format!("{all} · {} chosen with --seed {seed}", number::count(asked)),
+/// `214 hosts match`, or `2 hosts named`, with what the limit left of them.
+pub(crate) fn matched(target: &Target, chosen: &Chosen, dot: &str) -> String {
+    let all = match target.needs_discovery() {
+        true => number::counted(chosen.of, "host matches", "hosts match"),
+        false => number::counted(chosen.of, "host named", "hosts named"),
+    };
+    match chosen.seed {
+        Some(seed) => format!("{all}{dot}{} chosen with --seed {seed}", number::count(chosen.hosts.len())),
         None => all,
     }
 }

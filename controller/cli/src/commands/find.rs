@@ -8,6 +8,7 @@ use crate::ask::WaitArguments;
 use crate::ask::follow::Stop;
 use crate::ask::no_match;
 use crate::ask::scene::{Scene, Stage};
+use crate::ask::screen::Look;
 use crate::ask::search::{matched, probe, search};
 use crate::invocation::Invocation;
 use crate::output::{Column, ExitCode, Failure, Format, Style, Table, Text, Tolerated, fold, number, time};
@@ -101,7 +102,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
         }
     }
     if let Format::Table | Format::Wide = printer.format() {
-        printer.note(matched(chosen.hosts.len(), chosen.of, chosen.seed));
+        printer.note(matched(target, &chosen, Look::of(printer).dot()));
         if !silent.is_empty() && printer.format() == Format::Table {
             printer.note(silent_line(&silent, now));
         }

@@ -61,7 +61,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
         let wait = format!("waiting {} for replies", time::span(window_ms));
         printer.note(match known {
             0 => wait,
-            _ => format!("{}{}{wait}", number::counted(known, "host matches", "hosts match"), look(scene).dot()),
+            _ => format!("{}{}{wait}", number::counted(known, "host matches", "hosts match"), Look::of(printer).dot()),
         });
         (ping(audience(condition), window_ms, awaited(scene.cache, &likely, scene.now())), likely)
     } else {
@@ -150,10 +150,6 @@ fn exit(rows: &[Row], wait: &WaitArguments, summary: &Summary, stopped: Option<S
     }
 }
 
-fn look(scene: &Scene<'_>) -> Look {
-    Look { ascii: scene.printer.ascii(), width: scene.printer.cut_width() }
-}
-
 fn show(
     scene: &mut Scene<'_>,
     target: &Target,
@@ -213,7 +209,7 @@ fn show(
             if rows.len() <= LISTED_MAX || printer.format() == Format::Wide {
                 printer.table(&table(rows, printer.ascii(), false));
             }
-            let look = Look { ascii: printer.ascii(), width: printer.cut_width() };
+            let look = Look::of(printer);
             screen::ping(rows, last_seen, now, look).into_iter().for_each(|line| printer.line(line));
             end.warn(printer);
         }

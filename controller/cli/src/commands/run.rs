@@ -128,7 +128,7 @@ pub(crate) async fn execute(
     }
     let printer = scene.printer;
     if let Format::Table | Format::Wide = printer.format() {
-        printer.note(plan_line(wanted, scene, &chosen));
+        printer.note(plan_line(wanted, target, scene, &chosen));
     }
     let guard = Guard {
         count: chosen.hosts.len(),
@@ -344,19 +344,15 @@ fn plan(
     }
 }
 
-fn plan_line(wanted: &Wanted<'_>, scene: &Scene<'_>, chosen: &Chosen) -> Text {
-    let dot = look(scene).dot();
+fn plan_line(wanted: &Wanted<'_>, target: &Target, scene: &Scene<'_>, chosen: &Chosen) -> Text {
+    let dot = Look::of(scene.printer).dot();
     let noop = if wanted.options.noop { format!("{dot}noop") } else { String::new() };
-    Text::from(matched(chosen.hosts.len(), chosen.of, chosen.seed))
+    Text::from(matched(target, chosen, dot))
         .plain(dot)
         .strong(wanted.shown())
         .plain(noop)
         .plain(dot)
         .join(scene.context.label())
-}
-
-fn look(scene: &Scene<'_>) -> Look {
-    Look { ascii: scene.printer.ascii(), width: scene.printer.cut_width() }
 }
 
 fn show_plan(
@@ -383,7 +379,7 @@ fn show_plan(
             let silent: Vec<&HostName> = silent.iter().collect();
             let (of, seed) = (chosen.of + silent.len(), chosen.seed);
             let chosen = screen::Chosen { hosts: &hosts, silent: &silent, of, seed, waves: sizes };
-            let lines = screen::plan(&wanted.shown(), &target.shown(), &chosen, look(scene));
+            let lines = screen::plan(&wanted.shown(), &target.shown(), &chosen, Look::of(printer));
             lines.into_iter().for_each(|line| printer.line(line));
         }
     }
@@ -413,7 +409,7 @@ fn show(wanted: &Wanted<'_>, scene: &Scene<'_>, plan: Plan, rows: &[Row], end: E
         Format::Names => rows.iter().for_each(|row| printer.line(row.host.as_str())),
         Format::Csv => printer.table(&table(rows, &headline)),
         Format::Table | Format::Wide => {
-            let look = look(scene);
+            let look = Look::of(printer);
             let single = rows.len() == 1;
             if !single {
                 screen::groups(&groups, look).into_iter().for_each(|line| printer.line(line));
