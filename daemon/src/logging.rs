@@ -3,7 +3,8 @@
 use std::io::IsTerminal as _;
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -55,11 +56,13 @@ pub enum LogError {
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = filter(config)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry();
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match config.format {
-        LogFormat::Text => registry.with(layer.with_ansi(colours)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_ansi(false)).try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(colours).with_filter(filter)).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_ansi(false).with_filter(filter)).try_init()
+        }
     }
     .map_err(|_| LogError::AlreadySet)
 }
@@ -72,13 +75,17 @@ pub fn check_filter(filter_text: &str) -> Result<(), LogError> {
     filter(&LogConfig { filter: filter_text.to_owned(), format: LogFormat::Text, base: "" }).map(drop)
 }
 
-fn filter(config: &LogConfig) -> Result<EnvFilter, LogError> {
-    let fail = |source| LogError::Filter { filter: config.filter.clone(), source };
-    let mut filter = EnvFilter::default();
-    for text in config.base.split(',').chain(config.filter.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
-        filter = filter.add_directive(text.parse().map_err(fail)?);
-    }
-    Ok(filter)
+/// The configured directives over the base ones. Levels by target and nothing more: filters over fields and
+/// spans would bring a regular expression engine into every agent.
+fn filter(config: &LogConfig) -> Result<Targets, LogError> {
+    let parse = |text: &str| {
+        let fail = |source| LogError::Filter { filter: config.filter.clone(), source };
+        let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+        words.join(",").parse::<Targets>().map_err(fail)
+    };
+    let given = parse(&config.filter)?;
+    let level = given.default_level().unwrap_or(LevelFilter::ERROR);
+    Ok(parse(config.base)?.with_targets(given).with_default(level))
 }
 
 #[cfg(test)]
