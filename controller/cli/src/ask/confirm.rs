@@ -1,5 +1,6 @@
 //! The guard in front of many hosts: say the number, or nothing is sent.
 
+use super::follow::Stop;
 use crate::output::{ExitCode, Failure, Printer, number};
 
 /// What has to be known to decide.
@@ -21,7 +22,7 @@ pub(crate) struct Guard<'a> {
 ///
 /// # Errors
 /// Exit 9: the number is another than expected, or nobody confirmed it.
-pub(crate) fn confirm(guard: &Guard<'_>, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn confirm(guard: &Guard<'_>, printer: &Printer, stop: &mut Stop) -> Result<(), Failure> {
     if let Some(expected) = guard.expect {
         return match expected == guard.count {
             true => Ok(()),
@@ -33,7 +34,13 @@ pub(crate) fn confirm(guard: &Guard<'_>, printer: &Printer) -> Result<(), Failur
     }
     let hosts = number::counted(guard.count, "host", "hosts");
     let question = format!("type the number of hosts ({}) to go on, anything else to stop:", guard.count);
-    match printer.ask(question) {
+    let answer = match printer.prompt(question) {
+        true => {
+            stop.unless(line_of_stdin()).await.map_err(|stopped| stopped.failure("the confirmation was awaited"))?
+        }
+        false => None,
+    };
+    match answer {
         Some(answer) if answer.replace([',', ' '], "") == guard.count.to_string() => Ok(()),
         Some(_) => Err(Failure::new(ExitCode::NotConfirmed, "not-confirmed", "not confirmed; nothing was sent")),
         None => Err(Failure::new(
@@ -44,6 +51,21 @@ pub(crate) fn confirm(guard: &Guard<'_>, printer: &Printer) -> Result<(), Failur
         .why("limit", format!("confirm_above = {} in context `{}`", guard.confirm_above, guard.context))
         .hint(format!("the same command with --expect {}", guard.count))),
     }
+}
+
+/// Reads a line without keeping anybody else waiting. A thread that reads standard input cannot be
+/// stopped, so it is left behind; it ends with the program.
+async fn line_of_stdin() -> Option<String> {
+    let (answer, read) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let line =
+            std::io::stdin().read_line(&mut line).ok().filter(|bytes| *bytes > 0).map(|_| line.trim().to_owned());
+        // Nobody listens any more after an interrupt.
+        drop(answer.send(line));
+    });
+    // The end of standard input is an answer too: not confirmed.
+    Some(read.await.ok().flatten().unwrap_or_default())
 }
 
 fn another_number(guard: &Guard<'_>, expected: usize) -> Failure {
@@ -61,26 +83,27 @@ mod tests {
     use super::*;
     use crate::output::{Settings, Surroundings, Text, capture};
 
-    fn decide(count: usize, confirm_above: usize, read_only: bool, expect: Option<usize>) -> Result<(), String> {
+    async fn decide(count: usize, confirm_above: usize, read_only: bool, expect: Option<usize>) -> Result<(), String> {
         let (printer, _, _) = capture::printer(Settings::default(), Surroundings::default());
         let guard = Guard { count, confirm_above, read_only, expect, context: "main" };
-        confirm(&guard, &printer).map_err(|failure| {
+        let mut stop = Stop::when(std::future::pending(), None);
+        confirm(&guard, &printer, &mut stop).await.map_err(|failure| {
             assert_eq!(failure.exit, ExitCode::NotConfirmed);
             failure.lines().iter().map(Text::to_plain).collect::<Vec<_>>().join("\n")
         })
     }
 
-    #[test]
-    fn many_hosts_need_a_word() {
-        assert_eq!(decide(50, 50, false, None), Ok(()));
-        assert_eq!(decide(51, 50, true, None), Ok(()), "looking needs no confirmation");
-        assert_eq!(decide(51, 50, false, Some(51)), Ok(()));
-        insta::assert_snapshot!(decide(1_051, 50, false, None).unwrap_err(), @r"
+    #[tokio::test]
+    async fn many_hosts_need_a_word() {
+        assert_eq!(decide(50, 50, false, None).await, Ok(()));
+        assert_eq!(decide(51, 50, true, None).await, Ok(()), "looking needs no confirmation");
+        assert_eq!(decide(51, 50, false, Some(51)).await, Ok(()));
+        insta::assert_snapshot!(decide(1_051, 50, false, None).await.unwrap_err(), @r"
         error[not-confirmed]: 1,051 hosts are more than 50, and nobody is there to confirm; nothing was sent
           limit   confirm_above = 50 in context `main`
           try     the same command with --expect 1051
         ");
-        insta::assert_snapshot!(decide(1, 50, true, Some(2)).unwrap_err(), @r"
+        insta::assert_snapshot!(decide(1, 50, true, Some(2)).await.unwrap_err(), @r"
         error[plan-changed]: 1 host matches, not 2; nothing was sent
           try     the same command with --dry-run
         ");

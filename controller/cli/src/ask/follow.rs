@@ -9,6 +9,8 @@ use muster_client::{Asking, Event};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::output::{ExitCode, Failure};
+
 /// When to stop waiting before the question ends.
 pub(crate) struct Stop {
     interrupt: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -53,6 +55,24 @@ impl Stop {
         self.stopped
     }
 
+    /// Does something that can be given up, unless it is stopped before.
+    ///
+    /// # Errors
+    /// It was stopped.
+    pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        if let Some(stopped) = self.stopped {
+            return Err(stopped);
+        }
+        tokio::select! {
+            biased;
+            reached = self.reached() => {
+                self.stopped = Some(reached);
+                Err(reached)
+            }
+            done = work => Ok(done),
+        }
+    }
+
     async fn reached(&mut self) -> Stopped {
         let deadline = self.deadline;
         let clock = async move {
@@ -64,6 +84,22 @@ impl Stop {
         tokio::select! {
             () = &mut self.interrupt => Stopped::Interrupted,
             () = clock => Stopped::WaitedEnough,
+        }
+    }
+}
+
+impl Stopped {
+    /// The end of a command that was stopped before anything was sent.
+    pub(crate) fn failure(self, when: &str) -> Failure {
+        match self {
+            Self::Interrupted => {
+                Failure::new(ExitCode::Interrupted, "ctrl-c", format!("interrupted while {when}; nothing was sent"))
+            }
+            Self::WaitedEnough => {
+                let what = format!("the time of --wait-for was over while {when}; nothing was sent");
+                Failure::new(ExitCode::StoppedWaiting, "waited-enough", what)
+                    .hint("the same command with a longer --wait-for")
+            }
         }
     }
 }

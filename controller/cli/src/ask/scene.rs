@@ -1,5 +1,7 @@
 //! What a command that asks hosts acts in.
 
+use std::time::Duration;
+
 use muster_client::Controller;
 use muster_client::cache::HostCache;
 use muster_client::discover::refresh;
@@ -17,6 +19,9 @@ const LEARN_HOSTS_MAX: usize = 200;
 
 /// How long is waited for them, in milliseconds. Everything is printed by then.
 const LEARN_MS_MAX: i64 = 500;
+
+/// How long the connection's polite end may take.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Everything a command needs to ask hosts and to say what came of it.
 pub(crate) struct Scene<'a> {
@@ -62,8 +67,9 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Invocation::session`].
-    pub(crate) async fn open(invocation: &Invocation) -> Result<Self, Failure> {
-        let session = invocation.session().await?;
+    pub(crate) async fn open(invocation: &Invocation, stop: &mut Stop) -> Result<Self, Failure> {
+        let opened = stop.unless(invocation.session()).await;
+        let session = opened.map_err(|stopped| stopped.failure("the connection was made"))??;
         let cache = host_cache(&session.context.name, invocation.now());
         Ok(Self { session, cache })
     }
@@ -86,6 +92,7 @@ impl Stage {
         if let Err(error) = self.cache.save() {
             printer.detail(1, format!("what was learnt of the hosts could not be kept: {error}"));
         }
-        self.session.close().await;
+        // A broker that has gone away does not answer to a goodbye.
+        drop(tokio::time::timeout(GOODBYE, self.session.close()).await);
     }
 }

@@ -9,6 +9,12 @@ use crate::output::{Printer, Style, Text, fold, number, time};
 /// Columns for the number of hosts of a group.
 const COUNT_WIDTH: usize = 5;
 
+/// Spaces between what came out and the hosts.
+const HOSTS_GAP: usize = 4;
+
+/// Widest column for what came out where nothing is cut.
+const HEADLINE_WIDTH_UNCUT: usize = 60;
+
 /// Least room for the names of hosts; below it the mark of a difference is left out.
 const NAMES_WIDTH_MIN: usize = 12;
 
@@ -35,9 +41,9 @@ impl Look {
         if self.ascii { " - " } else { " · " }
     }
 
-    /// Widest column for what came out; the hosts stand behind it.
+    /// Widest column for what came out; the hosts stand behind it. More takes a line of its own.
     fn headline_width(self) -> usize {
-        self.width.map_or(usize::MAX, |width| width / 2)
+        self.width.map_or(HEADLINE_WIDTH_UNCUT, |width| width / 2)
     }
 
     fn fitted(self, line: Text) -> Text {
@@ -60,40 +66,43 @@ pub(crate) fn style(state: TaskState) -> Style {
 
 /// One line a group: how many, what, who, and whether it differs from most.
 pub(crate) fn groups(groups: &[Group], look: Look) -> Vec<Text> {
-    let words: Vec<String> = groups.iter().map(|group| what(group, look)).collect();
-    let widest = words.iter().map(|words| Text::from(words).width()).max().unwrap_or(0).min(look.headline_width());
+    let words: Vec<Text> = groups.iter().map(|group| Text::from(what(group, look))).collect();
+    let short = |words: &Text| words.width() <= look.headline_width();
+    let widest = words.iter().filter(|words| short(words)).map(Text::width).max().unwrap_or(0);
     let counts: Vec<String> = groups.iter().map(|group| number::count(group.hosts.len())).collect();
     let count_width = counts.iter().map(String::len).max().unwrap_or(0).max(COUNT_WIDTH);
-    groups
-        .iter()
-        .zip(words)
-        .zip(counts)
-        .map(|((group, words), count)| {
-            let line = Text::from(" ".repeat(count_width - count.len()))
-                .strong(count)
-                .plain(" ")
-                .push(style(group.state), group.state.glyph(look.ascii))
-                .plain(" ")
-                .join(Text::from(words).cut_to(look.headline_width(), look.ascii))
-                .pad_to(count_width + 3 + widest + 4);
-            let names = names(group.hosts.iter());
-            match group.differs_from {
-                Some(most) => {
-                    let mark = format!("<- differs from {}", number::count(most));
-                    let Some(width) = look.width else {
-                        return line.plain(names).plain("  ").push(Style::Warning, mark);
-                    };
-                    let room = width.saturating_sub(line.width() + mark.len() + 2);
-                    if room < NAMES_WIDTH_MIN {
-                        return look.fitted(line.plain(names));
-                    }
-                    let line = line.join(Text::from(names).cut_to(room, look.ascii));
-                    line.pad_to(width - mark.len()).push(Style::Warning, mark)
-                }
-                None => look.fitted(line.plain(names)),
-            }
-        })
-        .collect()
+    let mut lines = Vec::new();
+    for ((group, words), count) in groups.iter().zip(words).zip(counts) {
+        let start = Text::from(" ".repeat(count_width - count.len()))
+            .strong(count)
+            .plain(" ")
+            .push(style(group.state), group.state.glyph(look.ascii))
+            .plain(" ");
+        let column = count_width + 3 + widest + HOSTS_GAP;
+        if short(&words) {
+            lines.push(with_hosts(start.join(words).pad_to(column), group, look));
+        } else {
+            // What went wrong is worth a line of its own; the hosts stand below.
+            lines.push(look.fitted(start.join(words)));
+            lines.push(with_hosts(Text::new().pad_to(count_width + 3), group, look));
+        }
+    }
+    lines
+}
+
+/// Appends the names of a group's hosts, and the mark of a difference at the right edge.
+fn with_hosts(line: Text, group: &Group, look: Look) -> Text {
+    let names = names(group.hosts.iter());
+    let Some(most) = group.differs_from else { return look.fitted(line.plain(names)) };
+    let mark = format!("<- differs from {}", number::count(most));
+    let Some(width) = look.width else {
+        return line.plain(names).plain("  ").push(Style::Warning, mark);
+    };
+    let room = width.saturating_sub(line.width() + mark.len() + 2);
+    if room < NAMES_WIDTH_MIN {
+        return look.fitted(line.plain(names));
+    }
+    line.join(Text::from(names).cut_to(room, look.ascii)).pad_to(width - mark.len()).push(Style::Warning, mark)
 }
 
 /// Names on one line: two as they are, so that they can be copied, more of them folded.

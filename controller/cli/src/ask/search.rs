@@ -7,9 +7,9 @@ use muster_client::{Audience, End, Event, WINDOW_MS_DEFAULT};
 use muster_protocol::HostName;
 
 use super::counter::Counter;
-use super::follow::{Stopped, follow};
+use super::follow::follow;
 use super::scene::Scene;
-use crate::output::{ExitCode, Failure, Text, number};
+use crate::output::{Failure, Text, number};
 use crate::session::client_failure;
 use crate::target::{Chosen, Target};
 
@@ -44,14 +44,14 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
         follow(&mut asking, &mut scene.stop, |asking, event| {
             if matches!(event, Event::Finished(_) | Event::Accepted) {
                 let answered = asking.collector().counts().total();
-                counter.update(answered, || Text::from("answered"));
+                counter.update(answered, Text::new);
             }
         })
         .await;
     }
     let summary = asking.into_summary();
     if let Some(stopped) = scene.stop.stopped() {
-        return Err(stopped_early(stopped));
+        return Err(stopped.failure("hosts were searched"));
     }
     let now = scene.now();
     let mut found = learn(scene.cache, condition, &likely, summary, now);
@@ -62,20 +62,6 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
     let hosts = target.keep(found.hosts);
     let silent = target.keep(found.silent);
     Ok(Found { hosts, silent })
-}
-
-fn stopped_early(stopped: Stopped) -> Failure {
-    match stopped {
-        Stopped::Interrupted => {
-            Failure::new(ExitCode::Interrupted, "ctrl-c", "interrupted while hosts were searched; nothing was sent")
-        }
-        Stopped::WaitedEnough => Failure::new(
-            ExitCode::StoppedWaiting,
-            "waited-enough",
-            "the time of --wait-for was over before the hosts were found; nothing was sent",
-        )
-        .hint("the same command with a longer --wait-for"),
-    }
 }
 
 /// `214 hosts match`, or `2 hosts named`, with what the limit left of them.
@@ -106,7 +92,7 @@ pub(crate) async fn probe(
     follow(&mut asking, &mut scene.stop, |_, _| {}).await;
     let summary = asking.into_summary();
     if let Some(stopped) = scene.stop.stopped() {
-        return Err(stopped_early(stopped));
+        return Err(stopped.failure("hosts were searched"));
     }
     let now = scene.now();
     let hosts = note_pings(scene.cache, &summary, now);

@@ -11,7 +11,7 @@ use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::Look;
 use crate::ask::search::{matched, probe, search};
 use crate::invocation::Invocation;
-use crate::output::{Column, ExitCode, Failure, Format, Style, Table, Text, Tolerated, fold, number, time};
+use crate::output::{Column, ExitCode, Failure, Format, Printer, Style, Table, Text, Tolerated, fold, number, time};
 use crate::target::{Target, TargetArguments};
 
 /// Schema of the documents.
@@ -60,9 +60,9 @@ struct Document {
 /// No target, nobody matches, no broker.
 pub(crate) async fn run(arguments: &FindArguments, invocation: &Invocation) -> Result<ExitCode, Failure> {
     let target = arguments.target.read("find")?;
-    let stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
+    let mut stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
         .map_err(|error| Failure::unexpected("signals cannot be listened to", &error))?;
-    let mut stage = Stage::open(invocation).await?;
+    let mut stage = Stage::open(invocation, &mut stop).await?;
     let result = execute(&target, &arguments.wait, &mut stage.scene(&invocation.printer, stop)).await;
     stage.close(&invocation.printer).await;
     result
@@ -96,7 +96,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
         }
         Format::Jsonl => hosts.iter().for_each(|host| printer.record(SCHEMA, host)),
         Format::Names => chosen.hosts.iter().for_each(|host| printer.line(host.as_str())),
-        Format::Wide | Format::Csv => printer.table(&table(&hosts, now, printer.ascii())),
+        Format::Wide | Format::Csv => printer.table(&table(&hosts, now, printer)),
         Format::Table => {
             fold::fold(chosen.hosts.iter().map(HostName::as_str)).into_iter().for_each(|line| printer.line(line));
         }
@@ -122,14 +122,21 @@ fn silent_line(silent: &[FoundHost], now: Timestamp) -> String {
     format!("{} silent: {names}", number::count(silent.len()))
 }
 
-fn table(hosts: &[FoundHost], now: Timestamp, ascii: bool) -> Table {
+fn table(hosts: &[FoundHost], now: Timestamp, printer: &Printer) -> Table {
     let mut table = Table::new([Column::new("host"), Column::new("state"), Column::new("last_seen")]);
     for found in hosts {
+        let plain = printer.format() == Format::Csv;
         let state = match found.online {
-            true => Text::styled(Style::Good, if ascii { "+" } else { "✓" }).plain(" online"),
+            _ if plain => Text::from(if found.online { "online" } else { "silent" }),
+            true => Text::styled(Style::Good, printer.glyph("✓", "+")).plain(" online"),
             false => Text::styled(Style::Warning, "?").plain(" silent"),
         };
-        let seen = found.last_seen.map_or_else(|| "never".to_owned(), |seen| time::ago(seen, now));
+        let seen = match found.last_seen {
+            Some(seen) if plain => time::rfc3339(seen),
+            Some(seen) => time::ago(seen, now),
+            None if plain => String::new(),
+            None => "never".to_owned(),
+        };
         table.row([Text::from(found.host.as_str()), state, Text::from(seen)]);
     }
     table

@@ -43,9 +43,9 @@ pub(crate) struct PingArguments {
 /// No target, nobody matches, no broker.
 pub(crate) async fn run(arguments: &PingArguments, invocation: &Invocation) -> Result<ExitCode, Failure> {
     let target = arguments.target.read("ping")?;
-    let stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
+    let mut stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
         .map_err(|error| Failure::unexpected("signals cannot be listened to", &error))?;
-    let mut stage = Stage::open(invocation).await?;
+    let mut stage = Stage::open(invocation, &mut stop).await?;
     let result = execute(&target, &arguments.wait, &mut stage.scene(&invocation.printer, stop)).await;
     stage.close(&invocation.printer).await;
     result
@@ -59,10 +59,13 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
         let likely = scene.cache.likely(condition);
         let known = target.keep(likely.iter().cloned()).len();
         let wait = format!("waiting {} for replies", time::span(window_ms));
-        printer.note(match known {
+        let line = match known {
             0 => wait,
             _ => format!("{}{}{wait}", number::counted(known, "host matches", "hosts match"), Look::of(printer).dot()),
-        });
+        };
+        if let Format::Table | Format::Wide = printer.format() {
+            printer.note(line);
+        }
         (ping(audience(condition), window_ms, awaited(scene.cache, &likely, scene.now())), likely)
     } else {
         let named = target.keep(target.hosts.iter().flatten().cloned());
@@ -204,10 +207,10 @@ fn show(
                 printer.record(SCHEMA, &end);
             }
         }
-        Format::Names | Format::Csv => printer.table(&table(rows, printer.ascii(), printer.format() == Format::Names)),
+        Format::Names | Format::Csv => printer.table(&table(rows, None, printer.format() == Format::Names)),
         Format::Table | Format::Wide => {
             if rows.len() <= LISTED_MAX || printer.format() == Format::Wide {
-                printer.table(&table(rows, printer.ascii(), false));
+                printer.table(&table(rows, Some(printer.ascii()), false));
             }
             let look = Look::of(printer);
             screen::ping(rows, last_seen, now, look).into_iter().for_each(|line| printer.line(line));
@@ -216,8 +219,8 @@ fn show(
     }
 }
 
-/// One row a host; `answered_only` for lists of names.
-fn table(rows: &[Row], ascii: bool, answered_only: bool) -> Table {
+/// One row a host; with glyphs for people, in ASCII or not; `answered_only` for lists of names.
+fn table(rows: &[Row], glyphs: Option<bool>, answered_only: bool) -> Table {
     let columns = [
         Column::new("host"),
         Column::new("state"),
@@ -227,17 +230,20 @@ fn table(rows: &[Row], ascii: bool, answered_only: bool) -> Table {
     ];
     let mut table = Table::new(columns);
     for row in rows.iter().filter(|row| !answered_only || row.state == TaskState::Succeeded) {
-        let state = match row.state {
+        let word = match row.state {
             TaskState::Succeeded => "answered",
             TaskState::NoReply | TaskState::Pending => "silent",
             state => state.label(),
         };
-        let glyph = row.state.glyph(ascii);
+        let state = match glyphs {
+            Some(ascii) => Text::styled(screen::style(row.state), row.state.glyph(ascii)).plain(" ").plain(word),
+            None => Text::from(row.state.word()),
+        };
         let data = row.result.as_ref().map(|result| &result.data);
         let agent = data.and_then(|data| data.get("agent_version")).and_then(serde_json::Value::as_str);
         table.row([
             Text::from(row.host.as_str()),
-            Text::styled(screen::style(row.state), glyph).plain(" ").plain(state),
+            state,
             Text::from(row.reply_ms.map(|ms| ms.to_string()).unwrap_or_default()),
             Text::from(agent.unwrap_or_default()),
             Text::from(row.result.as_ref().map(|result| result.code.as_str()).unwrap_or_default()),

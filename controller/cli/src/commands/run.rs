@@ -96,9 +96,9 @@ pub(crate) async fn run(arguments: &RunArguments, invocation: &Invocation) -> Re
     };
     let wanted = Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how)?;
     let target = arguments.target.read(&format!("run {}", wanted.shown()))?;
-    let stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
+    let mut stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
         .map_err(|error| Failure::unexpected("signals cannot be listened to", &error))?;
-    let mut stage = Stage::open(invocation).await?;
+    let mut stage = Stage::open(invocation, &mut stop).await?;
     let mut scene = stage.scene(&invocation.printer, stop);
     let result = execute(&wanted, &target, way, &arguments.wait, &mut scene).await;
     stage.close(&invocation.printer).await;
@@ -137,7 +137,7 @@ pub(crate) async fn execute(
         expect: way.expect,
         context: &scene.context.name,
     };
-    confirm(&guard, printer)?;
+    confirm(&guard, printer, &mut scene.stop).await?;
     if printer.format() == Format::Jsonl {
         printer.record(SCHEMA, &plan);
     }

@@ -188,17 +188,22 @@ impl Printer {
         failure.lines().iter().for_each(|line| self.said(line));
     }
 
-    /// Asks on standard error and reads one line. `None` where nobody can answer.
-    pub(crate) fn ask(&self, question: impl Into<Text>) -> Option<String> {
-        if !self.can_ask() {
-            return None;
-        }
-        let question = question.into().render(self.error_colored());
-        {
+    /// Writes a question to standard error and leaves the cursor behind it. False where nobody can answer.
+    pub(crate) fn prompt(&self, question: impl Into<Text>) -> bool {
+        if self.can_ask() {
+            let question = question.into().render(self.error_colored());
             let mut streams = self.streams();
             streams.flush_out();
             streams.clear_footer();
             streams.say(&format!("{question} "));
+        }
+        self.can_ask()
+    }
+
+    /// Asks on standard error and reads one line. `None` where nobody can answer.
+    pub(crate) fn ask(&self, question: impl Into<Text>) -> Option<String> {
+        if !self.prompt(question) {
+            return None;
         }
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).ok()?;
