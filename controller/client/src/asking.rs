@@ -19,7 +19,7 @@ use crate::controller::{Controller, listen};
 use crate::error::ClientError;
 use crate::question::{Audience, Destinations, Prepared, Question, RUN_GRACE_MS};
 use crate::quiet::Quiet;
-use crate::receive::{Rejection, read};
+use crate::receive::{Rejection, RejectionKey, read};
 
 /// Most commands handed to the broker and not confirmed yet.
 const IN_FLIGHT_MAX: usize = 256;
@@ -95,8 +95,8 @@ pub struct Summary {
     pub strangers: BTreeMap<HostName, u32>,
     /// Messages that one must not believe: how many in all.
     pub rejected: u64,
-    /// The first of them by code and host.
-    pub rejections: BTreeMap<(&'static str, Option<HostName>), u64>,
+    /// The first of them by code, claimed host and signer.
+    pub rejections: BTreeMap<RejectionKey, u64>,
     /// Reports to other requests of this session.
     pub for_another: u64,
     /// How often the connection broke and came back. If ever, answers may be missing.
@@ -133,7 +133,7 @@ pub struct Asking<'a> {
     events: VecDeque<Event>,
     end: Option<End>,
     rejected: u64,
-    rejections: BTreeMap<(&'static str, Option<HostName>), u64>,
+    rejections: BTreeMap<RejectionKey, u64>,
     reconnects: u32,
 }
 
@@ -313,7 +313,7 @@ impl<'a> Asking<'a> {
             Ok(report) => report,
             Err(rejection) => {
                 self.rejected += 1;
-                let key = (rejection.code.code, rejection.claimed_host.clone());
+                let key = rejection.key();
                 if self.rejections.len() < REJECTIONS_MAX || self.rejections.contains_key(&key) {
                     *self.rejections.entry(key).or_insert(0) += 1;
                 }

@@ -15,14 +15,26 @@ pub struct Rejection {
     /// The host that the routing key names. The broker lets a host write only under its own name, so
     /// this tells where to look; it proves nothing.
     pub claimed_host: Option<HostName>,
+    /// Who signed it, where the signature is right and it is what the message says that is not.
+    pub signed_by: Option<Identity>,
 }
+
+impl Rejection {
+    /// What rejections are counted by: code, claimed host, signer.
+    pub(crate) fn key(&self) -> RejectionKey {
+        (self.code.code, self.claimed_host.clone(), self.signed_by.clone())
+    }
+}
+
+/// Code of a rejection, the host whose name the routing key bears, and who really signed.
+pub type RejectionKey = (&'static str, Option<HostName>, Option<Identity>);
 
 /// Checks a delivery in the order size, type, signatures, body, and signer against the host inside.
 ///
 /// # Errors
 /// Says with which of the protocol's codes it is refused.
 pub fn read(delivery: &Delivery, trust: &Trust, now: Timestamp) -> Result<ProgressReport, Rejection> {
-    let refuse = |code: &'static Code| Rejection { code, claimed_host: claimed_host(&delivery.routing_key) };
+    let refuse = |code: &'static Code| Rejection { code, claimed_host: claimed_host(&delivery.routing_key), signed_by: None };
     if delivery.oversized.is_some() {
         return Err(refuse(&code::TOO_LARGE));
     }
@@ -42,9 +54,9 @@ pub fn read(delivery: &Delivery, trust: &Trust, now: Timestamp) -> Result<Progre
         MessageError::Version { .. } => refuse(&code::UNSUPPORTED_VERSION),
         MessageError::Malformed { .. } | MessageError::Invalid { .. } => refuse(&code::MALFORMED),
     })?;
-    match signers.first().map(|signer| &signer.identity) {
-        Some(Identity::Host(host)) if *host == report.host => Ok(report),
-        _ => Err(refuse(&code::WRONG_IDENTITY)),
+    match signers.into_iter().next().map(|signer| signer.identity) {
+        Some(Identity::Host(host)) if host == report.host => Ok(report),
+        signed_by => Err(Rejection { signed_by, ..refuse(&code::WRONG_IDENTITY) }),
     }
 }
 

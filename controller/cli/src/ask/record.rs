@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use muster_client::{Counts, Summary};
-use muster_protocol::{CountedAs, HostName, Outcome, TaskState, Timestamp};
+use muster_protocol::{CountedAs, HostName, Identity, Outcome, TaskState, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -205,6 +205,8 @@ pub(crate) struct RejectedRecord {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed_host: Option<HostName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_by: Option<Identity>,
     count: u64,
 }
 
@@ -230,12 +232,18 @@ impl EndRecord {
             *all = all.saturating_add(*count);
         }
         self.reconnects += summary.reconnects;
-        for ((code, claimed_host), count) in &summary.rejections {
-            let known =
-                self.rejected.iter_mut().find(|known| known.code == *code && known.claimed_host == *claimed_host);
+        for ((code, claimed_host, signed_by), count) in &summary.rejections {
+            let known = self.rejected.iter_mut().find(|known| {
+                known.code == *code && known.claimed_host == *claimed_host && known.signed_by == *signed_by
+            });
             match known {
                 Some(known) => known.count += count,
-                None => self.rejected.push(RejectedRecord { code, claimed_host: claimed_host.clone(), count: *count }),
+                None => self.rejected.push(RejectedRecord {
+                    code,
+                    claimed_host: claimed_host.clone(),
+                    signed_by: signed_by.clone(),
+                    count: *count,
+                }),
             }
         }
     }
@@ -245,14 +253,15 @@ impl EndRecord {
         for rejected in &self.rejected {
             let from =
                 rejected.claimed_host.as_ref().map(|host| format!(" under the name of {host}")).unwrap_or_default();
+            let signer = rejected.signed_by.as_ref().map(|signer| format!(", signed by {}", signer.short()));
             let messages = crate::output::number::counted(
                 usize::try_from(rejected.count).unwrap_or(usize::MAX),
                 "message",
                 "messages",
             );
             printer.warning(format!(
-                "{messages}{from} not believed: {} (muster explain {})",
-                rejected.code, rejected.code
+                "{messages}{from}{} not believed: {} (muster explain {})",
+                signer.unwrap_or_default(), rejected.code, rejected.code
             ));
         }
         if !self.strangers.is_empty() {

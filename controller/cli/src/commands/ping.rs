@@ -198,7 +198,7 @@ fn show(
             let groups = group(rows, &Headline { action: action.and_then(|ddl| ddl.action(&question.action)) });
             if printer.format() == Format::Json {
                 let groups = groups.iter().map(GroupRecord::of).collect();
-                printer.document(SCHEMA, &Whole { kind: "job", plan, tasks: tasks.collect(), counts, groups, end });
+                printer.document(SCHEMA, &Whole { kind: "job", plan, tasks: tasks.collect(), counts, groups, end: end.clone() });
             } else {
                 printer.record(SCHEMA, &plan);
                 tasks.for_each(|task| printer.record(SCHEMA, &task));
@@ -214,9 +214,9 @@ fn show(
             }
             let look = Look::of(printer);
             screen::ping(rows, last_seen, now, look).into_iter().for_each(|line| printer.line(line));
-            end.warn(printer);
         }
     }
+    end.warn(printer);
 }
 
 /// One row a host; with glyphs for people, in ASCII or not; `answered_only` for lists of names.

@@ -1,6 +1,6 @@
 //! `muster run PLUGIN.ACTION`: runs an action on hosts and says what came of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use muster_client::limit::{Amount, shuffled};
@@ -257,6 +257,12 @@ async fn one_wave(
     let headline = Headline { action: Some(wanted.action) };
     let mut asking = scene.controller.ask(question).map_err(|error| client_failure(&error, context))?;
     let requests: Vec<RequestId> = asking.requests().collect();
+    let request = |index: usize| requests.get(index / muster_client::HOSTS_PER_COMMAND).copied();
+    let place: BTreeMap<HostName, usize> = match &question.audience {
+        Audience::Hosts(hosts) => hosts.iter().cloned().zip(0..).collect(),
+        Audience::Everyone | Audience::Matching(_) => BTreeMap::new(),
+    };
+    let mut told = BTreeSet::new();
     let mut counter = Counter::new(printer, total, label);
     let mut failures_told = 0;
     follow(&mut asking, &mut scene.stop, |asking, event| {
@@ -270,7 +276,11 @@ async fn one_wave(
             }
             Event::Finished(host) => {
                 let Some(record) = asking.collector().host(host) else { return };
-                let row = Row::of(host, record, None);
+                let row = Row::of(host, record, place.get(host).and_then(|index| request(*index)));
+                // As it comes, so that whoever reads the lines can act on the first while the last is out.
+                if jsonl && row.state.is_final() && told.insert(host.clone()) {
+                    printer.record(SCHEMA, &Task::of(&row, None));
+                }
                 if row.state == TaskState::Failed && total > 1 && failures_told < LIVE_FAILURES_MAX && printer.live() {
                     failures_told += 1;
                     printer.note(
@@ -288,8 +298,8 @@ async fn one_wave(
     drop(counter);
     let summary = asking.into_summary();
     if jsonl {
-        for row in rows(&summary) {
-            printer.record(SCHEMA, &Task::of(&row, scene.cache.last_seen(&row.host)));
+        for row in rows(&summary).iter().filter(|row| !told.contains(&row.host)) {
+            printer.record(SCHEMA, &Task::of(row, scene.cache.last_seen(&row.host)));
         }
     }
     let now = scene.now();
@@ -395,7 +405,7 @@ fn show(wanted: &Wanted<'_>, scene: &Scene<'_>, plan: Plan, rows: &[Row], end: E
             let tasks = rows.iter().map(|row| Task::of(row, scene.cache.last_seen(&row.host))).collect();
             let groups = groups.iter().map(GroupRecord::of).collect();
             let counts = CountsRecord::of(&counts);
-            printer.document(SCHEMA, &Whole { kind: "job", plan, tasks, counts, groups, end });
+            printer.document(SCHEMA, &Whole { kind: "job", plan, tasks, counts, groups, end: end.clone() });
         }
         Format::Jsonl => {
             // The records of hosts that were asked went out with their wave.
@@ -422,9 +432,9 @@ fn show(wanted: &Wanted<'_>, scene: &Scene<'_>, plan: Plan, rows: &[Row], end: E
                 }
             }
             printer.line(screen::end(&counts, end.duration_ms, look));
-            end.warn(printer);
         }
     }
+    end.warn(printer);
 }
 
 fn table(rows: &[Row], headline: &Headline<'_>) -> Table {

@@ -28,7 +28,7 @@ async fn check(code: &str, bad: impl Fn(&FakeHost, &Command, Outgoing) -> Outgoi
     assert_eq!((summary.counts.succeeded, summary.counts.no_reply), (1, 1), "{code}");
     let seen: Vec<_> = summary.rejections.iter().collect();
     let web1 = HostName::new("web1").unwrap();
-    assert_eq!(seen, [(&(code, Some(web1)), &1)], "{code}");
+    assert_eq!(seen, [(&(code, Some(web1), None), &1)], "{code}");
 }
 
 fn with_body(message: Outgoing, change: impl FnOnce(&mut Vec<u8>)) -> Outgoing {
@@ -69,8 +69,9 @@ async fn a_host_cannot_answer_in_another_name() {
     })
     .await;
     assert_eq!((summary.counts.succeeded, summary.counts.failed, summary.counts.no_reply), (1, 0, 1));
-    let web1 = Some(HostName::new("web1").unwrap());
-    assert_eq!(summary.rejections.keys().collect::<Vec<_>>(), [&("wrong-identity", web1)]);
+    let web1 = HostName::new("web1").unwrap();
+    let liar = Some(Identity::Host(web1.clone()));
+    assert_eq!(summary.rejections.keys().collect::<Vec<_>>(), [&("wrong-identity", Some(web1), liar)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +87,8 @@ async fn a_user_is_not_a_host() {
     let mut controller = fleet.controller().await;
     let summary = controller.ask(&question(&["web1"])).unwrap().finish().await;
     assert_eq!((summary.counts.no_reply, summary.rejected), (1, 1));
-    assert_eq!(summary.rejections.keys().next().unwrap().0, "wrong-identity");
+    let (code, _, signed_by) = summary.rejections.keys().next().unwrap();
+    assert_eq!((*code, signed_by.as_ref().map(Identity::short)), ("wrong-identity", Some("user/web1".to_owned())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,7 +121,7 @@ async fn a_revoked_or_expired_host_is_not_believed() {
         let mut controller = fleet.controller().await;
         let summary = controller.ask(&question(&["web1"])).unwrap().finish().await;
         assert_eq!(summary.counts.no_reply, 1, "{code}");
-        assert!(summary.rejections.keys().all(|(seen, _)| *seen == code), "{:?}", summary.rejections);
+        assert!(summary.rejections.keys().all(|(seen, ..)| *seen == code), "{:?}", summary.rejections);
     }
 }
 
