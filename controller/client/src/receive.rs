@@ -34,7 +34,8 @@ pub type RejectionKey = (&'static str, Option<HostName>, Option<Identity>);
 /// # Errors
 /// Says with which of the protocol's codes it is refused.
 pub fn read(delivery: &Delivery, trust: &Trust, now: Timestamp) -> Result<ProgressReport, Rejection> {
-    let refuse = |code: &'static Code| Rejection { code, claimed_host: claimed_host(&delivery.routing_key), signed_by: None };
+    let refuse =
+        |code: &'static Code| Rejection { code, claimed_host: claimed_host(&delivery.routing_key), signed_by: None };
     if delivery.oversized.is_some() {
         return Err(refuse(&code::TOO_LARGE));
     }

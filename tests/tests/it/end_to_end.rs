@@ -137,7 +137,7 @@ fn two_controllers_at_once_get_their_own_answers() {
 #[test]
 fn limits_waves_and_the_guard_bound_what_is_hit() {
     let stage = Stage::new(&IDENTITIES);
-    let _agents = stage.agents(fleet());
+    let agents = stage.agents(fleet());
     let lea = stage.operator("lea", &[]);
     let limited = ["run", "host.ping", "--all", "--limit", "2", "--seed", "11", "--names"];
     let first = lea.run(&limited).unwrap().expect(0);
@@ -149,10 +149,26 @@ fn limits_waves_and_the_guard_bound_what_is_hit() {
 
     // Above `confirm_above` hosts a script has to say how many it expects.
     let config = std::fs::read_to_string(lea.config()).unwrap();
-    std::fs::write(lea.config(), format!("{config}confirm_above = 2\n")).unwrap();
-    lea.run(&["run", "host.ping", "--all"]).unwrap().expect(9);
+    let descriptions = stage.folder().join("ddl");
+    std::fs::create_dir(&descriptions).unwrap();
+    std::fs::write(
+        descriptions.join("paint.json"),
+        r#"{"metadata":{"name":"paint","description":"Paints","author":"a","license":"MIT","version":"1.0.0","url":"","timeout":10},
+            "actions":[{"action":"door","description":"Paints the door","input":{},"output":{},"display":"always"}]}"#,
+    )
+    .unwrap();
+    let directory = Value::from(descriptions.to_str().unwrap());
+    std::fs::write(lea.config(), format!("{config}confirm_above = 2\nddl_directory = {directory}\n")).unwrap();
+    // Looking at many hosts is free, changing them is not; here nobody is at a terminal to confirm it.
+    lea.run(&["run", "host.ping", "--all"]).unwrap().expect(0);
     lea.run(&["run", "host.ping", "--all", "--expect", "2"]).unwrap().expect(9);
     lea.run(&["run", "host.ping", "--all", "--expect", "3"]).unwrap().expect(0);
+    let unconfirmed = lea.run(&["run", "paint.door", "--all"]).unwrap().expect(9);
+    assert!(unconfirmed.stderr.contains("error[not-confirmed]"), "{}", unconfirmed.stderr);
+    assert!(agents.iter().all(|agent| !agent.audit().contains("paint")), "nothing was sent");
+    // Confirmed it goes out, and hosts that have no such plugin say so.
+    let sent = lea.run(&["run", "paint.door", "--all", "--expect", "3", "--jsonl"]).unwrap().expect(6);
+    assert!(tasks(&sent).iter().all(|task| task["code"] == "policy-denied"), "{}", sent.stdout);
     let dry = lea.run(&["run", "host.ping", "--all", "--dry-run", "--json"]).unwrap().expect(0);
     assert!(dry.json().is_ok(), "{}", dry.stdout);
 }

@@ -261,7 +261,9 @@ impl EndRecord {
             );
             printer.warning(format!(
                 "{messages}{from}{} not believed: {} (muster explain {})",
-                signer.unwrap_or_default(), rejected.code, rejected.code
+                signer.unwrap_or_default(),
+                rejected.code,
+                rejected.code
             ));
         }
         if !self.strangers.is_empty() {

@@ -198,7 +198,10 @@ fn show(
             let groups = group(rows, &Headline { action: action.and_then(|ddl| ddl.action(&question.action)) });
             if printer.format() == Format::Json {
                 let groups = groups.iter().map(GroupRecord::of).collect();
-                printer.document(SCHEMA, &Whole { kind: "job", plan, tasks: tasks.collect(), counts, groups, end: end.clone() });
+                printer.document(
+                    SCHEMA,
+                    &Whole { kind: "job", plan, tasks: tasks.collect(), counts, groups, end: end.clone() },
+                );
             } else {
                 printer.record(SCHEMA, &plan);
                 tasks.for_each(|task| printer.record(SCHEMA, &task));
