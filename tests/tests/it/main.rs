@@ -1,5 +1,7 @@
 //! End-to-end tests: the real programs and plain AMQP clients against a real RabbitMQ.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod amqp;
 mod bad_input;
 mod broker;
