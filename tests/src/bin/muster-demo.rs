@@ -162,7 +162,10 @@ impl Demo {
             println!("\n$ muster {}", shell_line(&arguments));
             std::io::stdout().flush().ok();
             // Straight to the terminal, with whatever it can do.
-            let status = self.operator.command(&arguments)?.stdin(Stdio::inherit()).status()?;
+            let mut command = self.operator.command(&arguments)?;
+            command.stdin(Stdio::inherit());
+            command.envs(std::env::vars_os().filter(|(name, _)| name == "TERM" || name == "NO_COLOR"));
+            let status = command.status()?;
             if status.code() != Some(code) {
                 wrong.push(format!("`muster {}` ended with {status}, not with {code}", shell_line(&arguments)));
             }
