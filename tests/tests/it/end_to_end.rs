@@ -270,3 +270,40 @@ fn hosts_show_what_they_are_and_have() {
     let doctor = lea.run(&["doctor", "--json"]).unwrap().expect(0).json().unwrap();
     assert!(doctor.to_string().contains("login"), "{doctor:#}");
 }
+
+#[test]
+fn a_revocation_reaches_running_agents_over_the_bus_and_stays() {
+    let stage = Stage::new(&["host/web-1.ams1", "user/lea", "user/leaver"]);
+    let site = stage.site();
+    let mut agents = stage.agents([host("web-1.ams1")]);
+    let lea = stage.operator("lea", &[]);
+    // Without a list of their own at the desk: it is the host that has to know.
+    let leaver = site.keep("leaver", site.authority().credentials("user/leaver").unwrap());
+    let access = muster_tests::programs::Access { crl: None, ..stage.access(&leaver) };
+    let party = muster_tests::programs::Party::from(&leaver);
+    let desk =
+        muster_tests::programs::Operator::new(&stage.folder().join("home/leaver"), "test", &access, &party).unwrap();
+    let ping = ["run", "host.ping", "-H", "web-1.ams1", "--reply-timeout", "2s"];
+    desk.run(&ping).unwrap().expect(0);
+
+    site.authority().revoke(&leaver.credentials).unwrap();
+    let list = stage.folder().join("crl.pem");
+    std::fs::write(&list, site.authority().crl_pem().unwrap()).unwrap();
+    let published = lea.run(&["pki", "publish", list.to_str().unwrap(), "--json"]).unwrap().expect(0);
+    assert!(published.stdout.contains("\"revoked\""), "{}", published.stdout);
+    // The list and the command after it come through one queue, so no waiting is needed in between.
+    desk.run(&ping).unwrap().expect(5);
+    assert!(agents[0].audit().contains("revoked-certificate"), "{}", agents[0].audit());
+    lea.run(&ping).unwrap().expect(0);
+
+    assert!(agents[0].stop().unwrap().success());
+    let folder = agents[0].folder().to_path_buf();
+    let mut again = muster_tests::programs::AgentProcess::start_in("web-1.ams1".parse().unwrap(), &folder).unwrap();
+    again.wait_ready().unwrap();
+    desk.run(&ping).unwrap().expect(5);
+
+    let forged = stage.folder().join("forged.pem");
+    std::fs::write(&forged, muster_tests::pki::Site::new().unwrap().authority().crl_pem().unwrap()).unwrap();
+    let refused = lea.run(&["pki", "publish", forged.to_str().unwrap()]).unwrap().expect(2);
+    assert!(refused.stderr.contains("error["), "{}", refused.stderr);
+}

@@ -3,6 +3,7 @@
 //! Each verb builds an answer ([`answer`]) with `muster_pki`, and the answer is printed as lines, a table or JSON.
 
 mod answer;
+mod publish;
 #[cfg(test)]
 mod tests;
 
@@ -84,6 +85,11 @@ enum PkiVerb {
     /// Sign a new revocation list, also when nothing was revoked.
     #[command(before_help = "Examples:\n  muster pki crl\n  muster pki crl --out /etc/muster/crl.pem --days 60")]
     Crl(CrlArguments),
+    /// Send a revocation list to every agent of the context's bus.
+    #[command(
+        before_help = "Examples:\n  muster pki publish /etc/muster/ca/crl.pem\n  muster pki publish crl.pem --context prod"
+    )]
+    Publish(publish::PublishArguments),
 }
 
 #[derive(Debug, Args)]
@@ -235,12 +241,15 @@ fn reasons() -> impl clap::builder::TypedValueParser<Value = Reason> {
 
 /// Runs a verb of `pki`.
 pub(crate) fn run(arguments: &PkiArguments, invocation: &Invocation) -> Result<ExitCode, Failure> {
-    run_at(arguments, &invocation.printer, invocation.now())
+    match &arguments.verb {
+        PkiVerb::Publish(publish) => crate::block_on(publish::run(publish, invocation)),
+        verb => run_at(&arguments.ca_dir, verb, &invocation.printer, invocation.now()),
+    }
 }
 
-fn run_at(arguments: &PkiArguments, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
-    let directory = arguments.ca_dir.as_path();
-    match &arguments.verb {
+/// The verbs that need nothing but files.
+fn run_at(directory: &Path, verb: &PkiVerb, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
+    match verb {
         PkiVerb::Init(init) => self::init(directory, init, printer, now),
         PkiVerb::Issue(issue) => self::issue(directory, issue, printer, now),
         PkiVerb::Request(request) => self::request(request, printer),
@@ -250,6 +259,7 @@ fn run_at(arguments: &PkiArguments, printer: &Printer, now: Timestamp) -> Result
         PkiVerb::Show(show) => self::show(directory, &show.what, printer, now),
         PkiVerb::Export(export) => self::export(directory, export, printer, now),
         PkiVerb::Crl(crl) => self::crl(directory, crl, printer, now),
+        PkiVerb::Publish(_) => unreachable!("the bus is asked before the files are"),
     }
 }
 

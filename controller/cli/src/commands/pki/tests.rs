@@ -51,7 +51,7 @@ impl Desk {
         let parsed = Words::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         let settings = Settings { format, ..Settings::default() };
         let (printer, out, err) = capture::printer(settings, Surroundings::default());
-        let (exit, failure) = match run_at(&parsed.arguments, &printer, now) {
+        let (exit, failure) = match run_at(&parsed.arguments.ca_dir, &parsed.arguments.verb, &printer, now) {
             Ok(exit) => (exit, String::new()),
             Err(failure) => {
                 let lines: Vec<_> = failure.lines().iter().map(Text::to_plain).collect();
