@@ -92,6 +92,25 @@ impl Service {
         Err(NotActivated::new("systemd does not run here and there are no init scripts"))
     }
 
+    /// The answer about a service that is not there: an answer, not a failure, as about packages.
+    fn absent(&self, name: &str) -> Status {
+        let provider = match self.manager() {
+            Ok(Manager::Systemd { .. }) => "systemd",
+            Ok(Manager::Sysv) | Err(_) => "sysv",
+        };
+        Status {
+            name: name.to_owned(),
+            status: "absent",
+            enabled: None,
+            enabled_state: "absent".to_owned(),
+            pid: None,
+            since_ms: None,
+            state: "absent".to_owned(),
+            unit: String::new(),
+            provider,
+        }
+    }
+
     /// `None` where there is no such service.
     async fn status(
         &self,
@@ -121,7 +140,7 @@ impl Plugin for Service {
             match (request.action.as_str(), request.text("name")) {
                 ("status", Some(name)) => match self.status(name, request.time_limit, &context.cancel).await? {
                     Some(status) => reply::answer(&status),
-                    None => Err(ActionFailure::failed(format!("there is no service `{name}`"))),
+                    None => reply::answer(&self.absent(name)),
                 },
                 _ => Err(ActionFailure::unknown_action(&request.action)),
             }
