@@ -1,30 +1,66 @@
-//! Directories that belong to the whole process, such as those behind a `static`, which is never dropped.
+//! What has to go when this process ends, however it ends: directories behind a `static`, which is never
+//! dropped, and processes that would live on without us.
+//!
+//! A small shell reads from a pipe that only this process holds; when the pipe closes, it cleans up.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-/// Removes `directory` when this process has ended, however it ends.
-///
-/// A small shell reads from a pipe that only this process holds; when the pipe closes it removes the directory.
-///
-/// # Errors
-/// The shell cannot be started.
-pub(crate) fn remove_at_exit(directory: &Path) -> io::Result<()> {
+/// Starts the shell. It gives `$1` to `action` when its standard input closes, unless a line came before.
+fn shell(action: &str, argument: &std::ffi::OsStr) -> io::Result<(Child, ChildStdin)> {
     use std::os::unix::process::CommandExt as _;
 
-    static PIPES: Mutex<Vec<(PathBuf, ChildStdin)>> = Mutex::new(Vec::new());
-
     let mut shell = Command::new("/bin/sh")
-        .args(["-c", "read -r word; rm -rf -- \"$1\"", "remove-at-exit"])
-        .arg(directory)
+        .args(["-c", &format!("read -r word && exit; {action}"), "at-exit"])
+        .arg(argument)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    let pipe = shell.stdin.take().expect("standard input was asked for");
-    PIPES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((directory.to_owned(), pipe));
+    let pipe = shell.stdin.take().ok_or_else(|| io::Error::other("standard input was asked for"))?;
+    Ok((shell, pipe))
+}
+
+/// Removes `directory` when this process has ended.
+///
+/// # Errors
+/// The shell cannot be started.
+pub(crate) fn remove_at_exit(directory: &Path) -> io::Result<()> {
+    static PIPES: Mutex<Vec<(PathBuf, ChildStdin)>> = Mutex::new(Vec::new());
+
+    let (_, pipe) = shell("rm -rf -- \"$1\"", directory.as_os_str())?;
+    PIPES.lock().unwrap_or_else(PoisonError::into_inner).push((directory.to_owned(), pipe));
     Ok(())
+}
+
+/// Kills a child when this process has ended. Call it off before the child is waited for: afterwards its
+/// number may belong to somebody else.
+#[derive(Debug)]
+pub(crate) struct KillAtExit {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl KillAtExit {
+    /// Watches over the process with this id.
+    ///
+    /// # Errors
+    /// The shell cannot be started.
+    pub(crate) fn new(pid: u32) -> io::Result<Self> {
+        let (shell, pipe) = shell("kill -9 \"$1\"", std::ffi::OsStr::new(&pid.to_string()))?;
+        Ok(Self { shell, pipe: Some(pipe) })
+    }
+
+    /// Leaves the process alone from now on.
+    pub(crate) fn call_off(&mut self) {
+        if let Some(mut pipe) = self.pipe.take() {
+            // A shell that is gone kills nobody.
+            pipe.write_all(b"done\n").ok();
+            drop(pipe);
+            self.shell.wait().ok();
+        }
+    }
 }

@@ -18,6 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Map, Value};
 
+use crate::cleanup::KillAtExit;
+
 /// How long a program may take to come up or to go down before a test gives up. Generous: a loaded
 /// machine with two cores starts a broker and many agents at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,6 +113,7 @@ pub struct AgentProcess {
     host: HostName,
     folder: PathBuf,
     child: Child,
+    watch: KillAtExit,
     notifications: UnixDatagram,
 }
 
@@ -155,7 +158,8 @@ impl AgentProcess {
             .stderr(log)
             .spawn()
             .context("start `musterd`")?;
-        Ok(Self { host, folder: folder.to_path_buf(), child, notifications })
+        let watch = KillAtExit::new(child.id()).context("watch over `musterd`")?;
+        Ok(Self { host, folder: folder.to_path_buf(), child, watch, notifications })
     }
 
     /// Waits until the agent says that it is connected and listens.
@@ -166,7 +170,7 @@ impl AgentProcess {
         let started = Instant::now();
         let mut buffer = [0u8; 4096];
         while started.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 bail!("the agent of `{}` ended with {status}\n{}", self.host, self.log_tail());
             }
             if let Ok(length) = self.notifications.recv(&mut buffer)
@@ -176,6 +180,18 @@ impl AgentProcess {
             }
         }
         bail!("the agent of `{}` was not ready within {} s\n{}", self.host, PATIENCE.as_secs(), self.log_tail())
+    }
+
+    /// How it ended, if it did by itself.
+    ///
+    /// # Errors
+    /// When it cannot be asked for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.child.try_wait().context("ask for the agent")?;
+        if status.is_some() {
+            self.watch.call_off();
+        }
+        Ok(status)
     }
 
     /// The host's name.
@@ -228,6 +244,7 @@ impl AgentProcess {
     /// # Errors
     /// When it does not stop in [`PATIENCE`]; it is killed then.
     pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.watch.call_off();
         if self.child.try_wait()?.is_none() {
             self.signal(Signal::SIGTERM)?;
         }
@@ -247,6 +264,7 @@ impl AgentProcess {
     /// # Errors
     /// When it cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
+        self.watch.call_off();
         self.child.kill().ok();
         self.child.wait().context("wait for the agent")?;
         Ok(())
@@ -331,6 +349,12 @@ impl Operator {
         self.home.join(".config/muster/config.toml")
     }
 
+    /// Where caches go.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.home.join(".cache")
+    }
+
     /// `muster` with these arguments, ready to start, with nothing of our own environment but the path.
     ///
     /// # Errors
@@ -343,7 +367,7 @@ impl Operator {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.home)
             .env("XDG_CONFIG_HOME", self.home.join(".config"))
-            .env("XDG_CACHE_HOME", self.home.join(".cache"))
+            .env("XDG_CACHE_HOME", self.cache())
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::null());
         Ok(command)

@@ -8,6 +8,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use muster_broker_config::ServerCertificate;
@@ -49,18 +50,29 @@ fn main() -> ExitCode {
         let _guard = runtime.enter();
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let stage = Demo::set_up()?;
-        let mut wrong = stage.show()?;
+        let mut wait = |at_most: Duration| {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = interrupt.recv() => true,
+                    _ = terminate.recv() => true,
+                    () = tokio::time::sleep(at_most) => false,
+                }
+            })
+        };
+        let mut go_on = || {
+            ensure!(!wait(Duration::from_millis(1)), "interrupted; everything that was started is stopped");
+            Ok(())
+        };
+        let mut stage = Demo::set_up(&mut go_on)?;
+        let mut wrong = stage.show(&mut go_on)?;
         if check {
             wrong.extend(stage.check()?);
         } else {
             stage.invite();
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
+            while !wait(Duration::from_secs(1)) {
+                stage.look_after()?;
+            }
             println!();
         }
         stage.tear_down()?;
@@ -84,6 +96,8 @@ fn main() -> ExitCode {
 /// Everything that runs.
 struct Demo {
     agents: Vec<AgentProcess>,
+    /// Which of them have ended by themselves, and were told of.
+    gone: Vec<bool>,
     operator: Operator,
     node: Option<Node>,
     folder: TempDir,
@@ -95,7 +109,8 @@ fn tell(what: &str) {
 }
 
 impl Demo {
-    fn set_up() -> Result<Self> {
+    /// Starts everything. `go_on` fails once somebody has asked to stop.
+    fn set_up(go_on: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-demo-").tempdir().context("make a folder for the demo")?;
         let external = std::env::var(BROKER_VARIABLE).ok();
         let ca = match (&external, std::env::var_os(CA_VARIABLE)) {
@@ -108,6 +123,7 @@ impl Demo {
         let pki = folder.path().join("pki");
         tell("create a certificate authority, and certificates for a broker, five hosts and a user");
         create_certificates(&ca, &pki, external.is_none())?;
+        go_on()?;
         let identities: Vec<Identity> = HOSTS
             .iter()
             .map(|(host, ..)| format!("host/{host}"))
@@ -143,14 +159,16 @@ impl Demo {
             }
         };
         let access = Access { urls: vec![url], ca: pki.join("ca.pem"), crl: Some(pki.join("crl.pem")) };
+        go_on()?;
         tell("start five agents with different facts");
         let agents = start_agents(folder.path(), &pki, &access)?;
+        go_on()?;
         let operator = Operator::new(&folder.path().join("home"), "demo", &access, &party(&pki, "user-lea"))?;
-        Ok(Self { agents, operator, node, folder })
+        Ok(Self { gone: vec![false; agents.len()], agents, operator, node, folder })
     }
 
     /// The commands that are shown, with their expected exit codes, and what went otherwise.
-    fn show(&self) -> Result<Vec<String>> {
+    fn show(&self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         for (arguments, code) in [
             (vec!["ping", "--all"], 0),
@@ -159,6 +177,7 @@ impl Demo {
             (vec!["run", "puppet.status", "-t", "class = nginx", "--limit", "2", "--seed", "7"], 0),
             (vec!["run", "package.status", "name=bash", "-t", "role = wbe"], 4),
         ] {
+            go_on()?;
             println!("\n$ muster {}", shell_line(&arguments));
             std::io::stdout().flush().ok();
             // Straight to the terminal, with whatever it can do.
@@ -211,13 +230,14 @@ impl Demo {
     fn invite(&self) {
         println!("Five agents are waiting. In another terminal:\n");
         println!("  export MUSTER_CONFIG={}", self.operator.config().display());
+        println!("  export XDG_CACHE_HOME={}", self.operator.cache().display());
         println!(
             "  alias muster={}\n",
             program("muster").map_or_else(|_| "muster".to_owned(), |path| path.display().to_string())
         );
         for line in [
             "muster find -t 'role = web and not dc = ams1'",
-            "muster run service.status name=cron -H web-01.ams1,db-01.ams1",
+            "muster run service.status name=procps -H web-01.ams1,db-01.ams1",
             "muster host show db-01.ams1",
             "muster host facts edge-01.par1 os",
             "muster plugin show package.status",
@@ -228,6 +248,21 @@ impl Demo {
         }
         println!("\nFiles of broker, CA and agents: {}", self.folder.path().display());
         println!("Ctrl-C stops everything.");
+    }
+
+    /// Says so when something that should run has ended.
+    fn look_after(&mut self) -> Result<()> {
+        for (agent, gone) in self.agents.iter_mut().zip(&mut self.gone) {
+            if !*gone && let Some(status) = agent.ended()? {
+                *gone = true;
+                eprintln!(
+                    "==> the agent of {} has ended with {status}; its log: {}/log",
+                    agent.host(),
+                    agent.folder().display()
+                );
+            }
+        }
+        Ok(())
     }
 
     fn tear_down(mut self) -> Result<()> {

@@ -150,8 +150,8 @@ fn the_command_line_writes_imports_checks_and_prunes() {
     let out = out.path().to_str().expect("UTF-8");
     let written = muster_broker(&node, &["config", "--ca-dir", ca, "--out", out, "--import", "--prune"], 0);
     assert_eq!(written["deleted"], serde_json::json!(["muster:host/cli-gone"]));
-    for file in ["rabbitmq.conf", "enabled_plugins", "definitions.json", "README"] {
-        assert!(Path::new(out).join(file).is_file(), "{file}");
+    for (file, expected) in [("definitions.json", true), ("rabbitmq.conf", false), ("enabled_plugins", false)] {
+        assert_eq!(Path::new(out).join(file).is_file(), expected, "{file}: an import touches definitions only");
     }
     muster_broker(&node, &["check", "--ca-dir", ca], 0);
 
