@@ -72,8 +72,13 @@ fn finish(printer: &Printer, result: Result<ExitCode, Failure>) -> ExitCode {
         printer.failure(&failure);
         failure.exit
     });
-    printer.finish();
-    code
+    match printer.end() {
+        Ok(()) => code,
+        Err(failure) => {
+            printer.failure(&failure);
+            failure.exit
+        }
+    }
 }
 
 fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, Failure> {

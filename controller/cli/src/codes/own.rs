@@ -10,9 +10,14 @@ pub(super) const CODES: &[Code] = &[
         explanation: "A bug, or a system that is out of something. The lines below the error say what was tried. Exit code 1.",
     },
     Code {
+        code: "output",
+        summary: "standard output cannot be written",
+        explanation: "The disk that it goes to may be full. What was printed is not whole; what the command did, it did, so look before you repeat it. A reader that closes a pipe early is no error. Exit code 1.",
+    },
+    Code {
         code: "file",
-        summary: "a file cannot be read or written",
-        explanation: "The message names the file and what the system said. Look at its permissions and at the disk. Exit code 1.",
+        summary: "a file that was named cannot be read or written",
+        explanation: "The message names the file and what the system said. Look at the spelling, the permissions and the disk. Exit code 2; 1 if the disk is full or broken.",
     },
     Code {
         code: "bad-usage",

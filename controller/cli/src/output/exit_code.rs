@@ -89,6 +89,17 @@ impl ExitCode {
         }
     }
 
+    /// The code for a named file that cannot be read or written: a wrong name, unless the system is to blame.
+    pub(crate) fn of_file_error(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory => Self::Unexpected,
+            // EIO and EMFILE have no kind of their own.
+            _ if matches!(error.raw_os_error(), Some(5 | 23 | 24)) => Self::Unexpected,
+            _ => Self::Usage,
+        }
+    }
+
     /// Chooses the one code of all that hold. Nothing holds: success.
     pub(crate) fn choose(holding: impl IntoIterator<Item = Self>) -> Self {
         let holding: Vec<Self> = holding.into_iter().collect();

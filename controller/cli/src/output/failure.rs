@@ -75,9 +75,12 @@ impl Failure {
         Self::new(ExitCode::Unexpected, "unexpected", what).because(error)
     }
 
-    /// Exit 1: a file that cannot be read or written. `doing` is such as `read` or `write`.
+    /// Exit 2: a file somebody named cannot be read or written; 1 if the system is to blame. `doing` is such as `read` or `write`.
     pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
-        Self::new(ExitCode::Unexpected, "file", format!("cannot {doing} `{}`", path.display())).because(error)
+        let exit = ExitCode::of_file_error(error);
+        Self::new(exit, "file", format!("cannot {doing} `{}`", path.display()))
+            .because(error)
+            .hint(file_hint(path, error))
     }
 
     /// Exit 2: wrong words on the command line.
@@ -145,6 +148,17 @@ impl Failure {
     }
 }
 
+/// What to do about a file that cannot be read or written.
+fn file_hint(path: &Path, error: &io::Error) -> String {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("ls -l {}, and look at the spelling", parent.display()),
+        io::ErrorKind::PermissionDenied => format!("ls -ld {0}; run it as somebody who may", path.display()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("df -h {}", parent.display()),
+        _ => format!("ls -ld {}, or name another file", path.display()),
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.what)
@@ -186,5 +200,17 @@ mod tests {
         let inner = io::Error::other("disk full");
         let failure = Failure::file("write", Path::new("/x"), &inner);
         assert_eq!(failure.why, [("why".to_owned(), "disk full".to_owned())]);
+    }
+
+    #[test]
+    fn a_file_that_was_mistyped_is_no_bug() {
+        let check = |kind: io::ErrorKind, exit: ExitCode, hint: &str| {
+            let failure = Failure::file("read", Path::new("dir/x"), &kind.into());
+            assert_eq!((failure.exit, failure.hints), (exit, vec![hint.to_owned()]), "{kind:?}");
+        };
+        check(io::ErrorKind::NotFound, ExitCode::Usage, "ls -l dir, and look at the spelling");
+        check(io::ErrorKind::PermissionDenied, ExitCode::Usage, "ls -ld dir/x; run it as somebody who may");
+        check(io::ErrorKind::IsADirectory, ExitCode::Usage, "ls -ld dir/x, or name another file");
+        check(io::ErrorKind::StorageFull, ExitCode::Unexpected, "df -h dir");
     }
 }

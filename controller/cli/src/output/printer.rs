@@ -11,6 +11,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::escape::neutral;
+use super::exit_code::ExitCode;
 use super::failure::Failure;
 use super::json::{Document, compact, pretty};
 use super::progress::{Pace, fraction};
@@ -37,6 +38,8 @@ struct Streams {
     err: Box<dyn Write + Send>,
     /// Standard output was closed or failed; nothing more is written to it.
     out_closed: bool,
+    /// Why it failed, if not because its reader left.
+    out_error: Option<io::Error>,
     /// The footer as it stands on the terminal.
     footer: Option<String>,
 }
@@ -55,7 +58,7 @@ impl Printer {
         out: Box<dyn Write + Send>,
         err: Box<dyn Write + Send>,
     ) -> Self {
-        let streams = Streams { out, err, out_closed: false, footer: None };
+        let streams = Streams { out, err, out_closed: false, out_error: None, footer: None };
         Self { settings, surroundings, started: Instant::now(), streams: Mutex::new(streams) }
     }
 
@@ -81,8 +84,7 @@ impl Printer {
 
     /// Columns that lines are cut to: those of the terminal, and nothing is cut in a file, a pipe or with `--format wide`.
     pub(crate) fn cut_width(&self) -> Option<usize> {
-        let seen = self.surroundings.stdout_terminal || self.surroundings.columns.is_some();
-        (seen && self.settings.format != Format::Wide).then(|| self.width())
+        (self.surroundings.stdout_terminal && self.settings.format != Format::Wide).then(|| self.width())
     }
 
     /// Whether somebody watches remarks as they come.
@@ -152,11 +154,8 @@ impl Printer {
             Format::Names => table.names().for_each(|name| self.line(name)),
             Format::Csv => self.data(&table.csv()),
             format => {
-                // What goes into a file or a pipe is not cut: nobody sees the mark there.
-                let cut = self.surroundings.stdout_terminal || self.surroundings.columns.is_some();
                 let wide = format == Format::Wide;
-                let width = (cut && !wide).then(|| self.width());
-                table.lines(width, wide, self.ascii()).into_iter().for_each(|line| self.line(line));
+                table.lines(self.cut_width(), wide, self.ascii()).into_iter().for_each(|line| self.line(line));
             }
         }
     }
@@ -178,6 +177,11 @@ impl Printer {
     /// Writes a warning to standard error, `--quiet` or not.
     pub(crate) fn warning(&self, text: impl Into<Text>) {
         self.said(&Text::styled(Style::Warning, "warning").plain(": ").join(text.into()));
+    }
+
+    /// Writes a further line of the warning before it.
+    pub(crate) fn warned(&self, text: impl Into<Text>) {
+        self.said(&text.into());
     }
 
     /// Writes why the command ends: for people on standard error, and with `--json` or `--jsonl` as a document on standard output.
@@ -216,11 +220,28 @@ impl Printer {
         Progress { printer: self, what: what.into(), total, pace }
     }
 
-    /// Writes out what is still held back. Called once at the end.
+    /// Writes out what is still held back.
     pub(crate) fn finish(&self) {
         let mut streams = self.streams();
         streams.clear_footer();
         streams.flush_out();
+    }
+
+    /// Writes out what is still held back, and says whether all of it arrived. Called once at the end.
+    ///
+    /// # Errors
+    /// Exit code 1: some of the data could not be written. A reader that left early is none.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        self.finish();
+        match self.streams().out_error.take() {
+            None => Ok(()),
+            Some(error) => {
+                let what = "standard output cannot be written; what it got is not whole";
+                Err(Failure::new(ExitCode::Unexpected, "output", what)
+                    .why("why", error.to_string())
+                    .hint("make room where the output goes, or send it elsewhere; then look before you run it again"))
+            }
+        }
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -271,21 +292,26 @@ impl Drop for Printer {
 
 impl Streams {
     fn write_out(&mut self, text: &str) {
-        if !self.out_closed && self.out.write_all(text.as_bytes()).is_err() {
-            self.close_out();
+        if !self.out_closed
+            && let Err(error) = self.out.write_all(text.as_bytes())
+        {
+            self.close_out(error);
         }
     }
 
     fn flush_out(&mut self) {
-        if !self.out_closed && self.out.flush().is_err() {
-            self.close_out();
+        if !self.out_closed
+            && let Err(error) = self.out.flush()
+        {
+            self.close_out(error);
         }
     }
 
-    /// Forgets what cannot be written, so that nothing tries again at the end.
-    fn close_out(&mut self) {
+    /// Forgets what cannot be written, so that nothing tries again at the end. The first error is the one to tell.
+    fn close_out(&mut self, error: io::Error) {
         self.out_closed = true;
         self.out = Box::new(io::sink());
+        self.out_error = (error.kind() != io::ErrorKind::BrokenPipe).then_some(error);
     }
 
     fn say(&mut self, text: &str) {
@@ -390,7 +416,6 @@ pub(crate) mod capture {
 mod tests {
     use super::capture::printer;
     use super::*;
-    use crate::output::ExitCode;
 
     const TERMINAL: Surroundings = Surroundings {
         stdout_terminal: true,
@@ -455,21 +480,28 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_leaves_ends_the_printing() {
-        struct Closed;
-        impl Write for Closed {
+    fn a_reader_may_leave_but_a_disk_may_not_be_full() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
+                Err(self.0.into())
             }
             fn flush(&mut self) -> io::Result<()> {
-                Err(io::ErrorKind::BrokenPipe.into())
+                Err(self.0.into())
             }
         }
-        let out = Box::new(BufWriter::new(Closed));
-        let printer = Printer::over(Settings::default(), TERMINAL, out, Box::new(io::sink()));
-        printer.line("data");
-        printer.line("more");
-        printer.finish();
+        let check = |kind: io::ErrorKind, expected: Result<(), (&str, ExitCode)>| {
+            let out = Box::new(BufWriter::new(Broken(kind)));
+            let printer = Printer::over(Settings::default(), TERMINAL, out, Box::new(io::sink()));
+            printer.line("data");
+            printer.line("more");
+            let ended = printer.end().map_err(|failure| (failure.code, failure.exit));
+            assert_eq!(ended, expected, "{kind:?}");
+            assert!(printer.end().is_ok(), "it is told once");
+        };
+        check(io::ErrorKind::BrokenPipe, Ok(()));
+        check(io::ErrorKind::StorageFull, Err(("output", ExitCode::Unexpected)));
+        check(io::ErrorKind::PermissionDenied, Err(("output", ExitCode::Unexpected)));
     }
 
     #[test]

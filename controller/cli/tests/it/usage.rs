@@ -302,9 +302,31 @@ fn a_closed_pipe_is_a_quiet_end() {
 }
 
 #[test]
-fn standard_output_that_is_full_is_no_panic() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Site::new().command(&["explain"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!said.contains("panicked"), "{said}");
+fn standard_output_that_is_full_is_an_error() {
+    let check = |words: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Site::new().command(words).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("error[output]: standard output cannot be written"), "{words:?}: {said}");
+        assert!(said.contains("No space left on device") && said.contains("\n  try "), "{words:?}: {said}");
+    };
+    check(&["explain"]);
+    check(&["explain", "--json"]);
+    check(&["explain", "no-match", "--jsonl"]);
+    check(&["plugin", "list", "--json"]);
+    check(&["plugin", "show", "package.status"]);
+    check(&["context", "list", "--json"]);
+    check(&["doctor", "--json"]);
+    check(&["completion", "bash"]);
+    check(&["--help"]);
+    check(&["--version"]);
+}
+
+#[test]
+fn nothing_is_cut_in_a_pipe() {
+    let site = Site::new();
+    let shown = |columns: &str| site.command(&["explain"]).env("COLUMNS", columns).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(shown("40")).unwrap(), String::from_utf8(shown("400")).unwrap());
+    assert!(!String::from_utf8(shown("40")).unwrap().contains('…'));
 }
