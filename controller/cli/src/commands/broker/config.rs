@@ -1,5 +1,6 @@
 //! `muster broker config`: writes the files a broker starts with, and imports them on request.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::Serialize;
 use super::Members;
 use super::check::unreadable;
 use super::control::Control;
+use crate::output::number::counted;
 use crate::output::{ExitCode, Failure, Printer, Style, Text};
 
 /// Mode of the files: the broker reads them as another user, and none holds a secret.
@@ -28,27 +30,30 @@ pub(crate) struct ConfigArguments {
     #[command(flatten)]
     members: Members,
     /// Address for AMQP over TLS; may be repeated. Without it every address, port 5671.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "import")]
     listen: Vec<SocketAddr>,
     /// Path of the CA's certificate on the broker's machine.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "import")]
     ca: Option<PathBuf>,
     /// Path of the broker's certificate on the broker's machine.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "import")]
     certificate: Option<PathBuf>,
     /// Path of the broker's private key on the broker's machine.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "import")]
     key: Option<PathBuf>,
     /// Path of the definitions on the broker's machine.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "import")]
     definitions: Option<PathBuf>,
     /// Address of RabbitMQ's management interface, which is off without this.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "import")]
     management: Option<SocketAddr>,
     /// For a trial beside other programs: low marks for memory and disk.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "import")]
     private: bool,
-    /// Also import the definitions into the running broker, without a restart.
+    /// Replace a rabbitmq.conf or enabled_plugins that is there and says something else.
+    #[arg(long, conflicts_with = "import")]
+    force: bool,
+    /// Write definitions.json only, and import it into the running broker, without a restart.
     #[arg(long)]
     import: bool,
     /// With --import: also delete users of ours that have no valid certificate in the CA directory.
@@ -62,7 +67,9 @@ pub(crate) struct ConfigArguments {
 #[derive(Debug, Serialize)]
 struct Written {
     directory: PathBuf,
-    files: [&'static str; 4],
+    files: Vec<&'static str>,
+    /// Files that say something else than what was generated, and stay as they were.
+    kept: Vec<Kept>,
     virtual_host: String,
     users: usize,
     imported: bool,
@@ -70,17 +77,56 @@ struct Written {
     deleted: Vec<String>,
 }
 
-/// Writes the files.
+/// A file that was left alone, and how it differs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Kept {
+    file: &'static str,
+    /// Its lines that would not be generated.
+    only_there: Vec<String>,
+    /// Lines that would be generated and are not in it.
+    only_generated: Vec<String>,
+}
+
+impl Kept {
+    /// Compares what lies at a path with what was generated; `None` if nothing is there, or the same.
+    fn compare(file: &'static str, path: &Path, generated: &str) -> Result<Option<Self>, Failure> {
+        let there = match std::fs::read(path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::file("read", path, &error)),
+        };
+        let missing = |from: &str, other: &str| -> Vec<String> {
+            let known: BTreeSet<&str> = other.lines().map(str::trim_end).collect();
+            let lines = from.lines().map(str::trim_end).filter(|line| !line.is_empty() && !known.contains(line));
+            lines.map(str::to_owned).collect()
+        };
+        let (only_there, only_generated) = (missing(&there, generated), missing(generated, &there));
+        // The order of lines and empty ones mean nothing to the broker.
+        let same = only_there.is_empty() && only_generated.is_empty();
+        Ok((!same).then_some(Self { file, only_there, only_generated }))
+    }
+}
+
+/// Writes the files. What an administrator may have changed, or another call has chosen, is not undone.
 pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<ExitCode, Failure> {
     let site = site(arguments)?;
     let definitions = definitions(&site);
     std::fs::create_dir_all(&arguments.out).map_err(|error| Failure::file("create", &arguments.out, &error))?;
-    let files = [
-        (FILE_CONF, rabbitmq_conf(&site)),
-        (FILE_PLUGINS, enabled_plugins(&site)),
-        (FILE_DEFINITIONS, definitions.to_json()),
-        ("README", readme(&site, &definitions)),
-    ];
+    let mut files = vec![(FILE_DEFINITIONS, definitions.to_json())];
+    let mut kept = Vec::new();
+    if !arguments.import {
+        for (name, text) in [(FILE_CONF, rabbitmq_conf(&site)), (FILE_PLUGINS, enabled_plugins(&site))] {
+            let differs = match arguments.force {
+                true => None,
+                false => Kept::compare(name, &arguments.out.join(name), &text)?,
+            };
+            match differs {
+                Some(differs) => kept.push(differs),
+                None => files.push((name, text)),
+            }
+        }
+        files.push(("README", readme(&site, &definitions, arguments.control.node.as_deref())));
+    }
     for (name, text) in &files {
         let path = arguments.out.join(name);
         write_atomic(&path, MODE, text.as_bytes()).map_err(|error| Failure::file("write", &path, error.io()))?;
@@ -92,7 +138,8 @@ pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<Exit
     let deleted = if arguments.prune { prune(&arguments.control, &definitions, &site.vhost)? } else { Vec::new() };
     let written = Written {
         directory: arguments.out.clone(),
-        files: files.map(|(name, _)| name),
+        files: files.iter().map(|(name, _)| *name).collect(),
+        kept,
         virtual_host: site.vhost,
         users: definitions.users.len(),
         imported: arguments.import,
@@ -153,14 +200,25 @@ fn prune(control: &Control, expected: &Definitions, vhost: &str) -> Result<Vec<S
 }
 
 fn show(written: &Written, printer: &Printer) {
+    for kept in &written.kept {
+        let path = written.directory.join(kept.file);
+        printer.warning(format!("{} is kept as it is, and differs from what these words say:", path.display()));
+        let lines = |mark: &'static str, lines: &[String]| -> Vec<String> {
+            lines.iter().map(|line| format!("  {mark} {line}")).collect()
+        };
+        for line in lines("there:    ", &kept.only_there).into_iter().chain(lines("generated:", &kept.only_generated)) {
+            printer.warned(line);
+        }
+        printer.warned("  give the flags it was written with, or --force to replace it");
+    }
     if printer.format().is_for_programs() {
         printer.document("muster.broker_config/v1", written);
         return;
     }
-    for file in written.files {
+    for file in &written.files {
         printer.line(written.directory.join(file).display().to_string());
     }
-    let users = if written.users == 1 { "1 user" } else { &format!("{} users", written.users) };
+    let users = counted(written.users, "user", "users");
     let imported = if written.imported { ", imported into the running broker" } else { "" };
     printer.note(format!("{users} in virtual host {}{imported}", written.virtual_host));
     for user in &written.deleted {
@@ -173,35 +231,39 @@ fn show(written: &Written, printer: &Printer) {
 }
 
 /// The next commands, with this site's paths.
-fn readme(site: &Site, definitions: &Definitions) -> String {
+fn readme(site: &Site, definitions: &Definitions, node: Option<&str>) -> String {
     let show = |path: &Path| path.display().to_string();
     let certificate = &site.certificate;
     let folder = |path: &Path| path.parent().map_or_else(|| "/".to_owned(), show);
     let mut text = String::from("Generated by `muster broker config`; see docs/book/src/broker.md.\n\n");
     let mut add = |line: &str| writeln!(text, "{line}").expect("writing to a string succeeds");
     add(&format!(
-        "These files make a RabbitMQ (3.10 to 4.x) the broker of virtual host {} with {} users.",
+        "These files make a RabbitMQ (3.10 to 4.x) the broker of virtual host {} with {}.",
         site.vhost,
-        definitions.users.len()
+        counted(definitions.users.len(), "user", "users")
     ));
     add("Nothing in them is secret. On the broker's machine, as root:\n");
     add("A new broker");
-    add(&format!("  install -d {} {}", folder(&site.definitions), folder(&certificate.key)));
+    let folders = [&site.definitions, &certificate.ca, &certificate.certificate, &certificate.key];
+    let folders: BTreeSet<String> = folders.into_iter().map(|path| folder(path)).collect();
+    add(&format!("  install -d {}", folders.into_iter().collect::<Vec<_>>().join(" ")));
     add(&format!("  install -m 644 {FILE_DEFINITIONS} {}", show(&site.definitions)));
     add(&format!("  install -m 644 {FILE_CONF} {FILE_PLUGINS} /etc/rabbitmq/"));
-    add("  put the CA's certificate, the broker's certificate and its key (from `muster pki issue broker/NAME`) at");
-    for path in [&certificate.ca, &certificate.certificate, &certificate.key] {
-        add(&format!("    {}", show(path)));
-    }
-    add(&format!("  chown rabbitmq: {0} && chmod 400 {0}", show(&certificate.key)));
+    add("  with the files that `muster pki issue broker/NAME --out DIR` wrote into DIR:");
+    add(&format!("  install -m 644 DIR/ca.pem {}", show(&certificate.ca)));
+    add(&format!("  install -m 644 DIR/broker-NAME.pem {}", show(&certificate.certificate)));
+    add(&format!("  install -m 400 DIR/broker-NAME.key {}", show(&certificate.key)));
+    add(&format!("  chown rabbitmq: {}", show(&certificate.key)));
     add("  systemctl restart rabbitmq-server");
     add("  rabbitmqctl delete_user guest        (only if this broker ran before)\n");
+    let node = node.map(|node| format!(" --node {node}")).unwrap_or_default();
     add("A running broker gets new hosts and users without a restart");
-    add(&format!("  rabbitmqctl import_definitions {FILE_DEFINITIONS}"));
+    add(&format!("  muster broker config --ca-dir CA_DIR --vhost {}{node} --out . --import      or", site.vhost));
+    add(&format!("  rabbitmqctl{node} import_definitions {FILE_DEFINITIONS}"));
     add(&format!("  install -m 644 {FILE_DEFINITIONS} {}   (read at the next start)\n", show(&site.definitions)));
     add("An import never deletes. A revoked certificate's user has to go, which also closes its connections");
-    add("  rabbitmqctl delete_user 'muster:host/NAME'\n");
+    add(&format!("  rabbitmqctl{node} delete_user 'muster:host/NAME'\n"));
     add("Look whether everything is as it should be");
-    add(&format!("  muster broker check --ca-dir DIR --vhost {}", site.vhost));
+    add(&format!("  muster broker check --ca-dir CA_DIR --vhost {}{node}", site.vhost));
     text
 }
