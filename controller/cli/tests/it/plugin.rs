@@ -41,7 +41,7 @@ fn what_is_built_in_is_described() {
 
     GIVES          TYPE     DESCRIPTION
     name           string   The name that was asked for
-    status         string   running, stopped, failed, starting, stopping, reloading or unknown
+    status         string   running, stopped, failed, starting, stopping, reloading, unknown, or absent if the host has no such service
     enabled        boolean  Whether it starts at boot; null where the question does not apply
     enabled_state  string   The same in the service manager's word: enabled, disabled, static, masked, ...
     pid            integer  Main process; null if there is none or it is not known
