@@ -61,7 +61,7 @@ pub(crate) async fn handle(core: &Arc<Core>, delivery: Delivery, resolved: &Reso
     match verify(&received, &core.materials().trust, core.now()) {
         Ok(incoming) => decide(core, delivery, incoming, None, resolved).await,
         Err(rejected) => {
-            reject(core, &rejected);
+            reject(core, &rejected).await;
             acknowledge(&delivery).await;
         }
     }
@@ -139,7 +139,7 @@ async fn acknowledge(delivery: &Delivery) {
     }
 }
 
-fn reject(core: &Core, rejected: &Rejected) {
+async fn reject(core: &Arc<Core>, rejected: &Rejected) {
     core.counters.messages_rejected.add_one();
     let refusal = &rejected.refusal;
     tracing::warn!(code = refusal.code.code, "Refused a message: {}", refusal.message);
@@ -147,7 +147,23 @@ fn reject(core: &Core, rejected: &Rejected) {
     event.code = Some(refusal.code.code.to_owned());
     event.body_sha256 = Some(rejected.body_sha256.clone());
     signed_by(&mut event, &rejected.signers);
-    if rejected.signers.is_empty() { core.note_unverified(event) } else { core.note(event) }
+    if let Some(lapsed) = &rejected.lapsed {
+        event.request_id = Some(lapsed.id().to_string());
+        event.caller = Some(lapsed.caller().to_string());
+    }
+    if rejected.signers.is_empty() {
+        core.note_unverified(event)
+    } else {
+        core.note(event)
+    }
+    if let Some(lapsed) = &rejected.lapsed
+        && with_host(core, None, |host| lapsed.is_answered(host))
+    {
+        let address =
+            Address { request_id: lapsed.id(), caller: lapsed.caller().clone(), reply_to: lapsed.reply_to().clone() };
+        let ending = Ending::new(refusal.code, &refusal.message);
+        core.send_finished(&address, 0, Vec::new(), ending, Care::Cheap).await;
+    }
 }
 
 fn silence<M: Addressed>(core: &Core, verified: &Verified<M>, why: Silence, kind: &str) {

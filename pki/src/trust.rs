@@ -116,6 +116,40 @@ impl Trust {
         signatures: &[Signature],
         now: Timestamp,
     ) -> Result<Vec<Signer>, VerifyError> {
+        self.signers(payload_type, body, signatures, |state, signature, malformed| {
+            state.leaf(signature, now, malformed)
+        })
+    }
+
+    /// Finds out who made the signatures, also where their certificates have expired, are not valid yet
+    /// or are revoked. All signatures must be right and all certificates from our authority.
+    ///
+    /// This is for telling people why they are refused. It is no reason to believe what they signed,
+    /// and so it gives names and no [`Signer`].
+    ///
+    /// # Errors
+    /// As [`Self::verify`], validity in time and revocation excepted.
+    pub fn authors(
+        &self,
+        payload_type: &str,
+        body: &[u8],
+        signatures: &[Signature],
+    ) -> Result<Vec<Identity>, VerifyError> {
+        let signers = self.signers(payload_type, body, signatures, |state, signature, malformed| {
+            let (der, fingerprint) = decode_leaf(signature, malformed)?;
+            Ok(Arc::new(state.vouch(der, &fingerprint, Timestamp(0), malformed)?.checked))
+        })?;
+        Ok(signers.into_iter().map(|signer| signer.identity).collect())
+    }
+
+    /// Checks all signatures with the leaves that `find` accepts.
+    fn signers(
+        &self,
+        payload_type: &str,
+        body: &[u8],
+        signatures: &[Signature],
+        find: impl Fn(&State, &Signature, &dyn Fn(String) -> VerifyError) -> Result<Arc<Checked>, VerifyError>,
+    ) -> Result<Vec<Signer>, VerifyError> {
         if signatures.is_empty() {
             return Err(VerifyError::Unsigned);
         }
@@ -128,7 +162,7 @@ impl Trust {
         let mut signers: Vec<Signer> = Vec::with_capacity(signatures.len());
         for (index, signature) in signatures.iter().enumerate() {
             let malformed = |why: String| VerifyError::Malformed { number: index + 1, why };
-            let checked = state.leaf(signature, now, malformed)?;
+            let checked = find(&state, signature, &malformed)?;
             let bytes = BASE64.decode(&signature.sig).map_err(|error| malformed(format!("`sig`: {error}")))?;
             if bytes.len() != 64 {
                 return Err(malformed(format!("an Ed25519 signature has 64 bytes, this one {}", bytes.len())));
@@ -233,6 +267,36 @@ impl Authority {
     }
 }
 
+/// A leaf that our authority made, and whether it still stands by it.
+struct Vouched {
+    checked: Checked,
+    serial: String,
+    revoked: bool,
+}
+
+/// The leaf's DER and its fingerprint.
+fn decode_leaf(
+    signature: &Signature,
+    malformed: &dyn Fn(String) -> VerifyError,
+) -> Result<(Vec<u8>, String), VerifyError> {
+    // Our authorities issue leaves only, so a longer chain is nobody's of ours.
+    let [leaf] = signature.chain.as_slice() else {
+        return Err(malformed(format!(
+            "the chain has {} certificates; exactly one is expected",
+            signature.chain.len()
+        )));
+    };
+    let der = BASE64.decode(leaf).map_err(|error| malformed(format!("`chain`: {error}")))?;
+    if der.len() > CERTIFICATE_BYTES_MAX {
+        return Err(malformed(format!("a certificate of {} bytes", der.len())));
+    }
+    let fingerprint = sha256_hex(&der);
+    if fingerprint != signature.keyid {
+        return Err(malformed("`keyid` is not the fingerprint of the certificate".to_owned()));
+    }
+    Ok((der, fingerprint))
+}
+
 impl State {
     fn new(anchors: Vec<Anchor>) -> Self {
         Self { anchors, cache: Cache::default(), tls: OnceLock::new() }
@@ -256,27 +320,13 @@ impl State {
         &self,
         signature: &Signature,
         now: Timestamp,
-        malformed: impl Fn(String) -> VerifyError,
+        malformed: &dyn Fn(String) -> VerifyError,
     ) -> Result<Arc<Checked>, VerifyError> {
-        // Our authorities issue leaves only, so a longer chain is nobody's of ours.
-        let [leaf] = signature.chain.as_slice() else {
-            return Err(malformed(format!(
-                "the chain has {} certificates; exactly one is expected",
-                signature.chain.len()
-            )));
-        };
-        let der = BASE64.decode(leaf).map_err(|error| malformed(format!("`chain`: {error}")))?;
-        if der.len() > CERTIFICATE_BYTES_MAX {
-            return Err(malformed(format!("a certificate of {} bytes", der.len())));
-        }
-        let fingerprint = sha256_hex(&der);
-        if fingerprint != signature.keyid {
-            return Err(malformed("`keyid` is not the fingerprint of the certificate".to_owned()));
-        }
+        let (der, fingerprint) = decode_leaf(signature, malformed)?;
         let checked = match self.cache.get(&fingerprint) {
             Some(checked) => checked,
             None => {
-                let checked = Arc::new(self.check(der, &fingerprint, now, &malformed)?);
+                let checked = Arc::new(self.check(der, &fingerprint, now, malformed)?);
                 self.cache.insert(&checked);
                 checked
             }
@@ -297,8 +347,24 @@ impl State {
         der: Vec<u8>,
         fingerprint: &str,
         now: Timestamp,
-        malformed: &impl Fn(String) -> VerifyError,
+        malformed: &dyn Fn(String) -> VerifyError,
     ) -> Result<Checked, VerifyError> {
+        let Vouched { checked, serial, revoked } = self.vouch(der, fingerprint, now, malformed)?;
+        if revoked {
+            return Err(VerifyError::Revoked { identity: Box::new(checked.signer.identity), serial });
+        }
+        Ok(checked)
+    }
+
+    /// Checks that our authority made the leaf for somebody who signs messages, and tells whether it has
+    /// revoked it.
+    fn vouch(
+        &self,
+        der: Vec<u8>,
+        fingerprint: &str,
+        now: Timestamp,
+        malformed: &dyn Fn(String) -> VerifyError,
+    ) -> Result<Vouched, VerifyError> {
         let certificate =
             Certificate::from_der(&der, "the certificate").map_err(|error| malformed(error.to_string()))?;
         let short = || fingerprint[..16].to_owned();
@@ -348,11 +414,9 @@ impl State {
         if matches!(identity, Identity::Broker(_)) {
             return Err(VerifyError::NotASigner { identity: Box::new(identity) });
         }
-        if anchor.crl.as_ref().is_some_and(|crl| crl.revokes(certificate.serial_bytes())) {
-            return Err(VerifyError::Revoked { identity: Box::new(identity), serial: certificate.serial() });
-        }
+        let revoked = anchor.crl.as_ref().is_some_and(|crl| crl.revokes(certificate.serial_bytes()));
         let authority = &anchor.authority.certificate;
-        Ok(Checked {
+        let checked = Checked {
             signer: Signer {
                 identity,
                 groups,
@@ -362,6 +426,7 @@ impl State {
             key,
             valid_from: certificate.not_before().max(authority.not_before()),
             valid_until: certificate.not_after().min(authority.not_after()),
-        })
+        };
+        Ok(Vouched { checked, serial: certificate.serial(), revoked })
     }
 }

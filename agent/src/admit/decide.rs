@@ -96,7 +96,11 @@ impl<'a> Host<'a> {
 /// expiry, and the allowed skew on top for a clock that is set back.
 #[must_use]
 pub fn keep_until(message: &impl Addressed, limits: &Limits) -> Timestamp {
-    message.expires_at().plus_ms(millis(limits.clock_skew))
+    remember_until(message.expires_at(), limits)
+}
+
+pub(super) fn remember_until(expires_at: Timestamp, limits: &Limits) -> Timestamp {
+    expires_at.plus_ms(millis(limits.clock_skew))
 }
 
 /// Decides about a command.

@@ -30,11 +30,16 @@
 //! | 14 | options | `unsupported-option` |
 //! | 15 | room to run it | `busy` |
 //!
-//! Refusals in steps 1 to 6 are never answered: nobody is known to whom the answer would belong.
+//! Refusals in steps 1 to 6 are not answered: nobody is known to whom the answer would belong. There is
+//! one exception. If all signatures are right and from our authority, and what is wrong in step 4 is only
+//! that a certificate has expired, is not valid yet or is revoked, then the sender is known and no more
+//! than that. [`Lapsed`] keeps what an answer needs, under the conditions of steps 5, 6, 7 and 10, and
+//! nothing of what was asked for.
 //! Those in steps 8 and 9 are answered if the host is in the target, which is found out first. From
 //! step 10 on every refusal is answered. All refusals are audited; silence is not, except for step 11.
 
 mod decide;
+mod lapsed;
 mod target;
 mod verify;
 
@@ -50,6 +55,7 @@ use muster_protocol::{Cancel, Code, CollectiveName, Command, Identity, ReplyRout
 use serde_json::{Map, Value};
 
 pub use decide::{Host, Limits, RunningAction, decide_cancel, decide_command, keep_until};
+pub use lapsed::Lapsed;
 pub use verify::{Incoming, Rejected, verify};
 
 /// A message as the bus delivered it. Nothing about it is known to be true.

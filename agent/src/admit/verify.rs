@@ -5,6 +5,7 @@ use muster_protocol::envelope::{EnvelopeError, parse_signatures};
 use muster_protocol::limits::BODY_BYTES_MAX;
 use muster_protocol::{Cancel, Code, Command, Message, MessageError, PayloadType, Signature, Timestamp, code, decode};
 
+use super::lapsed::{self, Lapsed};
 use super::{Addressed, Received, Refusal, Verified};
 use crate::core::chain;
 use crate::digest::sha256_hex;
@@ -19,34 +20,45 @@ pub enum Incoming {
 }
 
 /// A message that got no further than its signature or shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
-    /// Why. Never answered.
+    /// Why. Not answered, unless `lapsed` says to whom.
     pub refusal: Refusal,
     /// Who signed, if that is known.
     pub signers: Vec<Signer>,
     /// SHA-256 of the body.
     pub body_sha256: String,
+    /// Whom to tell, if only the validity of a certificate is in the way.
+    pub lapsed: Option<Box<Lapsed>>,
 }
 
 /// Checks size, type, signatures and shape.
 ///
 /// # Errors
-/// The first check that fails. Its sender is not told.
+/// The first check that fails. Its sender is not told, except as [`Rejected::lapsed`] says.
 pub fn verify(received: &Received, trust: &Trust, now: Timestamp) -> Result<Incoming, Box<Rejected>> {
-    let mut signers = Vec::new();
-    open(received, trust, now, &mut signers).map_err(|refusal| {
-        Box::new(Rejected { refusal: refusal.unanswered(), signers, body_sha256: sha256_hex(&received.body) })
+    let (mut signers, mut lapsed) = (Vec::new(), None);
+    open(received, trust, now, &mut signers, &mut lapsed).map_err(|refusal| {
+        let body_sha256 = sha256_hex(&received.body);
+        Box::new(Rejected { refusal: refusal.unanswered(), signers, body_sha256, lapsed })
     })
 }
 
-fn open(received: &Received, trust: &Trust, now: Timestamp, signers: &mut Vec<Signer>) -> Result<Incoming, Refusal> {
+fn open(
+    received: &Received,
+    trust: &Trust,
+    now: Timestamp,
+    signers: &mut Vec<Signer>,
+    lapsed: &mut Option<Box<Lapsed>>,
+) -> Result<Incoming, Refusal> {
     check_size(received)?;
     let kind = check_type(&received.content_type)?;
     let signatures = read_signatures(&received.signatures)?;
-    *signers = trust
-        .verify(kind.as_str(), &received.body, &signatures, now)
-        .map_err(|error| Refusal::new(error.code(), chain(&error)))?;
+    *signers = trust.verify(kind.as_str(), &received.body, &signatures, now).map_err(|error| {
+        let refusal = Refusal::new(error.code(), chain(&error));
+        *lapsed = lapsed::read(received, kind, &signatures, &refusal, trust);
+        refusal
+    })?;
     Ok(match kind {
         PayloadType::Command => Incoming::Command(read(received, signers)?),
         PayloadType::Cancel => Incoming::Cancel(read(received, signers)?),

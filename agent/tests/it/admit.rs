@@ -81,7 +81,11 @@ impl World {
     fn decide(&self, received: &Received) -> (Came, String) {
         let refused = |refusal: Refusal| (Came::Refused(refusal.code.code, refusal.answer), refusal.message);
         match verify(received, &self.site.trust, self.now) {
-            Err(rejected) => refused(rejected.refusal),
+            Err(rejected) => {
+                assert!(!rejected.refusal.answer);
+                let answer = rejected.lapsed.is_some_and(|lapsed| self.with_host(|host| lapsed.is_answered(host)));
+                refused(Refusal { answer, ..rejected.refusal })
+            }
             Ok(Incoming::Command(verified)) => match self.with_host(|host| decide_command(&verified, host, self.now)) {
                 Decision::Silence(why) => (Came::Silence(why), String::new()),
                 Decision::Refuse(refusal) => refused(refusal),
@@ -169,18 +173,69 @@ fn strangers_get_no_answer() {
     check(Received { body: good().body.slice(..50), ..good() }, "bad-signature");
 
     let of = |signer: &Credentials| received(signed(&command(signer, "read", json!({})), &[signer]));
-    let authority = &site.authority;
-    check(of(&authority.expired("user/old").unwrap()), "expired-certificate");
-    check(of(&authority.not_yet_valid("user/new").unwrap()), "expired-certificate");
     check(of(&Site::new().lea), "untrusted-certificate");
+    // Both signatures have to be right.
+    let lea = command(&site.lea, "read", json!({}));
+    check(received(signed(&lea, &[&site.lea, &site.lea])), "bad-envelope");
+}
+
+#[test]
+fn whose_certificate_has_lapsed_is_told_so() {
+    let world = World::new();
+    let site = &world.site;
+    let authority = &site.authority;
+    let of = |signer: &Credentials| received(signed(&command(signer, "read", json!({})), &[signer]));
+    world.check(&of(&authority.expired("user/old").unwrap()), refused("expired-certificate"));
+    world.check(&of(&authority.not_yet_valid("user/new").unwrap()), refused("expired-certificate"));
     let revoked = authority.revoked("user/eve").unwrap();
     world.check(&of(&revoked), runs());
     site.trust.install_crl(authority.crl_pem().unwrap().as_bytes(), NOW).unwrap();
-    check(of(&revoked), "revoked-certificate");
-    // Both signatures have to be right.
+    let why = world.check(&of(&revoked), refused("revoked-certificate"));
+    assert!(why.contains("`user/eve` is revoked"), "{why}");
     let lea = command(&site.lea, "read", json!({}));
-    check(received(signed(&lea, &[&site.lea, &revoked])), "revoked-certificate");
-    check(received(signed(&lea, &[&site.lea, &site.lea])), "bad-envelope");
+    world.check(&received(signed(&lea, &[&site.lea, &revoked])), refused("revoked-certificate"));
+    let cancel = kit::cancel(&revoked, lea.id);
+    let body = serde_json::to_vec(&cancel).unwrap();
+    world.check(&raw(&body, PayloadType::Cancel, &[&revoked]), refused("revoked-certificate"));
+}
+
+#[test]
+fn a_lapsed_certificate_alone_gets_no_answer() {
+    let mut world = World::new();
+    let site = &world.site;
+    let eve = site.authority.revoked("user/eve").unwrap();
+    let rogue = site.authority.revoked("host/rogue.example.com").unwrap();
+    site.trust.install_crl(site.authority.crl_pem().unwrap().as_bytes(), NOW).unwrap();
+    let of = |world: &World, signers: &[&Credentials], change: &dyn Fn(&mut Command), expected| {
+        let mut command = command(&eve, "read", json!({}));
+        change(&mut command);
+        world.check(&raw(&serde_json::to_vec(&command).unwrap(), PayloadType::Command, signers), expected);
+    };
+    let silent = || unanswered("revoked-certificate");
+    of(&world, &[&eve], &|_| {}, refused("revoked-certificate"));
+    // In the name of, or with an answer for, somebody else.
+    of(&world, &[&eve], &|it| it.caller = site.lea.identity().clone(), silent());
+    of(&world, &[&eve], &|it| it.reply_to = command(&site.lea, "read", json!({})).reply_to, silent());
+    of(&world, &[&eve, &site.lea], &|_| {}, refused("revoked-certificate"));
+    of(&world, &[&eve, &rogue], &|_| {}, silent());
+    of(&world, &[&rogue], &|it| it.caller = rogue.identity().clone(), silent());
+    // To another host, or to one that would have to ask a plugin first.
+    of(&world, &[&eve], &|it| it.collective = "other".parse().unwrap(), silent());
+    of(&world, &[&eve], &|it| it.target = Target::matching("role = db"), silent());
+    of(&world, &[&eve], &|it| it.target = Target::matching("role = web"), refused("revoked-certificate"));
+    of(&world, &[&eve], &|it| it.target = Target::matching("lab(\"x\") = 1"), silent());
+    of(&world, &[&eve], &|it| it.target = Target::matching("role = = web"), silent());
+    of(&world, &[&eve], &|it| it.protocol = ProtocolVersion::Unknown("muster/2".into()), silent());
+    // Not her signature, or not over these bytes.
+    let good = received(signed(&command(&eve, "read", json!({})), &[&eve]));
+    let other = received(signed(&command(&eve, "read", json!({})), &[&eve]));
+    world.check(&Received { signatures: other.signatures, ..good.clone() }, silent());
+    world.check(&Received { content_type: PayloadType::Cancel.as_str().into(), ..good }, silent());
+    // What ran while the certificate counted has its own answer.
+    for seen in [Seen::Started, Seen::Finished, Seen::Forgotten] {
+        world.seen = Some(seen);
+        of(&world, &[&eve], &|_| {}, silent());
+    }
 }
 
 #[test]

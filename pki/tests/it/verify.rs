@@ -207,6 +207,33 @@ fn a_changed_certificate() {
 }
 
 #[test]
+fn authors_are_named_whatever_became_of_their_certificates() {
+    let authority = authority();
+    let revoked = authority.revoked("user/eve").unwrap();
+    let trust = authority.trust().unwrap();
+    let (old, new) = (authority.expired("user/old").unwrap(), authority.not_yet_valid("user/new").unwrap());
+    let signatures = [&revoked, &old, &new].map(|it| it.sign(COMMAND, BODY));
+    refused(&trust, &signatures, NOW, "revoked-certificate");
+    let authors = trust.authors(COMMAND, BODY, &signatures).unwrap();
+    assert_eq!(authors.iter().map(Identity::short).collect::<Vec<_>>(), ["user/eve", "user/old", "user/new"]);
+
+    let check = |signatures: &[Signature], code: &str| {
+        let error = trust.authors(COMMAND, BODY, signatures).expect_err("nobody must be named");
+        assert_eq!(error.code().code, code, "{error}");
+    };
+    check(&[], "unsigned");
+    check(&[revoked.sign(REPORT, BODY)], "bad-signature");
+    check(&[revoked.sign(COMMAND, b"other")], "bad-signature");
+    check(&[old.sign(COMMAND, BODY), revoked.sign(COMMAND, b"other")], "bad-signature");
+    check(&[old.sign(COMMAND, BODY), old.sign(COMMAND, BODY)], "bad-envelope");
+    check(&[crate::authority().expired("user/old").unwrap().sign(COMMAND, BODY)], "untrusted-certificate");
+    check(&[authority.broker("broker/mq1.example.com").unwrap().sign(COMMAND, BODY)], "untrusted-certificate");
+    // Asking for a name makes nobody believed afterwards.
+    refused(&trust, &[revoked.sign(COMMAND, BODY)], NOW, "revoked-certificate");
+    refused(&trust, &[old.sign(COMMAND, BODY)], NOW, "expired-certificate");
+}
+
+#[test]
 fn time() {
     let authority = authority();
     let trust = authority.trust().unwrap();

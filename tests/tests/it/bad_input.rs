@@ -103,8 +103,8 @@ fn a_revoked_user_who_hides_the_list_from_himself_is_refused_by_every_host() {
     let access = Access { crl: None, ..stage.access(&mallory) };
     let desk = Operator::new(&stage.folder().join("home/mallory"), "test", &access, &Party::from(&mallory)).unwrap();
     let done = desk.run(&["run", "host.ping", "-H", "web-1.ams1", "--reply-timeout", "2s", "--jsonl"]).unwrap();
-    // Whom a certificate does not vouch for gets no answer.
-    done.expect(5);
+    let done = done.expect(6);
+    assert!(done.stdout.contains("revoked-certificate"), "{}{}", done.stdout, done.stderr);
     assert!(agent.audit().contains("revoked-certificate"), "{}", agent.audit());
 }
 

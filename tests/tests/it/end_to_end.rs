@@ -292,7 +292,8 @@ fn a_revocation_reaches_running_agents_over_the_bus_and_stays() {
     let published = lea.run(&["pki", "publish", list.to_str().unwrap(), "--json"]).unwrap().expect(0);
     assert!(published.stdout.contains("\"revoked\""), "{}", published.stdout);
     // The list and the command after it come through one queue, so no waiting is needed in between.
-    desk.run(&ping).unwrap().expect(5);
+    let refused = desk.run(&ping).unwrap().expect(6);
+    assert!(refused.stdout.contains("revoked-certificate"), "{}{}", refused.stdout, refused.stderr);
     assert!(agents[0].audit().contains("revoked-certificate"), "{}", agents[0].audit());
     lea.run(&ping).unwrap().expect(0);
 
@@ -300,7 +301,7 @@ fn a_revocation_reaches_running_agents_over_the_bus_and_stays() {
     let folder = agents[0].folder().to_path_buf();
     let mut again = muster_tests::programs::AgentProcess::start_in("web-1.ams1".parse().unwrap(), &folder).unwrap();
     again.wait_ready().unwrap();
-    desk.run(&ping).unwrap().expect(5);
+    desk.run(&ping).unwrap().expect(6);
 
     let forged = stage.folder().join("forged.pem");
     std::fs::write(&forged, muster_tests::pki::Site::new().unwrap().authority().crl_pem().unwrap()).unwrap();

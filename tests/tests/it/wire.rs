@@ -116,7 +116,7 @@ fn shots(lea: &Credentials, web: &Credentials) -> Vec<Shot> {
     let mut other = Site::new().unwrap().member("user/lea").credentials;
     shots.push(honest("signed under another CA", "untrusted-certificate", false, &facts(), &other));
     other = muster_tests::pki::site().authority().expired("user/lea").unwrap();
-    shots.push(honest("signed with an expired certificate", "expired-certificate", false, &facts(), &other));
+    shots.push(honest("signed with an expired certificate", "expired-certificate", true, &facts(), &other));
     shots.push(honest("in the name of a user, signed by a host", "wrong-identity", false, &facts(), web));
     let max = muster_tests::pki::site().member("user/max").credentials;
     shots.push(honest("in the name of another user", "wrong-identity", false, &facts(), &max));
