@@ -68,7 +68,7 @@ pub enum NameError {
 }
 
 fn escaped(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_default).collect()
+    text.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
 fn check_short(kind: &'static str, text: &str) -> Result<(), NameError> {
@@ -79,7 +79,7 @@ fn check_short(kind: &'static str, text: &str) -> Result<(), NameError> {
             return Err(NameError::Character {
                 kind,
                 given: escaped(text),
-                character: c.escape_default().collect(),
+                character: c.escape_debug().collect(),
                 column: index + 1,
                 allowed: "a-z and 0-9, then also _ and -",
             });
@@ -100,7 +100,7 @@ fn check_host(kind: &'static str, text: &str) -> Result<(), NameError> {
             return Err(NameError::Character {
                 kind,
                 given: escaped(text),
-                character: c.escape_default().collect(),
+                character: c.escape_debug().collect(),
                 column: index + 1,
                 allowed: "a-z, 0-9, _, - and . (lower case)",
             });
