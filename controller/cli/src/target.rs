@@ -18,6 +18,9 @@ use crate::output::{ExitCode, Failure, fold};
 /// Most bytes read from a file of names or from standard input.
 const NAMES_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// Where the language of targets is described.
+const EXPRESSIONS: &str = "docs: expressions";
+
 /// The target flags.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Target")]
@@ -35,10 +38,10 @@ pub(crate) struct TargetArguments {
     #[arg(long, value_name = "NAMES", add = crate::complete::hosts())]
     pub(crate) exclude: Vec<String>,
     /// Only so many of the matching hosts, or such a part of them.
-    #[arg(long, value_name = "N|N%")]
+    #[arg(long, value_name = "N|N%", value_parser = some_hosts)]
     pub(crate) limit: Option<Amount>,
     /// Choose the hosts of `--limit` and the order of waves by this number, as another run did.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = seed)]
     pub(crate) seed: Option<u64>,
     /// Fact, as in MCollective: `os.family=Debian`, `cpus>=4`.
     #[arg(short = 'F', long = "with-fact", value_name = "FACT", help_heading = "Target, as in MCollective")]
@@ -103,9 +106,20 @@ impl TargetArguments {
             return Err(no_target(command));
         }
         let mut stdin = Some(stdin);
-        let mut read = |words: &[String]| read_names(words, &mut || stdin.take().map(|read| read()));
-        let hosts = if self.hosts.is_empty() { None } else { Some(read(&self.hosts)?) };
-        let excluded = read(&self.exclude)?;
+        let mut read = |words: &[String], pattern: &str| {
+            read_names(words, &mut || stdin.take().map(|read| read())).map_err(|failure| {
+                // A pattern is no name, and there is a way to say it.
+                match words.iter().find(|word| word.contains(['*', '?']) && !word.starts_with('@')) {
+                    Some(word) => {
+                        let query = format!("{pattern} like \"{}\"", word.replace('"', ""));
+                        failure.hint(format!("muster {command} -t {}", quoted(&query)))
+                    }
+                    None => failure.hint(format!("muster {command} -H web1.example.com,web-[1-9].example.com")),
+                }
+            })
+        };
+        let hosts = if self.hosts.is_empty() { None } else { Some(read(&self.hosts, "name")?) };
+        let excluded = read(&self.exclude, "name not")?;
         if hosts.as_ref().is_some_and(|hosts| hosts.is_empty()) {
             return Err(Failure::new(ExitCode::NoMatch, "no-match", "the list of hosts is empty")
                 .why("given", self.hosts.join(" "))
@@ -133,7 +147,7 @@ impl TargetArguments {
                 let why = error.error.render(&error.given);
                 Failure::new(ExitCode::Usage, "bad-target", format!("the filter `{}` cannot be read", error.option))
                     .why("filter", why)
-                    .hint("muster explain bad-target")
+                    .hint(EXPRESSIONS)
             })?;
             parts.push(translated);
         }
@@ -209,11 +223,25 @@ fn no_target(command: &str) -> Failure {
 pub(crate) fn bad_target(source: &str, error: &ParseError) -> Failure {
     Failure::new(ExitCode::Usage, "bad-target", "the target cannot be read")
         .why("target", error.render(source))
-        .hint("muster explain bad-target")
+        .hint(EXPRESSIONS)
 }
 
 fn bad_hosts(what: String) -> Failure {
-    Failure::new(ExitCode::Usage, "bad-hosts", what).hint("muster ping -H web1.example.com,web-[1-9].example.com")
+    Failure::new(ExitCode::Usage, "bad-hosts", what)
+}
+
+/// `--limit`: an amount that leaves somebody.
+fn some_hosts(text: &str) -> Result<Amount, String> {
+    match text.parse() {
+        Ok(Amount::Count(0)) => Err("a limit of 0 asks nobody; the least is 1".to_owned()),
+        Ok(amount) => Ok(amount),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    let wrong = "a seed is a whole number from 0 to 18446744073709551615, such as an earlier run has printed";
+    text.parse().map_err(|_| wrong.to_owned())
 }
 
 fn read_names(
@@ -234,6 +262,10 @@ fn read_names(
                 .map_err(|error| bad_hosts(format!("the list of hosts `{path}` cannot be read: {error}")))?;
             read_list(&text, path, &mut names)?;
         } else {
+            // An empty word is what an empty variable of the shell leaves.
+            if word.trim_matches([' ', ',']).is_empty() {
+                return Err(bad_hosts(format!("`{word}` names no host")));
+            }
             read_folded(word, &mut names)?;
         }
     }
@@ -276,7 +308,7 @@ mod tests {
     use super::*;
     use crate::output::Text;
 
-    #[derive(clap::Parser)]
+    #[derive(Debug, clap::Parser)]
     struct Words {
         #[command(flatten)]
         target: TargetArguments,
@@ -322,10 +354,32 @@ mod tests {
             ),
             (&["-H", "web-[1-"][..], "`web-[1-` has an unbalanced bracket"),
             (&["-H", "-", "--exclude", "-"][..], "standard input can be read only once"),
+            (&["-H", ""][..], "`` names no host"),
+            (&["-H", "a", "--exclude", " ,"][..], "` ,` names no host"),
+            (
+                &["-H", "w\u{e9}b"][..],
+                "host name `w\u{e9}b` has `\u{e9}` at column 2; allowed are a-z, 0-9, _, - and . (lower case)",
+            ),
         ] {
             let failure = read(words, "a").unwrap_err();
             assert_eq!((failure.what.as_str(), failure.exit), (expected, ExitCode::Usage));
         }
+    }
+
+    #[test]
+    fn a_pattern_for_a_name_gets_the_expression_that_was_meant() {
+        let hints = |words: &[&str]| read(words, "").unwrap_err().hints;
+        assert_eq!(hints(&["-H", "web*"]), [r#"muster ping -t 'name like "web*"'"#]);
+        assert_eq!(hints(&["--all", "--exclude", "web*"]), [r#"muster ping -t 'name not like "web*"'"#]);
+        assert_eq!(hints(&["-H", "UPPER"]), ["muster ping -H web1.example.com,web-[1-9].example.com"]);
+    }
+
+    #[test]
+    fn limits_and_seeds_are_numbers_that_mean_something() {
+        let error = |words: &[&str]| Words::try_parse_from(["x", "--all"].iter().chain(words)).unwrap_err().to_string();
+        assert!(error(&["--limit", "0"]).contains("a limit of 0 asks nobody"), "{}", error(&["--limit", "0"]));
+        assert!(error(&["--limit", "0%"]).contains("1% to 100%"), "{}", error(&["--limit", "0%"]));
+        assert!(error(&["--seed", "abc"]).contains("a seed is a whole number"), "{}", error(&["--seed", "abc"]));
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl<'a> Wanted<'a> {
         for word in words {
             pairs.push(pair(name, word)?);
         }
-        let arguments = action.parse_arguments(&pairs).map_err(|error| bad_input(name, &error))?;
+        let arguments = action.parse_arguments(&pairs).map_err(|error| bad_input(name, &pairs, &error))?;
         let supports = &action.muster.supports;
         let without = |option: &str, what: &str| {
             Failure::new(ExitCode::Usage, "unsupported-option", format!("{name} cannot {what}; nothing was sent"))
@@ -115,12 +115,15 @@ fn pair(action: &str, word: &str) -> Result<(String, String), Failure> {
     Ok((name.to_owned(), value))
 }
 
-fn bad_input(action: &str, error: &ArgumentError) -> Failure {
+fn bad_input(action: &str, pairs: &[(String, String)], error: &ArgumentError) -> Failure {
     let failure = Failure::new(ExitCode::Usage, "bad-input", format!("{action}: {error}"));
     let meant = error.suggestion().map(|suggestion| format!("did you mean `{suggestion}`?"));
+    // As it was typed: `NAME:=JSON` has its colon in front of the split.
+    let json = pairs.iter().any(|(name, _)| name.strip_suffix(':') == Some(error.argument()));
+    let equals = if json { ":=" } else { "=" };
     let failure = match (error.given(), meant) {
-        (Some(given), Some(meant)) => failure.why("given", format!("{}={given}      {meant}", error.argument())),
-        (Some(given), None) => failure.why("given", format!("{}={given}", error.argument())),
+        (Some(given), Some(meant)) => failure.why("given", format!("{}{equals}{given}      {meant}", error.argument())),
+        (Some(given), None) => failure.why("given", format!("{}{equals}{given}", error.argument())),
         (None, Some(meant)) => failure.why("given", format!("{}      {meant}", error.argument())),
         (None, None) => failure,
     };
@@ -174,6 +177,8 @@ mod tests {
             "bad_input_invalid",
             read("package.status", &["name=a b"], How::default()).unwrap_err()
         );
+        let json = read("package.status", &["name:={"], How::default()).unwrap_err();
+        assert!(json.contains("given   name:={"), "{json}");
         insta::assert_snapshot!("bad_input_missing", read("package.status", &[], How::default()).unwrap_err());
         insta::assert_snapshot!("bad_input_form", read("package.status", &["openssl"], How::default()).unwrap_err());
         let how = How { effective_user: Some("joe".to_owned()), ..How::default() };
