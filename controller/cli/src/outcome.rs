@@ -7,6 +7,7 @@ use muster_protocol::ddl::Action;
 use muster_protocol::{ActionResult, HostName, OutputStream, RequestId, TaskState};
 use serde_json::Value;
 
+use crate::ask::stranger::NO_QUEUE;
 use crate::output::{ExitCode, Tolerated, number};
 
 /// Longest headline, in characters. More is said by `--format wide` and JSON.
@@ -74,7 +75,7 @@ impl Reason {
         match self {
             Self::SilentInSearch | Self::Silent => "",
             Self::Late => "answered too late",
-            Self::NoQueue => "offline: the broker has no queue for it",
+            Self::NoQueue => NO_QUEUE,
             Self::Unfinished => "started, and its end was not heard",
             Self::NotSent => "the broker did not take the command",
             Self::StopRule => "stop rule",

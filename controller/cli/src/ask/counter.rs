@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::output::{Printer, Progress, Text};
 
 /// Where nobody watches, a counter is of use only to somebody who has begun to wonder.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longer than the window of a search, which ends with one.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A progress that keeps quiet in logs and pipes as long as it goes fast.
 pub(crate) struct Counter<'a> {

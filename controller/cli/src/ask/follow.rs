@@ -89,6 +89,14 @@ impl Stop {
 }
 
 impl Stopped {
+    /// The words for a remark on what is left.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::WaitedEnough => "waited long enough",
+        }
+    }
+
     /// The end of a command that was stopped before anything was sent.
     pub(crate) fn failure(self, when: &str) -> Failure {
         match self {

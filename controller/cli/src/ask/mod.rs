@@ -11,6 +11,7 @@ pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod screen;
 pub(crate) mod search;
+pub(crate) mod stranger;
 #[cfg(test)]
 mod tests;
 

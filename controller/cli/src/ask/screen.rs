@@ -3,7 +3,7 @@
 use muster_client::Counts;
 use muster_protocol::{HostName, TaskState, Timestamp};
 
-use crate::outcome::{Group, Row, summary};
+use crate::outcome::{Group, Reason, Row, summary};
 use crate::output::{Printer, Style, Text, fold, number, time};
 
 /// Columns for the number of hosts of a group.
@@ -167,8 +167,9 @@ pub(crate) fn ping(
 ) -> Vec<Text> {
     let mut lines = Vec::new();
     let answered: Vec<Row> = rows.iter().filter(|row| row.state == TaskState::Succeeded).cloned().collect();
-    let silent: Vec<&Row> =
-        rows.iter().filter(|row| !row.state.is_final() || row.state == TaskState::NoReply).collect();
+    let (no_queue, silent): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().filter(|row| row.state == TaskState::NoReply).partition(|row| row.reason == Some(Reason::NoQueue));
+    let unheard: Vec<&Row> = rows.iter().filter(|row| !row.state.is_final()).collect();
     let start = |state: TaskState, words: String| {
         Text::styled(style(state), state.glyph(look.ascii)).plain(" ").plain(words).pad_to(17)
     };
@@ -198,6 +199,15 @@ pub(crate) fn ping(
         let words = format!("{} silent", number::count(silent.len()));
         let line = start(TaskState::NoReply, words);
         lines.push(look.fitted(line.join(silent_names(&silent, last_seen, now, look))));
+    }
+    for (state, words, rows) in
+        [(TaskState::NoReply, "without a queue", no_queue), (TaskState::Pending, "not heard yet", unheard)]
+    {
+        if !rows.is_empty() {
+            let line = start(state, format!("{} {words}", number::count(rows.len())));
+            let names = fold::fold_line(rows.iter().map(|row| row.host.as_str()));
+            lines.push(look.fitted(line.plain("  ").plain(names)));
+        }
     }
     lines
 }

@@ -3,23 +3,35 @@
 use std::collections::BTreeSet;
 
 use muster_client::discover::{audience, awaited, learn, note_pings, ping, probe_silent};
-use muster_client::{Audience, End, Event, WINDOW_MS_DEFAULT};
+use muster_client::{Audience, Cause, End, Event, HostRecord, WINDOW_MS_DEFAULT};
 use muster_protocol::HostName;
 
 use super::counter::Counter;
 use super::follow::follow;
+use super::no_match::Nobody;
 use super::scene::Scene;
 use crate::output::{Failure, Text, number};
 use crate::session::client_failure;
 use crate::target::{Chosen, Target};
 
 /// Who matches a target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
     /// Hosts that match and are there; for names, all that were named.
     pub(crate) hosts: BTreeSet<HostName>,
     /// Hosts that matched before and are silent now.
     pub(crate) silent: BTreeSet<HostName>,
+    /// The silent ones that the broker has no queue for; only known of hosts that were named.
+    pub(crate) no_queue: BTreeSet<HostName>,
+    /// Hosts that match and that the names or `--exclude` leave out.
+    pub(crate) outside: BTreeSet<HostName>,
+}
+
+impl Found {
+    /// What there is to say where nobody is left.
+    pub(crate) fn nobody(&self) -> Nobody {
+        Nobody { silent: self.silent.clone(), no_queue: self.no_queue.clone(), outside: self.outside.clone() }
+    }
 }
 
 /// Finds the hosts of a target. Names alone are believed as they are.
@@ -28,7 +40,8 @@ pub(crate) struct Found {
 /// Nobody can be asked; the operator stopped it.
 pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Option<i64>) -> Result<Found, Failure> {
     if !target.needs_discovery() {
-        return Ok(Found { hosts: target.keep(target.hosts.iter().flatten().cloned()), silent: BTreeSet::new() });
+        let hosts = target.keep(target.hosts.iter().flatten().cloned());
+        return Ok(Found { hosts, silent: BTreeSet::new(), no_queue: BTreeSet::new(), outside: BTreeSet::new() });
     }
     let window_ms = window_ms.unwrap_or(WINDOW_MS_DEFAULT);
     let condition = target.expression.as_ref();
@@ -59,9 +72,10 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
         return Err(failed(error.clone()));
     }
     probe_silent(scene.controller, scene.cache, condition, &mut found).await.map_err(failed)?;
-    let hosts = target.keep(found.hosts);
+    let hosts = target.keep(found.hosts.iter().cloned());
     let silent = target.keep(found.silent);
-    Ok(Found { hosts, silent })
+    let outside = found.hosts.difference(&hosts).cloned().collect();
+    Ok(Found { hosts, silent, no_queue: BTreeSet::new(), outside })
 }
 
 /// `214 hosts match`, or `2 hosts named`, with what the limit left of them.
@@ -98,6 +112,12 @@ pub(crate) async fn probe(
     let hosts = note_pings(scene.cache, &summary, now);
     match summary.end {
         End::Failed(error) => Err(failed(error)),
-        End::Complete | End::Stopped => Ok(Found { silent: named.difference(&hosts).cloned().collect(), hosts }),
+        End::Complete | End::Stopped => {
+            let without =
+                |(host, record): (&HostName, &HostRecord)| (record.cause == Some(Cause::NoQueue)).then(|| host.clone());
+            let no_queue = summary.hosts.iter().filter_map(without).collect();
+            let silent = named.difference(&hosts).cloned().collect();
+            Ok(Found { hosts, silent, no_queue, outside: BTreeSet::new() })
+        }
     }
 }

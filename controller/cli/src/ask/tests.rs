@@ -85,7 +85,7 @@ impl Desk {
                 Err(failure) => Err(failure),
             },
             crate::cli::Command::Run(arguments) => {
-                let catalogue = Catalogue::builtin();
+                let catalogue = Catalogue::load(Some(&self.context)).unwrap();
                 let how = How { noop: arguments.way.noop, ..How::default() };
                 match (
                     Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how),
@@ -194,6 +194,118 @@ async fn ping_by_name_knows_at_once_who_has_no_queue() {
     let said = desk.type_in(&["ping", "-H", "web-1,web-9", "--jsonl"]).await;
     assert_eq!(said.exit, ExitCode::NoReply);
     assert!(said.out.contains(r#""host":"web-9","state":"no_reply","reason":"no_queue""#), "{}", said.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slip_in_a_name_is_told_with_the_nearest() {
+    let mut desk = desk().await;
+    desk.type_in(&["ping", "--all"]).await;
+    let said = desk.type_in(&["ping", "-H", "web-1,wbe-2"]).await;
+    assert_eq!(said.exit, ExitCode::NoReply);
+    assert!(said.out.contains("wbe-2  ? no queue") && said.out.contains("? 1 without a queue"), "{}", said.out);
+    let told = "wbe-2  no queue: has never connected, or not for a day; nearest: web-2\n";
+    assert_eq!(said.err, told);
+    let said = desk.type_in(&["find", "-H", "web-1,wbe-2"]).await;
+    assert!(said.err.ends_with(told), "{}", said.err);
+    let said = desk.type_in(&["find", "-H", "wbe-2"]).await;
+    assert_eq!(said.exit, ExitCode::NoMatch);
+    insta::assert_snapshot!(said.err, @r"
+    error[no-match]: no host that was named answers
+      wbe-2   no queue: has never connected, or not for a day; nearest: web-2
+      try     muster host list
+    ");
+    let warning = "warning: wbe-2 has never answered from here; nearest: web-2\n";
+    let said = desk.type_in(&["run", "package.status", "name=bash", "-H", "wbe-2", "-n"]).await;
+    assert_eq!((said.exit, said.err.as_str()), (ExitCode::Success, warning));
+    let said = desk.type_in(&["run", "package.status", "name=bash", "-H", "wbe-2"]).await;
+    assert_eq!(said.exit, ExitCode::NoReply);
+    assert!(said.err.ends_with(warning), "{}", said.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_excluded_is_no_riddle() {
+    let mut desk = desk().await;
+    for words in [&["ping", "--all"][..], &["find", "--all"], &["ping", "-H", "db-1"], &["run", "host.ping", "--all"]] {
+        let said = desk.type_in(&[words, &["--exclude", "web-[1-4],db-1"]].concat()).await;
+        assert_eq!(said.exit, ExitCode::NoMatch, "{words:?}");
+        assert!(said.err.contains("error[no-match]: every host of the target is excluded"), "{}", said.err);
+        assert!(!said.err.contains("doctor"), "{}", said.err);
+    }
+    let said = desk.type_in(&["find", "-t", "role=web", "-H", "db-1"]).await;
+    assert!(said.err.contains("it holds on 4 other hosts, and on none of those named with -H"), "{}", said.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limited_ping_can_be_repeated() {
+    let mut desk = desk().await;
+    let said = desk.type_in(&["ping", "--all", "--limit", "2"]).await;
+    assert!(said.err.contains("5 hosts match · 2 chosen with --seed 7"), "{}", said.err);
+    let said = desk.type_in(&["ping", "--all", "--limit", "2", "--jsonl"]).await;
+    let plan = said.out.lines().next().unwrap();
+    assert!(plan.contains(r#""matched":5"#) && plan.contains(r#""seed":7"#), "{plan}");
+    let kinds: Vec<String> = said
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["kind"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(kinds, ["plan", "task", "task", "group", "counts", "end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_for_programs_have_words_and_times() {
+    let mut desk = desk().await;
+    let ping = desk.type_in(&["ping", "-H", "web-1,web-9", "--format", "csv"]).await;
+    let find = desk.type_in(&["find", "-H", "web-1,web-9", "--format", "csv"]).await;
+    let times = vec![(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[time]"), (r"ok,\d+", "ok,[ms]")];
+    insta::with_settings!({filters => times}, {
+        insta::assert_snapshot!(ping.out, @r"
+        host,state,reason,code,reply_ms,agent,last_seen_at
+        web-1,succeeded,,ok,[ms],0.1.0,[time]
+        web-9,no_reply,no_queue,,,,
+        ");
+        insta::assert_snapshot!(find.out, @r"
+        host,state,last_seen
+        web-1,online,[time]
+        web-9,no_queue,
+        ");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_ping_does_not_look_complete() {
+    let mut desk = desk().await;
+    desk.type_in(&["ping", "--all"]).await;
+    desk.fleet.broker.disconnect(&"host/web-2".parse().unwrap());
+    for words in [&["ping", "--all"][..], &["ping", "-H", "web-1,web-2"]] {
+        let words = [words, &["--reply-timeout", "30s"]].concat();
+        let said = desk.type_until(&words, tokio::time::sleep(Duration::from_secs(5))).await;
+        assert_eq!(said.exit, ExitCode::Interrupted);
+        assert!(said.err.contains("interrupted; 1 host not heard yet"), "{}", said.err);
+        assert!(said.out.contains("web-2  ○ not heard yet"), "{}", said.out);
+        assert!(!said.out.contains("silent"), "{}", said.out);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_host_may_still_run_what_waits_in_its_queue() {
+    let mut desk = desk().await;
+    let mute = behaving(|_, _| vec![Say::Wait(Duration::from_secs(600))]);
+    desk.fleet.hosts(&["mute-1"], json!({}), mute).await;
+    // No built-in action changes anything, so one is told to.
+    let directory = tempfile::tempdir().unwrap();
+    let service = include_str!("../../../../agent-plugins/api/ddl/service.json");
+    std::fs::write(
+        directory.path().join("service.json"),
+        service.replace(r#""read_only": true"#, r#""read_only": false"#),
+    )
+    .unwrap();
+    desk.context.ddl_directory = Some(directory.path().to_owned());
+    let said = desk.type_in(&["run", "service.status", "name=ssh", "-H", "web-1,mute-1"]).await;
+    assert_eq!(said.exit, ExitCode::NoReply);
+    assert!(said.err.contains("1 silent host has the command queued and may still run it until 20"), "{}", said.err);
+    assert!(said.err.contains("muster ping -H mute-1"), "{}", said.err);
+    let said = desk.type_in(&["run", "package.status", "name=bash", "-H", "web-1,mute-1"]).await;
+    assert!(!said.err.contains("may still run"), "{}", said.err);
 }
 
 #[tokio::test(start_paused = true)]

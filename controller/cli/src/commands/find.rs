@@ -10,7 +10,9 @@ use crate::ask::no_match;
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::Look;
 use crate::ask::search::{matched, probe, search};
+use crate::ask::stranger;
 use crate::invocation::Invocation;
+use crate::outcome::Reason;
 use crate::output::{Column, ExitCode, Failure, Format, Printer, Style, Table, Text, Tolerated, fold, number, time};
 use crate::target::{Target, TargetArguments};
 
@@ -36,6 +38,9 @@ struct FoundHost {
     kind: &'static str,
     host: HostName,
     online: bool,
+    /// Why it is not: the word of a document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen_at: Option<String>,
     #[serde(skip)]
@@ -75,15 +80,16 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
         _ => search(scene, target, window_ms).await?,
     };
     if found.hosts.is_empty() {
-        return Err(no_match::explain(scene, target, "find", found.silent.len()).await);
+        return Err(no_match::explain(scene, target, &found.nobody()).await);
     }
-    let chosen = target.choose(found.hosts, scene.fresh_seed);
+    let chosen = target.choose(found.hosts.clone(), scene.fresh_seed);
     let printer = scene.printer;
     let now = scene.now();
     let host = |host: &HostName, online: bool| {
         let last_seen = scene.cache.last_seen(host);
         let last_seen_at = last_seen.map(time::rfc3339);
-        FoundHost { kind: "host", host: host.clone(), online, last_seen_at, last_seen }
+        let reason = found.no_queue.contains(host).then(|| Reason::NoQueue.word());
+        FoundHost { kind: "host", host: host.clone(), online, reason, last_seen_at, last_seen }
     };
     let online = chosen.hosts.iter().map(|name| host(name, true));
     let hosts: Vec<FoundHost> = online.chain(found.silent.iter().map(|name| host(name, false))).collect();
@@ -103,8 +109,12 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     }
     if let Format::Table | Format::Wide = printer.format() {
         printer.note(matched(target, &chosen, Look::of(printer).dot()));
+        let (no_queue, silent): (Vec<_>, Vec<_>) = silent.iter().partition(|found| found.reason.is_some());
         if !silent.is_empty() && printer.format() == Format::Table {
             printer.note(silent_line(&silent, now));
+        }
+        for found in no_queue {
+            printer.note(format!("{}  {}", found.host, stranger::no_queue(scene.cache, &found.host)));
         }
     }
     scene.learn(chosen.hosts).await;
@@ -114,7 +124,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     })
 }
 
-fn silent_line(silent: &[FoundHost], now: Timestamp) -> String {
+fn silent_line(silent: &[&FoundHost], now: Timestamp) -> String {
     let names = match silent {
         [FoundHost { host, last_seen: Some(seen), .. }] => format!("{host} last seen {}", time::ago(*seen, now)),
         many => fold::fold_line(many.iter().map(|found| found.host.as_str())),
@@ -127,7 +137,8 @@ fn table(hosts: &[FoundHost], now: Timestamp, printer: &Printer) -> Table {
     for found in hosts {
         let plain = printer.format() == Format::Csv;
         let state = match found.online {
-            _ if plain => Text::from(if found.online { "online" } else { "silent" }),
+            _ if plain => Text::from(if found.online { "online" } else { found.reason.unwrap_or("silent") }),
+            false if found.reason.is_some() => Text::styled(Style::Warning, "?").plain(" no queue"),
             true => Text::styled(Style::Good, printer.glyph("✓", "+")).plain(" online"),
             false => Text::styled(Style::Warning, "?").plain(" silent"),
         };

@@ -4,22 +4,24 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use muster_client::discover::{audience, awaited, learn, note_pings, ping, probe_silent};
-use muster_client::{Audience, ClientError, End, Event, Summary, WINDOW_MS_DEFAULT};
+use muster_client::{Audience, ClientError, Counts, End, Event, Summary, WINDOW_MS_DEFAULT};
 use muster_plugin_api::builtin_ddls;
 use muster_protocol::{HostName, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
 use crate::ask::counter::Counter;
 use crate::ask::follow::{Stop, Stopped, follow};
-use crate::ask::no_match;
+use crate::ask::no_match::{self, Nobody};
 use crate::ask::record::{CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Whole};
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::{self, Look};
+use crate::ask::search::matched;
+use crate::ask::stranger;
 use crate::invocation::Invocation;
 use crate::outcome::{Headline, Reason, Row, count, exit_code, group};
 use crate::output::{Column, ExitCode, Failure, Format, Table, Text, number, time};
 use crate::session::client_failure;
-use crate::target::{Target, TargetArguments};
+use crate::target::{Chosen, Target, TargetArguments};
 
 /// Up to so many hosts are listed one by one.
 const LISTED_MAX: usize = 20;
@@ -55,23 +57,29 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     let window_ms = wait.reply_timeout.map_or(WINDOW_MS_DEFAULT, |length| length.as_millis());
     let printer = scene.printer;
     let condition = target.expression.as_ref();
-    let (question, likely) = if target.needs_discovery() {
+    let (question, known) = if target.needs_discovery() {
         let likely = scene.cache.likely(condition);
         let known = target.keep(likely.iter().cloned()).len();
         let wait = format!("waiting {} for replies", time::span(window_ms));
         let line = match known {
             0 => wait,
-            _ => format!("{}{}{wait}", number::counted(known, "host matches", "hosts match"), Look::of(printer).dot()),
+            // Remembered, not counted: who is there is what is being asked.
+            _ => {
+                format!(
+                    "asking {}{}{wait}",
+                    number::counted(known, "known host", "known hosts"),
+                    Look::of(printer).dot()
+                )
+            }
         };
         if let Format::Table | Format::Wide = printer.format() {
             printer.note(line);
         }
         (ping(audience(condition), window_ms, awaited(scene.cache, &likely, scene.now())), likely)
     } else {
-        let named = target.keep(target.hosts.iter().flatten().cloned());
-        let named = target.choose(named, scene.fresh_seed).hosts;
+        let named = choose_named(target, scene).hosts;
         if named.is_empty() {
-            return Err(no_match::explain(scene, target, "ping", 0).await);
+            return Err(no_match::explain(scene, target, &Nobody::default()).await);
         }
         (ping(Audience::Hosts(named.clone()), window_ms, Default::default()), named)
     };
@@ -79,28 +87,37 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     let failed = |error| client_failure(&error, context);
     let mut asking = scene.controller.ask(&question).map_err(failed)?;
     {
-        let mut counter = Counter::new(printer, likely.len(), "answered");
+        let mut counter = Counter::new(printer, target.keep(known.iter().cloned()).len(), "answered");
         follow(&mut asking, &mut scene.stop, |asking, event| {
-            if matches!(event, Event::Finished(_) | Event::GivenUp(_)) {
-                let counts = asking.collector().counts();
-                counter.update(counts.total() - counts.pending, Text::new);
+            if matches!(event, Event::Finished(_)) {
+                counter.update(answered(asking.collector().counts()), Text::new);
             }
         })
         .await;
     }
     let summary = asking.into_summary();
     let now = scene.now();
-    let (rows, summary) = rows(scene, target, &likely, summary, now).await.map_err(failed)?;
+    let pinged = rows(scene, target, &known, &question.likely, summary, now).await.map_err(failed)?;
+    let Pinged { rows, matched, seed, nobody, summary } = pinged;
     if let End::Failed(error) = &summary.end
         && rows.iter().all(|row| row.reply_ms.is_none())
     {
         return Err(failed(error.clone()));
     }
     if rows.iter().all(|row| row.reason == Some(Reason::SilentInSearch)) && scene.stop.stopped().is_none() {
-        return Err(no_match::explain(scene, target, "ping", rows.len()).await);
+        return Err(no_match::explain(scene, target, &nobody).await);
     }
     let exit = exit(&rows, wait, &summary, scene.stop.stopped());
-    show(scene, target, &question, &rows, &summary, exit);
+    show(scene, target, &question, &Shown { rows: &rows, matched, seed }, &summary, exit);
+    if let Some(stopped) = scene.stop.stopped() {
+        let unheard = rows.iter().filter(|row| row.state == TaskState::Pending).count();
+        let rest = match (unheard, rows.is_empty()) {
+            (0, true) => "nobody was heard yet".to_owned(),
+            (0, false) => "others may not have been heard yet".to_owned(),
+            _ => number::counted(unheard, "host not heard yet", "hosts not heard yet"),
+        };
+        printer.note(format!("{}; {rest}", stopped.words()));
+    }
     if let End::Failed(error) = &summary.end {
         return Err(failed(error.clone()));
     }
@@ -111,26 +128,56 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     Ok(exit)
 }
 
-/// The rows of all hosts that the target allows, the silent ones included.
+/// How many hosts have said something, as opposed to those that were given up.
+fn answered(counts: &Counts) -> usize {
+    counts.total() - counts.pending - counts.no_reply - counts.not_started
+}
+
+/// What came of a ping.
+struct Pinged {
+    rows: Vec<Row>,
+    /// How many hosts there were before the limit, the silent ones included.
+    matched: usize,
+    /// The seed of the limit, where it left somebody out.
+    seed: Option<u64>,
+    nobody: Nobody,
+    summary: Summary,
+}
+
+/// The rows of all hosts that the target allows, the silent ones included. After an early end also
+/// those of `awaited` that were not heard yet.
 async fn rows(
     scene: &mut Scene<'_>,
     target: &Target,
-    likely: &BTreeSet<HostName>,
+    known: &BTreeSet<HostName>,
+    awaited: &BTreeSet<HostName>,
     summary: Summary,
     now: Timestamp,
-) -> Result<(Vec<Row>, Summary), ClientError> {
+) -> Result<Pinged, ClientError> {
     let request = summary.requests.first().copied();
     if !target.needs_discovery() {
         note_pings(scene.cache, &summary, now);
         let rows = summary.hosts.iter().map(|(host, record)| Row::of(host, record, request)).collect();
-        return Ok((rows, summary));
+        let chosen = choose_named(target, scene);
+        return Ok(Pinged { rows, matched: chosen.of, seed: chosen.seed, nobody: Nobody::default(), summary });
     }
     let condition = target.expression.as_ref();
-    let mut found = learn(scene.cache, condition, likely, summary, now);
+    let mut found = learn(scene.cache, condition, known, summary, now);
     if found.summary.end == End::Complete {
         probe_silent(scene.controller, scene.cache, condition, &mut found).await?;
     }
-    let chosen = target.choose(target.keep(found.hosts.union(&found.silent).cloned()), scene.fresh_seed);
+    let unheard: BTreeSet<HostName> = match found.summary.end {
+        End::Stopped => awaited.difference(&found.hosts).cloned().collect(),
+        End::Complete | End::Failed(_) => BTreeSet::new(),
+    };
+    let all = found.hosts.iter().chain(&found.silent).chain(&unheard).cloned();
+    let kept = target.keep(all);
+    let nobody = Nobody {
+        silent: found.silent.intersection(&kept).cloned().collect(),
+        no_queue: BTreeSet::new(),
+        outside: found.hosts.difference(&kept).cloned().collect(),
+    };
+    let chosen = target.choose(kept, scene.fresh_seed);
     let mut rows: Vec<Row> = found
         .summary
         .hosts
@@ -140,8 +187,26 @@ async fn rows(
         .collect();
     let silent = found.silent.into_iter().filter(|host| chosen.hosts.contains(host));
     rows.extend(silent.map(|host| Row::not_asked(host, TaskState::NoReply, Reason::SilentInSearch)));
+    let unheard = unheard.into_iter().filter(|host| chosen.hosts.contains(host));
+    rows.extend(unheard.map(|host| Row {
+        reason: None,
+        request,
+        ..Row::not_asked(host, TaskState::Pending, Reason::Silent)
+    }));
     rows.sort_by(|one, other| one.host.cmp(&other.host));
-    Ok((rows, found.summary))
+    Ok(Pinged { rows, matched: chosen.of, seed: chosen.seed, nobody, summary: found.summary })
+}
+
+/// The named hosts that the limit leaves.
+fn choose_named(target: &Target, scene: &Scene<'_>) -> Chosen {
+    target.choose(target.keep(target.hosts.iter().flatten().cloned()), scene.fresh_seed)
+}
+
+/// What is shown of a ping.
+struct Shown<'a> {
+    rows: &'a [Row],
+    matched: usize,
+    seed: Option<u64>,
 }
 
 fn exit(rows: &[Row], wait: &WaitArguments, summary: &Summary, stopped: Option<Stopped>) -> ExitCode {
@@ -157,11 +222,12 @@ fn show(
     scene: &mut Scene<'_>,
     target: &Target,
     question: &muster_client::Question,
-    rows: &[Row],
+    shown: &Shown<'_>,
     summary: &Summary,
     exit: ExitCode,
 ) {
     let printer = scene.printer;
+    let rows = shown.rows;
     let now = scene.now();
     let last_seen = |host: &HostName| scene.cache.last_seen(host);
     let end_word = match (&summary.end, scene.stop.stopped()) {
@@ -185,10 +251,10 @@ fn show(
                 noop: false,
                 effective_user: None,
                 target: target.shown(),
-                matched: rows.len(),
+                matched: shown.matched,
                 hosts: rows.iter().map(|row| row.host.clone()).collect(),
                 silent: silent.collect(),
-                seed: None,
+                seed: shown.seed,
                 waves: Vec::new(),
                 dry_run: false,
             };
@@ -205,18 +271,32 @@ fn show(
             } else {
                 printer.record(SCHEMA, &plan);
                 tasks.for_each(|task| printer.record(SCHEMA, &task));
-                printer.record(SCHEMA, &counts);
                 groups.iter().for_each(|group| printer.record(SCHEMA, &GroupRecord::of(group)));
+                printer.record(SCHEMA, &counts);
                 printer.record(SCHEMA, &end);
             }
         }
-        Format::Names | Format::Csv => printer.table(&table(rows, None, printer.format() == Format::Names)),
+        Format::Names => printer.table(&table(rows, None, true)),
+        Format::Csv => printer.table(&csv(rows, last_seen)),
         Format::Table | Format::Wide => {
+            if let Some(seed) = shown.seed {
+                let chosen = Chosen {
+                    hosts: rows.iter().map(|row| row.host.clone()).collect(),
+                    of: shown.matched,
+                    seed: Some(seed),
+                };
+                printer.note(matched(target, &chosen, Look::of(printer).dot()));
+            }
             if rows.len() <= LISTED_MAX || printer.format() == Format::Wide {
                 printer.table(&table(rows, Some(printer.ascii()), false));
             }
             let look = Look::of(printer);
             screen::ping(rows, last_seen, now, look).into_iter().for_each(|line| printer.line(line));
+            for row in rows.iter().filter(|row| row.reason == Some(Reason::NoQueue)).take(LISTED_MAX) {
+                let words = stranger::no_queue(scene.cache, &row.host);
+                let seen = scene.cache.last_seen(&row.host).map(|seen| format!("; last seen {}", time::ago(seen, now)));
+                printer.note(format!("{}  {words}{}", row.host, seen.unwrap_or_default()));
+            }
         }
     }
     end.warn(printer);
@@ -235,22 +315,48 @@ fn table(rows: &[Row], glyphs: Option<bool>, answered_only: bool) -> Table {
     for row in rows.iter().filter(|row| !answered_only || row.state == TaskState::Succeeded) {
         let word = match row.state {
             TaskState::Succeeded => "answered",
-            TaskState::NoReply | TaskState::Pending => "silent",
+            TaskState::NoReply if row.reason == Some(Reason::NoQueue) => "no queue",
+            TaskState::NoReply => "silent",
+            TaskState::Pending => "not heard yet",
             state => state.label(),
         };
         let state = match glyphs {
             Some(ascii) => Text::styled(screen::style(row.state), row.state.glyph(ascii)).plain(" ").plain(word),
             None => Text::from(row.state.word()),
         };
-        let data = row.result.as_ref().map(|result| &result.data);
-        let agent = data.and_then(|data| data.get("agent_version")).and_then(serde_json::Value::as_str);
         table.row([
             Text::from(row.host.as_str()),
             state,
             Text::from(row.reply_ms.map(|ms| ms.to_string()).unwrap_or_default()),
-            Text::from(agent.unwrap_or_default()),
+            Text::from(agent(row)),
             Text::from(row.result.as_ref().map(|result| result.code.as_str()).unwrap_or_default()),
         ]);
     }
     table
+}
+
+/// One line a host in words, with times that a program reads.
+fn csv(rows: &[Row], last_seen: impl Fn(&HostName) -> Option<Timestamp>) -> Table {
+    let columns = ["host", "state", "reason", "code", "reply_ms", "agent", "last_seen_at"];
+    let mut table = Table::new(columns.map(Column::new));
+    for row in rows {
+        let result = row.result.as_ref();
+        let seen = last_seen(&row.host).map(time::rfc3339).unwrap_or_default();
+        table.row([
+            Text::from(row.host.as_str()),
+            Text::from(row.state.word()),
+            Text::from(row.reason.map(Reason::word).unwrap_or_default()),
+            Text::from(result.map(|result| result.code.as_str()).unwrap_or_default()),
+            Text::from(row.reply_ms.map(|ms| ms.to_string()).unwrap_or_default()),
+            Text::from(agent(row)),
+            Text::from(seen),
+        ]);
+    }
+    table
+}
+
+/// The version of the host's agent, as it answered.
+fn agent(row: &Row) -> &str {
+    let data = row.result.as_ref().map(|result| &result.data);
+    data.and_then(|data| data.get("agent_version")).and_then(serde_json::Value::as_str).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use muster_client::limit::{Amount, shuffled};
 use muster_client::wave::{StopRule, WavePlan};
 use muster_client::{Asking, Audience, End, Event, Question, REPLY_TIMEOUT_MS_DEFAULT, Summary, TTL_MS_DEFAULT};
-use muster_protocol::{HostName, RequestId, TaskState};
+use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
 use crate::ask::action::{How, Wanted};
@@ -19,13 +19,14 @@ use crate::ask::record::{Accepted, CountsRecord, EndRecord, GroupRecord, Plan, S
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::{self, Look};
 use crate::ask::search::{Found, matched, search};
+use crate::ask::stranger;
 use crate::catalogue::Catalogue;
 use crate::duration::Length;
 use crate::invocation::Invocation;
 use crate::outcome::{Group, Headline, Reason, Row, count, exit_code, group, summary};
-use crate::output::{Column, ExitCode, Failure, Format, Style, Table, Text, number};
+use crate::output::{Column, ExitCode, Failure, Format, Style, Table, Text, fold, number};
 use crate::session::client_failure;
-use crate::target::{Chosen, Target, TargetArguments};
+use crate::target::{Chosen, Target, TargetArguments, quoted};
 
 /// Most failures that are told while others still run; all are told at the end.
 const LIVE_FAILURES_MAX: usize = 10;
@@ -112,11 +113,11 @@ pub(crate) async fn execute(
     wait: &WaitArguments,
     scene: &mut Scene<'_>,
 ) -> Result<ExitCode, Failure> {
-    let Found { hosts, silent } = search(scene, target, None).await?;
-    if hosts.is_empty() {
-        let command = format!("run {}", wanted.shown());
-        return Err(no_match::explain(scene, target, &command, silent.len()).await);
+    let found = search(scene, target, None).await?;
+    if found.hosts.is_empty() {
+        return Err(no_match::explain(scene, target, &found.nobody()).await);
     }
+    let Found { hosts, silent, .. } = found;
     let chosen = target.choose(hosts, scene.fresh_seed);
     // A limit takes from those that are there; the others are none of its business.
     let silent = if chosen.seed.is_some() { BTreeSet::new() } else { silent };
@@ -124,6 +125,9 @@ pub(crate) async fn execute(
     let plan = plan(wanted, target, way, scene, &chosen, &silent, &sizes);
     if way.dry_run {
         show_plan(&plan, wanted, target, scene, &chosen, &silent, &sizes);
+        if !target.needs_discovery() {
+            stranger::warn(scene.printer, scene.cache, &chosen.hosts);
+        }
         return Ok(ExitCode::Success);
     }
     let printer = scene.printer;
@@ -158,7 +162,8 @@ pub(crate) async fn execute(
     if let Some(failure) = course.error {
         return Err(failure.why("note", "hosts that were asked go on; what had arrived stands above"));
     }
-    say_stop(scene, &rows, way, wanted);
+    say_stop(scene, &rows, way);
+    say_silent(scene, &rows, wanted, course.alive_until);
     Ok(exit)
 }
 
@@ -167,6 +172,8 @@ struct Course {
     rows: Vec<Row>,
     end: EndRecord,
     error: Option<Failure>,
+    /// Until when a host that has it queued may run the command that was sent last.
+    alive_until: Option<Timestamp>,
 }
 
 /// Asks wave after wave, each with commands of its own, until all are asked or it has to stop.
@@ -187,12 +194,14 @@ async fn waves(
     };
     let total = hosts.len();
     let mut left = hosts.into_iter();
-    let mut course = Course { rows: Vec::new(), end: EndRecord::new("complete", ExitCode::Success, 0), error: None };
+    let end = EndRecord::new("complete", ExitCode::Success, 0);
+    let mut course = Course { rows: Vec::new(), end, error: None, alive_until: None };
     let many = sizes.len();
     for (index, size) in sizes.into_iter().enumerate() {
         let wave: BTreeSet<HostName> = left.by_ref().take(size).collect();
         let label = if many > 1 { format!("wave {}/{many}", index + 1) } else { "running".to_owned() };
         let question = question(wanted, way, wait, wave.clone());
+        course.alive_until = Some(scene.now().plus_ms(question.ttl_ms));
         let summary = match one_wave(scene, &question, &label, total, course.rows.len(), wanted).await {
             Ok(summary) => summary,
             Err(failure) => {
@@ -464,17 +473,13 @@ fn table(rows: &[Row], headline: &Headline<'_>) -> Table {
 }
 
 /// After an early end: what goes on, and how to see more.
-fn say_stop(scene: &Scene<'_>, rows: &[Row], way: &WayArguments, wanted: &Wanted<'_>) {
+fn say_stop(scene: &Scene<'_>, rows: &[Row], way: &WayArguments) {
     let counts = count(rows);
     let unfinished = counts.pending + counts.running;
     match scene.stop.stopped() {
         Some(stopped) if unfinished > 0 => {
-            let why = match stopped {
-                Stopped::Interrupted => "interrupted",
-                Stopped::WaitedEnough => "waited long enough",
-            };
             let hosts = number::counted(unfinished, "host that was asked goes on", "hosts that were asked go on");
-            scene.printer.note(format!("{why}; {hosts}"));
+            scene.printer.note(format!("{}; {hosts}", stopped.words()));
         }
         _ => {}
     }
@@ -482,13 +487,19 @@ fn say_stop(scene: &Scene<'_>, rows: &[Row], way: &WayArguments, wanted: &Wanted
     if failures && let Some(after) = way.stop_after {
         scene.printer.note(format!("stopped by --stop-after {after}: {}", summary(&counts, ", ")));
     }
-    let queued = rows.iter().filter(|row| row.reason == Some(Reason::Silent)).count();
-    if queued > 0 && !wanted.action.muster.read_only {
-        let ttl_ms = way.ttl.map_or(TTL_MS_DEFAULT, |length| length.as_millis());
-        let life = crate::output::time::span(ttl_ms);
-        let hosts = number::counted(queued, "silent host", "silent hosts");
-        scene
-            .printer
-            .note(format!("{hosts} may still run it when they come back within {life} of the sending (--ttl)"));
+}
+
+/// What silence may mean: a command that waits in a queue, or a name that is not one.
+fn say_silent(scene: &Scene<'_>, rows: &[Row], wanted: &Wanted<'_>, alive_until: Option<Timestamp>) {
+    let of = |reason: Reason| rows.iter().filter(move |row| row.reason == Some(reason)).map(|row| &row.host);
+    let queued: Vec<&str> = of(Reason::Silent).map(HostName::as_str).collect();
+    let harmless = wanted.action.muster.read_only || wanted.options.noop;
+    if let Some(until) = alive_until.filter(|_| !queued.is_empty() && !harmless) {
+        let hosts = number::counted(queued.len(), "silent host has", "silent hosts have");
+        let until = crate::output::time::rfc3339(until);
+        let names = quoted(&fold::fold(queued).join(","));
+        scene.printer.note(format!("{hosts} the command queued and may still run it until {until} (--ttl)"));
+        scene.printer.note(format!("  see who is back: muster ping -H {names}"));
     }
+    stranger::warn(scene.printer, scene.cache, of(Reason::NoQueue));
 }
