@@ -27,7 +27,7 @@ pub const CODES: &[Code] = &[
     Code {
         code: "other-identity",
         summary: "the request asks for another identity than the operator",
-        explanation: "The operator decides the identity. Look at the request again and compare the key's fingerprint with the one shown on the host before you overrule it.",
+        explanation: "The operator decides the identity. Look at the request again and compare the key's fingerprint with the one shown on the host before you overrule it. Nothing was signed. Exit code 9.",
     },
     Code {
         code: "not-for-kind",

@@ -262,6 +262,7 @@ impl PkiError {
     #[must_use]
     pub fn remedies(&self) -> Vec<String> {
         match self {
+            Self::Read { path, source } | Self::Write { path, source } => vec![file_remedy(path, source)],
             Self::Exists { path } => {
                 vec![format!("choose another directory, or move `{}` away if nobody needs it", path.display())]
             }
@@ -271,6 +272,12 @@ impl PkiError {
             ],
             Self::KeyExposed { path, .. } => vec![format!("chmod 600 {}", path.display())],
             Self::DirectoryExposed { path, .. } => vec![format!("chmod 700 {}", path.display())],
+            Self::Malformed { .. } => vec!["`muster pki show FILE` says what a file holds".to_owned()],
+            Self::Identity { .. } => vec!["have it issued again: `muster pki issue KIND/NAME --out DIR`".to_owned()],
+            Self::KeyMismatch { certificate, .. } => vec![format!(
+                "use the key that was made with it; `muster pki show {}` says whose certificate it is",
+                certificate.display()
+            )],
             Self::Locked { .. } => vec!["wait until the other `muster pki` command has ended".to_owned()],
             Self::IdentityTaken { identity, .. } => vec![
                 "to renew it, with both certificates valid for a while, add --renew".to_owned(),
@@ -282,14 +289,29 @@ impl PkiError {
             Self::OtherIdentity { .. } => {
                 vec!["--identity KIND/NAME --override signs it for the identity you name".to_owned()]
             }
+            Self::NotForKind { what, .. } => {
+                let option = what.split(':').next().unwrap_or(what);
+                vec![format!("leave out {option}, or choose another kind of identity")]
+            }
+            Self::BadValue { what, expected, .. } => vec![format!("{what}: give {expected}")],
             Self::NotFound { .. } => vec!["muster pki list".to_owned()],
             Self::AmbiguousSerial { .. } => {
                 vec!["muster pki list --json shows whole serials; give more of it".to_owned()]
             }
+            Self::AlreadyRevoked { serial, .. } => vec![format!("muster pki show {serial}")],
             Self::IndexDamaged { path, .. } => {
                 vec![format!("restore `{}` from a backup; nothing was changed", path.display())]
             }
-            _ => Vec::new(),
+            Self::AuthorityExpired { .. } => {
+                vec!["muster pki init --ca-dir NEW_DIR, and change over to the new authority".to_owned()]
+            }
+            Self::ForeignCrl { .. } => {
+                vec!["use the list of the authority in `ca.pem`: muster pki crl --out FILE".to_owned()]
+            }
+            Self::CrlRollback { .. } => {
+                vec!["sign a newer list, where the authority is: muster pki crl --out FILE".to_owned()]
+            }
+            Self::Build { .. } | Self::Tls { .. } => vec![format!("muster explain {}", self.code())],
         }
     }
 
@@ -303,5 +325,16 @@ impl PkiError {
 
     pub(crate) fn malformed(object: impl Into<String>, why: impl ToString) -> Self {
         Self::Malformed { object: object.into(), why: why.to_string() }
+    }
+}
+
+/// What to do about a file that cannot be read or written.
+fn file_remedy(path: &Path, error: &io::Error) -> String {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("ls -l {}, and look at the spelling", parent.display()),
+        io::ErrorKind::PermissionDenied => format!("ls -ld {}; run it as somebody who may", path.display()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("df -h {}", parent.display()),
+        _ => format!("ls -ld {}, or name another file", path.display()),
     }
 }

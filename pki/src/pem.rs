@@ -63,8 +63,27 @@ pub(crate) fn crls(bytes: &[u8], object: &str) -> Result<Vec<CertificateRevocati
 pub(crate) fn request(bytes: &[u8], object: &str) -> Result<CertificateSigningRequestDer<'static>, PkiError> {
     match bytes.first() {
         Some(0x30) => Ok(CertificateSigningRequestDer::from(bytes.to_vec())),
-        _ => CertificateSigningRequestDer::from_pem_slice(bytes).map_err(|error| PkiError::malformed(object, error)),
+        _ => CertificateSigningRequestDer::from_pem_slice(bytes).map_err(|error| {
+            let why = match other_kind(bytes) {
+                Some(kind) => format!("it holds {kind}, not a request"),
+                None if bytes.windows(5).any(|window| window == b"-----") => error.to_string(),
+                None => format!("no PEM block `{REQUEST}` in it"),
+            };
+            PkiError::malformed(object, why)
+        }),
     }
+}
+
+/// What a file without a request holds instead, if its PEM labels tell.
+fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let has = |label: &str| bytes.windows(label.len()).any(|window| window == label.as_bytes());
+    let kinds = [
+        ("PRIVATE KEY-----", "a private key"),
+        ("-----BEGIN CERTIFICATE-----", "a certificate"),
+        ("-----BEGIN X509 CRL-----", "a revocation list"),
+    ];
+    let requests = has("-----BEGIN CERTIFICATE REQUEST-----") || has("-----BEGIN NEW CERTIFICATE REQUEST-----");
+    kinds.into_iter().find(|(label, _)| !requests && has(label)).map(|(_, kind)| kind)
 }
 
 #[cfg(test)]
