@@ -39,7 +39,7 @@ const IMPORT: &str = "rabbitmqctl import_definitions definitions.json";
 
 /// Lists what is missing from `actual`, what differs, and what allows too much. Everything outside the
 /// expected virtual hosts is somebody else's and left alone, except users of ours that reach there.
-/// The worst findings come first.
+/// The worst findings come first. A virtual host that is missing is the only finding.
 #[must_use]
 pub fn check(actual: &Definitions, expected: &Definitions) -> Vec<Finding> {
     let mut check = Check {
@@ -51,8 +51,18 @@ pub fn check(actual: &Definitions, expected: &Definitions) -> Vec<Finding> {
     };
     for vhost in &expected.vhosts {
         if actual.vhosts.iter().all(|other| other.name != vhost.name) {
-            check.error("missing-vhost", format!("virtual host {}", vhost.name), "does not exist", IMPORT);
+            let there: Vec<String> = actual.vhosts.iter().map(|other| format!("`{}`", other.name)).collect();
+            let what = format!(
+                "does not exist; there is {}",
+                if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+            );
+            let remedy = format!("if the name is right: {IMPORT}");
+            check.error("missing-vhost", format!("virtual host {}", vhost.name), &what, &remedy);
         }
+    }
+    // Without it everything in it is missing too, and everybody in another one looks like a stranger.
+    if !check.findings.is_empty() {
+        return check.findings;
     }
     check.exchanges();
     check.users();

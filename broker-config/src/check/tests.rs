@@ -51,13 +51,25 @@ fn a_broker_as_generated_has_no_findings() {
 
 #[test]
 fn what_is_missing_is_named_with_its_remedy() {
-    let findings = check(&Definitions::default(), &expected());
+    let vhosts = Definitions { vhosts: expected().vhosts, ..Definitions::default() };
+    let findings = check(&vhosts, &expected());
     let codes: BTreeSet<&str> = findings.iter().map(|finding| finding.code).collect();
     // Nothing is said about the permissions of a user who is missing altogether.
-    assert_eq!(codes, BTreeSet::from(["missing-vhost", "missing-exchange", "missing-user", "missing-policy"]));
+    assert_eq!(codes, BTreeSet::from(["missing-exchange", "missing-user", "missing-policy"]));
     assert!(findings.iter().all(|finding| finding.remedy == IMPORT));
     found(|broker| broker.permissions.truncate(2), &["missing-permission"]);
     found(|broker| broker.users.retain(|user| !user.name.ends_with("web1")), &["missing-user"]);
+}
+
+#[test]
+fn a_mistyped_virtual_host_is_one_finding() {
+    let mut typed = expected();
+    typed.vhosts[0].name = "mustre".to_owned();
+    let findings = check(&expected(), &typed);
+    let [finding] = findings.as_slice() else { panic!("{findings:#?}") };
+    assert_eq!((finding.code, finding.subject.as_str()), ("missing-vhost", "virtual host mustre"));
+    assert_eq!(finding.what, "does not exist; there is `muster`");
+    assert_eq!(finding.remedy, format!("if the name is right: {IMPORT}"));
 }
 
 #[test]
