@@ -106,7 +106,7 @@ pub(crate) fn cache_directory(context: &str) -> Option<PathBuf> {
 }
 
 /// Exit 8: the context's certificate, key, CA or list cannot be used.
-fn pki_failure(error: &PkiError, context: &Context, what: &str) -> Failure {
+pub(crate) fn pki_failure(error: &PkiError, context: &Context, what: &str) -> Failure {
     if let PkiError::Read { path, source } = error
         && source.kind() == std::io::ErrorKind::NotFound
     {
@@ -188,5 +188,12 @@ pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure 
         Some(BusError::Rejected { address, problem }) => failure.why(address.clone(), problem.to_string()),
         _ => std::error::Error::source(error).map_or(failure.clone(), |source| failure.because(source)),
     };
-    failure.why("note", error.hint()).hint("muster doctor")
+    let note = match bus {
+        // Who was pruned reads this too, and an import would not help.
+        Some(BusError::Rejected { problem: LoginProblem::Login { .. }, .. }) => {
+            format!("{} Or it was removed, for example because its certificate was revoked.", error.hint())
+        }
+        _ => error.hint().to_owned(),
+    };
+    failure.why("note", note).hint("muster doctor")
 }

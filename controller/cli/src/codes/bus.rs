@@ -47,7 +47,7 @@ pub(super) const CODES: &[Code] = &[
     Code {
         code: "broker-login-refused",
         summary: "the broker does not know this identity",
-        explanation: "The certificate is right, but the broker has no user for it, or may not log it in. Generate and import the definitions again: `muster broker config`. Exit code 8.",
+        explanation: "The certificate is right, but the broker has no user for it, or may not log it in. If it is new, generate and import the definitions again: `muster broker config --import`. If it worked before, its user was removed, for example because the certificate was revoked. Exit code 8.",
     },
     Code {
         code: "broker-vhost-refused",

@@ -107,7 +107,7 @@ pub(super) const CODES: &[Code] = &[
     Code {
         code: "no-reply",
         summary: "the host does not answer",
-        explanation: "The question was sent and no answer came in time. The agent may be stopped, cut off or busy; nothing is known about what it did. Look at `systemctl status musterd` there. Exit code 5.",
+        explanation: "The question was sent and no answer came in time. The agent may be stopped, cut off or busy; nothing is known about what it did. Or the host does not accept your certificate: one that is revoked or expired is refused with that reason, but one of another CA than the host trusts is a stranger's and gets no answer at all. Where all hosts are silent, look at that first. `systemctl status musterd` and `journalctl -u musterd` there say more. Exit code 5.",
     },
     Code {
         code: "rabbitmqctl",

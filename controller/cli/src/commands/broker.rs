@@ -61,11 +61,7 @@ impl Members {
         let mut identities: BTreeSet<Identity> = self.identity.iter().cloned().collect();
         if let Some(directory) = &self.ca_dir {
             let now = Timestamp(SystemClock.now_ms());
-            let authority = Authority::open(directory, now).map_err(|error| {
-                let failure = Failure::new(ExitCode::Unexpected, error.code(), "the CA directory cannot be used");
-                let failure = failure.because(&error);
-                error.remedies().into_iter().fold(failure, Failure::hint)
-            })?;
+            let authority = Authority::open(directory, now).map_err(super::pki::failure)?;
             let valid = authority.list().iter().filter(|record| record.state(now) == RecordState::Valid);
             identities.extend(valid.map(|record| record.identity.clone()));
         }

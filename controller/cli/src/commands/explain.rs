@@ -83,10 +83,15 @@ fn explain_exit(exit: ExitCode, printer: &Printer) {
     printer.line(Text::new().strong(format!("exit code {number}")).plain(": ").plain(meaning));
 }
 
+/// Words of the screens that stand for a code.
+const WORDS: [(&str, &str); 3] = [("silent", "no-reply"), ("offline", "no-reply"), ("revoked", "revoked-certificate")];
+
 fn unknown(given: &str) -> Failure {
+    let shown = WORDS.iter().find(|(word, _)| *word == given).map(|(_, code)| (1.0, *code));
     let nearest = codes::all()
         .map(|row| (strsim::jaro_winkler(given, row.code), row.code))
         .filter(|(likeness, _)| *likeness > 0.7)
+        .chain(shown)
         .max_by(|one, other| one.0.total_cmp(&other.0));
     let failure = Failure::new(ExitCode::Usage, "unknown-code", format!("there is no code `{given}`"));
     match nearest {

@@ -23,6 +23,9 @@ use self::answer::{AuthorityView, CertificateView, CrlView, FilesView, RequestVi
 use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, Printer};
 
+/// Where an authority lives unless somebody says otherwise.
+const DIRECTORY_DEFAULT: &str = "/etc/muster/ca";
+
 /// Verbs of `pki`, and where the authority lives.
 #[derive(Debug, Args)]
 pub(crate) struct PkiArguments {
@@ -33,7 +36,7 @@ pub(crate) struct PkiArguments {
         value_name = "DIR",
         env = "MUSTER_CA_DIR",
         hide_env = true,
-        default_value = "/etc/muster/ca"
+        default_value = DIRECTORY_DEFAULT
     )]
     ca_dir: PathBuf,
     #[command(subcommand)]
@@ -301,7 +304,7 @@ fn sign(directory: &Path, arguments: &SignArguments, printer: &Printer, now: Tim
     let object = format!("request `{}`", arguments.request.display());
     let bytes = read(&arguments.request)?;
     let request = Request::read(&bytes, &object).map_err(failure)?;
-    let identity = confirmed(arguments, &request, printer)?;
+    let identity = confirmed(directory, arguments, &request, printer)?;
     let order = arguments.content.order(identity);
     let (record, files) =
         authority.sign_request_into(&request, &order, &arguments.content.out, now).map_err(failure)?;
@@ -310,7 +313,12 @@ fn sign(directory: &Path, arguments: &SignArguments, printer: &Printer, now: Tim
 }
 
 /// The identity that the operator stands for: said by flag, or typed after looking at the request.
-fn confirmed(arguments: &SignArguments, request: &Request, printer: &Printer) -> Result<Identity, Failure> {
+fn confirmed(
+    directory: &Path,
+    arguments: &SignArguments,
+    request: &Request,
+    printer: &Printer,
+) -> Result<Identity, Failure> {
     let requested = request.identity();
     if let Some(meant) = &arguments.identity {
         let differs = requested.is_some_and(|requested| requested != meant);
@@ -330,7 +338,12 @@ fn confirmed(arguments: &SignArguments, request: &Request, printer: &Printer) ->
         Failure::new(ExitCode::NotConfirmed, "not-confirmed", what)
             .why("asks for", asked)
             .why("key", fingerprint.clone())
-            .hint(format!("muster pki sign {} --identity {proposal} --out DIR", arguments.request.display()))
+            .hint(format!(
+                "muster pki sign {} --identity {proposal} --out {}{}",
+                arguments.request.display(),
+                arguments.content.out.display(),
+                at(directory)
+            ))
     };
     let Some(requested) = requested else {
         return Err(missing("the request names no identity; nothing was signed"));
@@ -382,11 +395,21 @@ fn revoke(
     let revoked = authority.revoke(&selection, arguments.reason, arguments.crl_days, now).map_err(failure)?;
     let certificates = revoked.iter().map(|record| CertificateView::of_record(record, now)).collect();
     Shown::revoked(certificates, CrlView::new(&authority.crl().map_err(failure)?.1, now)).print(printer);
-    printer.note(format!(
-        "in force where the new list is: hand out `{}` to agents, brokers and users",
-        directory.join("crl.pem").display()
-    ));
+    let (place, list) = (directory.display(), directory.join("crl.pem").display().to_string());
+    printer.note("This alone takes no access away. What does:");
+    printer.note("  1. the broker logs the identity out, at once:");
+    printer.note(format!("     muster broker config --ca-dir {place} --out DIR --import --prune"));
+    printer.note("  2. every running agent stops to believe it:");
+    printer.note(format!("     muster pki publish {list}"));
+    printer
+        .note("  3. the same for agents installed later, and for the contexts of users: copy the list to their `crl`");
+    printer.note(format!("     scp {list} HOST:/etc/muster/pki/crl.pem"));
     Ok(ExitCode::Success)
+}
+
+/// The flag that leads a command to this authority, where it is not the usual one.
+fn at(directory: &Path) -> String {
+    if directory == Path::new(DIRECTORY_DEFAULT) { String::new() } else { format!(" --ca-dir {}", directory.display()) }
 }
 
 fn list(directory: &Path, arguments: &ListArguments, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
@@ -411,7 +434,7 @@ fn list(directory: &Path, arguments: &ListArguments, printer: &Printer, now: Tim
 
 fn show(directory: &Path, what: &str, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
     let path = Path::new(what);
-    if what != "ca" && path.is_file() {
+    if what != "ca" && (path.is_file() || is_path(what)) {
         show_file(path, now)?.print(printer);
         return Ok(ExitCode::Success);
     }
@@ -429,13 +452,22 @@ fn show(directory: &Path, what: &str, printer: &Printer, now: Timestamp) -> Resu
     Ok(ExitCode::Success)
 }
 
+/// Whether this cannot be meant as anything but a file, there or not.
+fn is_path(what: &str) -> bool {
+    let usual = ["pem", "csr", "crl", "key", "der", "crt", "cer"];
+    let extension = Path::new(what).extension().and_then(|extension| extension.to_str());
+    let begins = ["/", "./", "../", "~"].iter().any(|start| what.starts_with(start));
+    begins || what.parse::<Identity>().is_err() && extension.is_some_and(|extension| usual.contains(&extension))
+}
+
 /// Finds out what a file holds by its PEM label; DER is tried as each in turn.
 fn show_file(path: &Path, now: Timestamp) -> Result<Shown, Failure> {
     let bytes = read(path)?;
     let has = |label: &str| bytes.windows(label.len()).any(|window| window == label.as_bytes());
     let object = |kind: &str| format!("{kind} `{}`", path.display());
     if has("PRIVATE KEY-----") {
-        return Err(Failure::usage(format!("`{}` holds a private key, which is not shown", path.display())));
+        return Err(Failure::usage(format!("`{}` holds a private key, which is not shown", path.display()))
+            .hint("muster pki show the certificate beside it"));
     }
     let certificate = || Certificate::load(path).map(|it| Shown::certificate(CertificateView::of_file(&it, now)));
     let request = || {
@@ -544,14 +576,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Gives an error of the PKI its place among the exit codes and its way out.
-fn failure(error: PkiError) -> Failure {
+pub(super) fn failure(error: PkiError) -> Failure {
     let exit = match &error {
-        PkiError::Read { .. }
-        | PkiError::Write { .. }
-        | PkiError::IndexDamaged { .. }
-        | PkiError::Locked { .. }
-        | PkiError::Build { .. }
-        | PkiError::Tls { .. } => ExitCode::Unexpected,
+        PkiError::Read { source, .. } | PkiError::Write { source, .. } => ExitCode::of_file_error(source),
+        PkiError::IndexDamaged { .. } | PkiError::Locked { .. } | PkiError::Build { .. } | PkiError::Tls { .. } => {
+            ExitCode::Unexpected
+        }
         PkiError::OtherIdentity { .. } => ExitCode::NotConfirmed,
         _ => ExitCode::Usage,
     };

@@ -30,6 +30,13 @@ fn a_code_is_explained() {
       nearest  `replayed`
       try      muster explain replayed
     ");
+    assert_screen!(site.run(&["explain", "silent"]), @"
+    exit 2
+    --- stderr
+    error[unknown-code]: there is no code `silent`
+      nearest  `no-reply`
+      try      muster explain no-reply
+    ");
     assert_screen!(site.run(&["explain", "5"]), @"
     exit 0
     --- stdout

@@ -145,6 +145,29 @@ fn a_key_of_another_certificate() {
     --- stderr
     error[key-mismatch]: context `lab`: your certificate and key cannot be used
       why     key `[HOME]/.config/muster/files/user-lea.key` does not belong to certificate `[HOME]/.config/muster/files/user-lea.pem`
-      try     muster doctor
+      or      muster doctor
+      try     use the key that was made with it; `muster pki show [HOME]/.config/muster/files/user-lea.pem` says whose certificate it is
     ");
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_no_good_key() {
+    let site = Site::new();
+    let authority = TestAuthority::new(now()).unwrap();
+    site.install(&authority, &authority.credentials("user/lea").unwrap());
+    site.with_context(&address(), "user/lea");
+    let (certificate, key) = (site.files().join("user-lea.pem"), site.files().join("user-lea.key"));
+    // As another user would find them: neither can be read. Root reads everything, but no directory.
+    for path in [&certificate, &key] {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+    }
+    let output = site.command(&["doctor"]).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(8), "{shown}");
+    for check in ["key", "certificate"] {
+        let (_, rest) = shown.split_once(&format!("✗ {check:<13}")).unwrap_or_else(|| panic!("{check}: {shown}"));
+        let own = rest.split(['✗', '✓', '·']).next().unwrap();
+        assert!(own.contains("do: "), "{check}: {own}");
+    }
 }

@@ -68,12 +68,16 @@ fn answering(summary: &Summary, silent: &[&str]) -> Check {
     let shown: Vec<String> = versions.iter().map(|(version, hosts)| format!("{version} on {hosts}")).collect();
     let what = match shown.as_slice() {
         [] => "none answers".to_owned(),
-        _ => format!("{} answer; agent {}", counted(count, "host", "hosts"), shown.join(", ")),
+        _ => format!("{}; agent {}", counted(count, "host answers", "hosts answer"), shown.join(", ")),
     };
     let mut why: Vec<String> =
         refusals.iter().map(|(code, hosts)| format!("{code}: {}", fold::fold_line(hosts.iter().copied()))).collect();
     if !silent.is_empty() {
         why.push(format!("silent: {}", fold::fold_line(silent.iter().copied())));
+    }
+    if count == 0 && refusals.is_empty() {
+        // Where nobody at all answers, the agents may be well, and we the stranger.
+        why.push("perhaps no host accepts your certificate: one of another CA than theirs gets no answer".to_owned());
     }
     why.extend((summary.rejected > 0).then(|| format!("{} answers could not be believed", summary.rejected)));
     let refused = refusals.keys().next().map(|code| format!("muster explain {code}"));
@@ -84,7 +88,10 @@ fn answering(summary: &Summary, silent: &[&str]) -> Check {
         }
         (0, None) => {
             let failure = Failure::new(ExitCode::NoMatch, "no-match", what);
-            Check::failed("agents", &failure.hint("systemctl status musterd, on a host that should answer"))
+            Check::failed(
+                "agents",
+                &failure.hint("systemctl status musterd; journalctl -u musterd, on a host that should answer"),
+            )
         }
         (_, Some(remedy)) => Check::warning("agents", what, remedy),
         (_, None) if !why.is_empty() => Check::warning("agents", what, "muster host list"),

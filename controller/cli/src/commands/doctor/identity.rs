@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use muster_pki::PrivateKey;
 use muster_protocol::Timestamp;
 
 use super::{Check, Report};
 use crate::context::Context;
 use crate::output::number::counted;
 use crate::output::time;
-use crate::session::Login;
+use crate::session::{Login, pki_failure};
 
 /// A certificate that ends within so many days is announced.
 const DAYS_LEFT_WARNING: i64 = 30;
@@ -36,12 +37,16 @@ pub(super) fn check(context: &Context, now: Timestamp, report: &mut Report<'_>) 
     Some(login)
 }
 
-fn mode(context: &Context) -> Option<u32> {
-    std::fs::metadata(&context.key).ok().map(|metadata| metadata.permissions().mode() & 0o7777)
-}
-
+/// That the key can be used, whatever is wrong with the rest.
 fn key(context: &Context) -> Check {
-    Check::ok("key", format!("{}, mode {:04o}", context.key.display(), mode(context).unwrap_or_default()))
+    let path = &context.key;
+    match PrivateKey::load(path) {
+        Ok(_) => {
+            let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+            Check::ok("key", format!("{}, mode {mode:04o}", path.display()))
+        }
+        Err(error) => Check::failed("key", &pki_failure(&error, context, "your key cannot be used")),
+    }
 }
 
 fn certificate(login: &Login, now: Timestamp) -> Check {
@@ -62,7 +67,10 @@ fn revocation(context: &Context, login: &Login, now: Timestamp) -> Check {
     let lists = login.trust.crl_info();
     let Some(list) = lists.first() else {
         let what = "no revocation list: a stolen certificate would still be believed here";
-        let remedy = format!("add `crl = \"FILE\"` to context `{}` (muster pki export)", context.name);
+        let remedy = format!(
+            "add `crl = \"FILE\"` to context `{}` (`muster pki crl --out FILE` writes one, where the CA is)",
+            context.name
+        );
         return Check::warning("revocation", what, remedy);
     };
     let revoked = counted(list.revoked, "certificate", "certificates");
@@ -70,7 +78,7 @@ fn revocation(context: &Context, login: &Login, now: Timestamp) -> Check {
     match list.is_stale(now) {
         true => {
             let what = format!("{what}; a newer one was due {}", time::ago(list.next_update, now));
-            Check::warning("revocation", what, "muster pki export, and copy the list to `crl`")
+            Check::warning("revocation", what, "muster pki crl --out FILE, where the CA is, and copy the list to `crl`")
         }
         false => Check::ok("revocation", what),
     }

@@ -200,7 +200,7 @@ fn a_request_is_signed_for_whom_the_operator_means() {
         error[not-confirmed]: nobody is there to confirm the identity; nothing was signed
           asks for  host/web1
           key       [sha256]
-          try       muster pki sign DIR/r/host-web1.csr --identity host/web1 --out DIR
+          try       muster pki sign DIR/r/host-web1.csr --identity host/web1 --out DIR/s --ca-dir DIR/ca
         ");
         insta::assert_snapshot!(other.err, @r"
         error[other-identity]: the request asks for `host/web1`, not for `user/lea`
@@ -212,7 +212,7 @@ fn a_request_is_signed_for_whom_the_operator_means() {
     assert!(desk.path("s/host-web2.pem").exists());
     std::fs::write(desk.path("bad.csr"), "hello").unwrap();
     desk.bad("sign @bad.csr --identity host/a --out @s", ExitCode::Usage, "bad-file");
-    desk.bad("sign @none.csr --identity host/a --out @s", ExitCode::Unexpected, "file-unreadable");
+    desk.bad("sign @none.csr --identity host/a --out @s", ExitCode::Usage, "file-unreadable");
 }
 
 #[test]
@@ -233,7 +233,15 @@ fn the_list_shows_what_is_worth_what() {
         issuer       CN=Muster CA [key]
         list         number 2, 1 certificate, next due 2026-12-21 (30 days)
         ");
-        insta::assert_snapshot!(revoke.err, @"in force where the new list is: hand out `DIR/ca/crl.pem` to agents, brokers and users");
+        insta::assert_snapshot!(revoke.err, @r"
+        This alone takes no access away. What does:
+          1. the broker logs the identity out, at once:
+             muster broker config --ca-dir DIR/ca --out DIR --import --prune
+          2. every running agent stops to believe it:
+             muster pki publish DIR/ca/crl.pem
+          3. the same for agents installed later, and for the contexts of users: copy the list to their `crl`
+             scp DIR/ca/crl.pem HOST:/etc/muster/pki/crl.pem
+        ");
         insta::assert_snapshot!(list.out, @r"
         IDENTITY      GROUPS  SERIAL    EXPIRES                      STATE
         host/web1             [serial]  2026-12-11 (18 days, renew)  ! valid
@@ -387,13 +395,24 @@ fn what_goes_wrong_says_what_to_do() {
         ("revoke zz", "bad-value"),
         ("show user/nobody", "no-certificate"),
         ("show nothing-here", "bad-usage"),
+        ("show ./nothing.pemm", "file-unreadable"),
+        ("show nothing.pem", "file-unreadable"),
+        ("sign @nothing.csr --out @c", "file-unreadable"),
+        ("sign @a/ca.pem --out @c", "bad-file"),
+        ("issue user/lea2 --out /proc/nothing", "file-unwritable"),
         ("show @a/user-lea.key", "bad-usage"),
         ("export user/lea --encoding der", "bad-usage"),
         ("export user/lea --out @a/ca.pem", "file-exists"),
         ("crl --days 0", "bad-value"),
     ] {
-        desk.bad(words, ExitCode::Usage, code);
+        let said = desk.bad(words, ExitCode::Usage, code).err;
+        assert!(said.contains("\n  try "), "{words} says nothing to try: {said}");
     }
+    let said = desk.run("sign @a/ca.pem --out @c").err;
+    assert!(said.contains("it holds a certificate, not a request"), "{said}");
+    desk.good("revoke user/lea");
+    let said = desk.bad("revoke user/lea", ExitCode::Usage, "already-revoked").err;
+    assert!(said.contains("\n  try     muster pki show "), "{said}");
     assert!(!desk.path("c").exists());
 }
 

@@ -67,6 +67,27 @@ async fn silence_and_clocks_that_are_off_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_silent_may_mean_that_nobody_believes_us() {
+    let fleet = Fleet::new();
+    fleet.hosts(&["web-1", "web-2"], json!({}), Arc::new(|_: &FakeHost, _: &Command| Vec::new())).await;
+    insta::assert_snapshot!(examined(&fleet, &["web-1", "web-2"]).await, @"
+    ✓ permissions  may read its replies and publish commands
+    ✗ agents       none answers
+                   silent: web-[1-2]
+                   perhaps no host accepts your certificate: one of another CA than theirs gets no answer
+                   do: systemctl status musterd; journalctl -u musterd, on a host that should answer
+    exit 4
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_host_answers() {
+    let fleet = Fleet::new();
+    fleet.hosts(&["web-1"], json!({}), succeeding(json!({}))).await;
+    assert!(examined(&fleet, &[]).await.contains("agents       1 host answers; agent 0.1.0 on 1\n"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn hosts_that_refuse_are_grouped_by_reason() {
     let fleet = Fleet::new();
     fleet.hosts(&["web-1"], json!({}), answering_with(Outcome::Refused, "policy-denied", 0)).await;
