@@ -9,10 +9,11 @@ use clap::{Args, Parser, Subcommand};
 use muster_agent::config::{self, Config, FILE_DEFAULT, Raw};
 use muster_agent::facts::{FactStore, Sources};
 use muster_agent::{audit, policy};
-use muster_daemon::config::{Loaded, Problem};
+use muster_daemon::config::{ConfigError, Loaded, Problem};
 use muster_daemon::{Clock as _, SystemClock};
 use muster_protocol::{HostName, Timestamp};
 
+use crate::complaint::Complaint;
 use crate::start;
 
 /// The agent on every host: takes signed commands, decides by the host's own policy, runs them, reports.
@@ -80,7 +81,7 @@ pub(crate) fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&error, &cli.files);
             ExitCode::FAILURE
         }
     }
@@ -97,9 +98,7 @@ impl Files {
 
     /// Reads the configuration as the agent does: unknown keys are told beside it.
     pub(crate) fn load(&self) -> anyhow::Result<(Loaded<Raw>, Config, Vec<Problem>)> {
-        let (loaded, unknown) = muster_daemon::config::load_lenient::<Raw>(self.sources())?;
-        let config = Config::new(&loaded)?;
-        Ok((loaded, config, unknown))
+        Ok(Config::load(self.sources())?)
     }
 }
 
@@ -111,10 +110,12 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// One error on standard error.
-pub(crate) fn complain(what: &str) {
-    // Where standard error is closed there is nobody to tell.
-    drop(writeln!(std::io::stderr().lock(), "error: {what}"));
+/// Prints an error to standard error, each problem of a configuration by itself.
+pub(crate) fn complain(error: &anyhow::Error, files: &Files) {
+    match error.downcast_ref::<ConfigError>() {
+        Some(error) => Complaint::of_config(error, &files.config).iter().for_each(Complaint::print),
+        None => Complaint::of_any(error).print(),
+    }
 }
 
 fn print_config(files: &Files) -> anyhow::Result<()> {
@@ -128,23 +129,21 @@ fn print_config(files: &Files) -> anyhow::Result<()> {
 }
 
 fn check_config(files: &Files) -> ExitCode {
-    let mut problems = Vec::new();
-    let config = match muster_daemon::config::load_lenient::<Raw>(files.sources()) {
-        Ok((loaded, unknown)) => {
-            problems.extend(unknown.iter().map(ToString::to_string));
-            Config::new(&loaded).map_err(|error| problems.push(error.to_string())).ok()
+    let mut complaints = Vec::new();
+    let config = match Config::load_partial(files.sources()) {
+        Ok((read, problems)) => {
+            complaints.extend(problems.iter().map(Complaint::of_problem));
+            read.map(|(_, config)| config)
         }
         Err(error) => {
-            problems.push(format!("{:#}", anyhow::Error::from(error)));
+            complaints = Complaint::of_config(&error, &files.config);
             None
         }
     };
-    let summary = config.and_then(|config| start::check(&config, &mut problems));
-    for line in problems.iter().flat_map(|problem| problem.lines()) {
-        complain(line);
-    }
+    let summary = config.and_then(|config| start::check(&config, &mut complaints));
+    complaints.iter().for_each(Complaint::print);
     match summary {
-        Some(summary) if problems.is_empty() => {
+        Some(summary) if complaints.is_empty() => {
             if print(&format!("{summary}\n")).is_err() {
                 return ExitCode::FAILURE;
             }

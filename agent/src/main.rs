@@ -1,6 +1,7 @@
 //! `musterd`, the agent on every host. Everything but the start is in the library.
 
 mod commands;
+mod complaint;
 mod notify;
 mod start;
 

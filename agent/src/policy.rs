@@ -90,8 +90,7 @@ pub enum PolicyError {
 }
 
 /// What a rule does when its condition holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Lets it pass.
     Allow,
@@ -110,7 +109,7 @@ struct RawPolicy {
 #[serde(deny_unknown_fields)]
 struct RawRule {
     name: toml::Spanned<String>,
-    effect: Effect,
+    effect: toml::Spanned<String>,
     when: toml::Spanned<String>,
 }
 
@@ -175,12 +174,24 @@ impl Policy {
     /// # Errors
     /// When it cannot be read or one rule of it is wrong; then none of it is used.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
+        Self::parse(&Self::read(path)?, path)
+    }
+
+    /// Reads a policy file to find everything that is wrong with it.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but about each rule.
+    pub fn load_all(path: &Path) -> Result<Self, Vec<PolicyError>> {
+        Self::parse_all(&Self::read(path).map_err(|error| vec![error])?, path)
+    }
+
+    fn read(path: &Path) -> Result<String, PolicyError> {
         let failed = |source| PolicyError::Read { path: path.to_owned(), source };
         let bytes = std::fs::metadata(path).map_err(failed)?.len();
         if bytes > FILE_BYTES_MAX {
             return Err(PolicyError::TooLarge { path: path.to_owned(), bytes });
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
+        std::fs::read_to_string(path).map_err(failed)
     }
 
     /// Parses the text of a policy; `path` is for messages.
@@ -188,34 +199,59 @@ impl Policy {
     /// # Errors
     /// The first thing that is wrong, with line and column.
     pub fn parse(text: &str, path: &Path) -> Result<Self, PolicyError> {
+        Self::parse_all(text, path).map_err(|mut errors| errors.swap_remove(0))
+    }
+
+    /// Parses the text of a policy and says everything that is wrong with it.
+    ///
+    /// # Errors
+    /// What is wrong, at least one thing: all of it, unless the text is no TOML or keys are unknown or missing.
+    pub fn parse_all(text: &str, path: &Path) -> Result<Self, Vec<PolicyError>> {
         let wrong = |offset: usize, why: String| {
             let (line, column) = position(text, offset);
             PolicyError::Wrong { path: path.to_owned(), line, column, why }
         };
         let raw: RawPolicy = toml::from_str(text).map_err(|error| {
-            wrong(error.span().map_or(0, |span| span.start), error.message().trim().replace('\n', ", "))
+            vec![wrong(error.span().map_or(0, |span| span.start), error.message().trim().replace('\n', ", "))]
         })?;
         if raw.rule.len() > RULES_MAX {
-            return Err(wrong(text.len(), format!("more than {RULES_MAX} rules")));
+            return Err(vec![wrong(text.len(), format!("more than {RULES_MAX} rules"))]);
         }
+        let mut errors = Vec::new();
+        let mut names = std::collections::BTreeSet::new();
         let mut rules: Vec<Rule> = Vec::new();
         for rule in raw.rule {
             let name = rule.name.get_ref();
             let at_name = rule.name.span().start;
             if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-                return Err(wrong(at_name, "a rule needs a name of 1 to 128 printable bytes".to_owned()));
+                errors.push(wrong(at_name, "a rule needs a name of 1 to 128 printable bytes".to_owned()));
+            } else if !names.insert(name.clone()) {
+                errors.push(wrong(at_name, format!("two rules are called `{name}`")));
             }
-            if rules.iter().any(|other| other.name == *name) {
-                return Err(wrong(at_name, format!("two rules are called `{name}`")));
-            }
+            let effect = match rule.effect.get_ref().as_str() {
+                "allow" => Some(Effect::Allow),
+                "deny" => Some(Effect::Deny),
+                other => {
+                    let why = format!("rule `{name}`: effect {other:?}; accepted: `allow`, `deny`");
+                    errors.push(wrong(rule.effect.span().start, why));
+                    None
+                }
+            };
             let source = rule.when.get_ref();
             let place = |column: usize| offset_in_value(text, rule.when.span(), source, column);
             let when = Expression::parse(source)
-                .map_err(|error| wrong(place(error.column), format!("rule `{name}`: {}", described(&error))))?;
-            check_names(&when).map_err(|why| wrong(place(1), format!("rule `{name}`: {why}")))?;
-            rules.push(Rule { name: name.clone(), effect: rule.effect, when });
+                .map_err(|error| wrong(place(error.column), format!("rule `{name}`: {}", described(&error))))
+                .and_then(|when| match check_names(&when) {
+                    Ok(()) => Ok(when),
+                    Err(why) => Err(wrong(place(1), format!("rule `{name}`: {why}"))),
+                });
+            match (when, effect) {
+                (Ok(when), Some(effect)) => rules.push(Rule { name: name.clone(), effect, when }),
+                (Ok(_), None) => {}
+                (Err(error), _) => errors.push(error),
+            }
         }
-        Ok(Self { rules })
+        if errors.is_empty() { Ok(Self { rules }) } else { Err(errors) }
     }
 
     /// The rules, in order.

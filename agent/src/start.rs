@@ -19,6 +19,7 @@ use muster_protocol::{HostName, Identity, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Files, complain};
+use crate::complaint::Complaint;
 use crate::notify;
 
 /// Threads for work that blocks: the journal's syncs and name lookups. There is little of either.
@@ -46,7 +47,7 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
     let config = match files.load() {
         Ok((_, config, unknown)) => {
             if let Err(error) = logging::init(config.log()) {
-                complain(&format!("{:#}", anyhow::Error::from(error)));
+                complain(&anyhow::Error::from(error), files);
                 return ExitCode::FAILURE;
             }
             for problem in unknown {
@@ -55,7 +56,7 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
             config
         }
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&error, files);
             return ExitCode::FAILURE;
         }
     };
@@ -170,48 +171,113 @@ fn registry(config: &Config) -> anyhow::Result<Registry> {
 }
 
 /// Checks what `check-config` checks beyond the file itself. Gives a summary if nothing is missing.
-pub(crate) fn check(config: &Config, problems: &mut Vec<String>) -> Option<String> {
-    let before = problems.len();
-    let mut note = |error: anyhow::Error| problems.push(format!("{error:#}"));
-    let credentials = Credentials::load(config.certificate(), config.key()).map_err(|error| note(error.into())).ok();
-    let trust = trust(config).map_err(&mut note).ok();
-    let policy = Policy::load(config.policy_file()).map_err(|error| note(error.into())).ok();
-    let now = Timestamp(SystemClock.now_ms());
+pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<String> {
+    let before = complaints.len();
+    let credentials = check_credentials(config, complaints);
+    let trust = check_trust(config, complaints);
+    let policy = Policy::load_all(config.policy_file())
+        .map_err(|errors| complaints.extend(errors.iter().map(Complaint::of_policy)))
+        .ok();
     if let Some(credentials) = &credentials {
-        match (credentials.identity(), config.host()) {
-            (Identity::Host(certificate), Some(configured)) if certificate != configured => note(anyhow::anyhow!(
-                "certificate `{}` is of host `{certificate}`, and `host` says `{configured}`",
-                config.certificate().display()
-            )),
-            (Identity::Host(_), _) => {}
-            (other, _) => note(anyhow::anyhow!(
-                "certificate `{}` is of `{}`, and an agent needs one of a host",
-                config.certificate().display(),
-                other.short()
-            )),
-        }
-        if now > credentials.not_after() {
-            note(anyhow::anyhow!("certificate `{}` has expired", config.certificate().display()));
-        }
-        if let Some(trust) = &trust {
-            let probe = credentials.sign("application/octet-stream", b"");
-            if let Err(error) = trust.verify("application/octet-stream", b"", &[probe], now) {
-                note(anyhow::Error::from(error).context(format!(
-                    "certificate `{}` would not be accepted with `{}`",
-                    config.certificate().display(),
-                    config.ca().display()
-                )));
-            }
-        }
+        check_certificate(config, credentials, trust.as_ref(), complaints);
     }
     match (credentials, policy) {
-        (Some(credentials), Some(policy)) if problems.len() == before => Some(format!(
+        (Some(credentials), Some(policy)) if complaints.len() == before => Some(format!(
             "good: {}, {} policy rules, certificate valid until {}",
             credentials.identity().short(),
             policy.rules().len(),
             muster_pki::time_text::utc(credentials.not_after())
         )),
         _ => None,
+    }
+}
+
+/// How a host gets a certificate.
+fn ways_to_a_certificate(config: &Config) -> Vec<String> {
+    let host = config.host().map_or_else(|| "HOST".to_owned(), ToString::to_string);
+    vec![
+        format!("here: muster pki request host/{host} --out DIR"),
+        format!("where the CA is: muster pki sign host-{host}.csr --out DIR"),
+        format!(
+            "put the certificate at `{}` and its key at `{}`, mode 0600",
+            config.certificate().display(),
+            config.key().display()
+        ),
+    ]
+}
+
+/// Looks at certificate and key each by itself, then at both.
+fn check_credentials(config: &Config, complaints: &mut Vec<Complaint>) -> Option<Credentials> {
+    let (certificate, key) = (config.certificate(), config.key());
+    let before = complaints.len();
+    if let Err(error) = muster_pki::Certificate::load(certificate) {
+        complaints.push(Complaint::of_file("pki.certificate", certificate, &error, &ways_to_a_certificate(config)));
+    }
+    if let Err(error) = muster_pki::PrivateKey::load(key) {
+        let missing = ["it was made with the request for the certificate, and it stays on the host: move it here"];
+        complaints.push(Complaint::of_file("pki.key", key, &error, &missing.map(ToOwned::to_owned)));
+    }
+    if complaints.len() > before {
+        return None;
+    }
+    Credentials::load(certificate, key)
+        .map_err(|error| complaints.push(Complaint::of_file("pki.certificate", certificate, &error, &[])))
+        .ok()
+}
+
+fn check_trust(config: &Config, complaints: &mut Vec<Complaint>) -> Option<Trust> {
+    let ca = config.ca();
+    let missing = [format!("copy `ca.pem` of the CA to `{}`; it came with the certificate", ca.display())];
+    let authorities = Trust::load(ca, None);
+    if let Err(error) = &authorities {
+        complaints.push(Complaint::of_file("pki.ca", ca, error, &missing));
+        return None;
+    }
+    trust(config)
+        .map_err(|error| {
+            complaints.push(match error.downcast_ref::<muster_pki::PkiError>() {
+                Some(pki) => Complaint::of_file("pki.crl", config.crl(), pki, &[]),
+                None => Complaint::of_any(&error),
+            });
+        })
+        .ok()
+}
+
+fn check_certificate(
+    config: &Config,
+    credentials: &Credentials,
+    trust: Option<&Trust>,
+    complaints: &mut Vec<Complaint>,
+) {
+    let path = config.certificate().display();
+    match (credentials.identity(), config.host()) {
+        (Identity::Host(certificate), Some(configured)) if certificate != configured => complaints.push(
+            Complaint::new(format!("certificate `{path}` is of host `{certificate}`, and `host` says `{configured}`"))
+                .hint("remove `host` from the configuration, or get a certificate for that name"),
+        ),
+        (Identity::Host(_), _) => {}
+        (other, _) => complaints.push(Complaint::new(format!(
+            "certificate `{path}` is of `{}`, and an agent needs one of a host",
+            other.short()
+        ))),
+    }
+    let now = Timestamp(SystemClock.now_ms());
+    if now > credentials.not_after() {
+        let renew = "where the CA is: muster pki sign REQUEST --renew --out DIR";
+        complaints.push(
+            Complaint::new(format!("certificate `{path}` has expired"))
+                .why(format!("it was valid until {}", muster_pki::time_text::utc(credentials.not_after())))
+                .hint(renew),
+        );
+        return;
+    }
+    let Some(trust) = trust else { return };
+    let probe = credentials.sign("application/octet-stream", b"");
+    if let Err(error) = trust.verify("application/octet-stream", b"", &[probe], now) {
+        complaints.push(
+            Complaint::new(format!("certificate `{path}` would not be accepted with `{}`", config.ca().display()))
+                .why(error.to_string()),
+        );
     }
 }
 

@@ -39,6 +39,26 @@ const LOG_BASE: &str = muster_bus::LOG_DIRECTIVES;
 /// What is wrong with a duration that is not within its bounds is said with the bounds.
 const DAY_S: u64 = 86_400;
 
+/// The longest window the protocol allows, in seconds.
+const COMMAND_WINDOW_S_MAX: u64 = COMMAND_WINDOW_MS_MAX.unsigned_abs() / 1000;
+
+/// The least and the most of each number.
+const BOUNDS: &[(&str, u64, u64)] = &[
+    ("broker.heartbeat_s", 5, 600),
+    ("broker.connect_timeout_s", 1, 300),
+    ("broker.reconnect_max_s", 1, 3_600),
+    ("facts.executable_timeout_ms", 10, 600_000),
+    ("facts.refresh_interval_s", 10, 7 * DAY_S),
+    ("limits.command_window_s", 1, COMMAND_WINDOW_S_MAX),
+    ("limits.clock_skew_s", 0, 3_600),
+    ("limits.action_time_max_s", 1, 7 * DAY_S),
+    ("limits.concurrent_actions", 1, 256),
+    ("limits.concurrent_reads", 1, 1_024),
+    ("limits.stop_timeout_s", 1, 3_600),
+    ("limits.report_keep_s", 60, 30 * DAY_S),
+    ("presence.interval_s", 10, DAY_S),
+];
+
 /// The checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -87,6 +107,51 @@ impl Config {
     /// # Errors
     /// All values that are out of their bounds, each with its place and what is accepted.
     pub fn new(loaded: &Loaded<Raw>) -> Result<Self, ConfigError> {
+        match Self::check(loaded) {
+            (config, problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError::Invalid { problems }),
+        }
+    }
+
+    /// Reads and checks a configuration. Unknown keys are given back beside it.
+    ///
+    /// # Errors
+    /// A source cannot be read, or values are wrong: all of them, with what is accepted.
+    pub fn load(sources: Sources) -> Result<(Loaded<Raw>, Self, Vec<Problem>), ConfigError> {
+        let (read, problems) = Self::load_partial(sources)?;
+        match read {
+            Some((loaded, config)) if problems.iter().all(|it| matches!(it, Problem::Unknown { .. })) => {
+                Ok((loaded, config, problems))
+            }
+            _ => Err(ConfigError::Invalid { problems }),
+        }
+    }
+
+    /// Reads and checks a configuration as far as that goes, to find everything that is wrong: in place of
+    /// a wrong value stands the default or the nearest one that is allowed.
+    ///
+    /// # Errors
+    /// A source cannot be read.
+    #[expect(clippy::type_complexity, reason = "two values that may be missing together, and what is wrong")]
+    pub fn load_partial(sources: Sources) -> Result<(Option<(Loaded<Raw>, Self)>, Vec<Problem>), ConfigError> {
+        let (loaded, mut problems) = muster_daemon::config::load_partial::<Raw>(sources)?;
+        for problem in &mut problems {
+            if let Problem::Value { key, accepted, .. } = problem
+                && let Some((_, least, most)) = BOUNDS.iter().find(|(bounded, ..)| bounded == key)
+            {
+                *accepted = range(*least, *most);
+            }
+        }
+        let Some(loaded) = loaded else { return Ok((None, problems)) };
+        let (config, more) = Self::check(&loaded);
+        // A value that could not be read was said already; its default is no second problem.
+        let told = |key: &str| problems.iter().any(|problem| problem.is_within(key));
+        let more: Vec<_> = more.into_iter().filter(|problem| !told(problem.key())).collect();
+        problems.extend(more);
+        Ok((Some((loaded, config)), problems))
+    }
+
+    fn check(loaded: &Loaded<Raw>) -> (Self, Vec<Problem>) {
         let mut check = Check { loaded, problems: Vec::new() };
         let raw = &loaded.value;
         let limits = &raw.limits;
@@ -114,47 +179,40 @@ impl Config {
         if let Err(error) = check_filter(&raw.log.filter) {
             check.wrong("log.filter", &format!("\"{}\"", raw.log.filter.escape_default()), &error.to_string());
         }
-        let window_max_s = COMMAND_WINDOW_MS_MAX.unsigned_abs() / 1000;
         let config = Self {
             host: raw.host.clone(),
             collectives: raw.collectives.clone(),
             state_dir: raw.state_dir.clone(),
             broker_urls: raw.broker.urls.clone(),
-            heartbeat_s: check.within("broker.heartbeat_s", u64::from(raw.broker.heartbeat_s), 5, 600) as u16,
-            connect_timeout: check.seconds("broker.connect_timeout_s", raw.broker.connect_timeout_s, 1, 300),
-            reconnect_max: check.seconds("broker.reconnect_max_s", raw.broker.reconnect_max_s, 1, 3_600),
+            heartbeat_s: check.within("broker.heartbeat_s", u64::from(raw.broker.heartbeat_s)) as u16,
+            connect_timeout: check.seconds("broker.connect_timeout_s", raw.broker.connect_timeout_s),
+            reconnect_max: check.seconds("broker.reconnect_max_s", raw.broker.reconnect_max_s),
             ca: raw.pki.ca.clone(),
             crl: raw.pki.crl.clone(),
             certificate: raw.pki.certificate.clone(),
             key: raw.pki.key.clone(),
             facts_directory: raw.facts.directory.clone(),
             classes_file: raw.facts.classes_file.clone(),
-            executable_timeout: Duration::from_millis(check.within(
-                "facts.executable_timeout_ms",
-                raw.facts.executable_timeout_ms,
-                10,
-                600_000,
-            )),
-            facts_interval: check.seconds("facts.refresh_interval_s", raw.facts.refresh_interval_s, 10, 7 * DAY_S),
+            executable_timeout: Duration::from_millis(
+                check.within("facts.executable_timeout_ms", raw.facts.executable_timeout_ms),
+            ),
+            facts_interval: check.seconds("facts.refresh_interval_s", raw.facts.refresh_interval_s),
             policy_file: raw.policy.file.clone(),
             limits: admit::Limits {
-                command_window: check.seconds("limits.command_window_s", limits.command_window_s, 1, window_max_s),
-                clock_skew: check.seconds("limits.clock_skew_s", limits.clock_skew_s, 0, 3_600),
-                action_time: check.seconds("limits.action_time_max_s", limits.action_time_max_s, 1, 7 * DAY_S),
-                concurrent_actions: check.count("limits.concurrent_actions", limits.concurrent_actions, 1, 256),
-                concurrent_reads: check.count("limits.concurrent_reads", limits.concurrent_reads, 1, 1_024),
+                command_window: check.seconds("limits.command_window_s", limits.command_window_s),
+                clock_skew: check.seconds("limits.clock_skew_s", limits.clock_skew_s),
+                action_time: check.seconds("limits.action_time_max_s", limits.action_time_max_s),
+                concurrent_actions: check.count("limits.concurrent_actions", limits.concurrent_actions),
+                concurrent_reads: check.count("limits.concurrent_reads", limits.concurrent_reads),
             },
-            stop_timeout: check.seconds("limits.stop_timeout_s", limits.stop_timeout_s, 1, 3_600),
-            report_keep: check.seconds("limits.report_keep_s", limits.report_keep_s, 60, 30 * DAY_S),
-            presence_interval: check.seconds("presence.interval_s", raw.presence.interval_s, 10, DAY_S),
+            stop_timeout: check.seconds("limits.stop_timeout_s", limits.stop_timeout_s),
+            report_keep: check.seconds("limits.report_keep_s", limits.report_keep_s),
+            presence_interval: check.seconds("presence.interval_s", raw.presence.interval_s),
             audit_file: raw.audit.file.clone().unwrap_or_else(|| raw.state_dir.join(files::AUDIT)),
             log: LogConfig { filter: raw.log.filter.clone(), format: raw.log.format, base: LOG_BASE },
             disabled_plugins: raw.plugins.disabled.clone(),
         };
-        match check.problems {
-            problems if problems.is_empty() => Ok(config),
-            problems => Err(ConfigError::Invalid { problems }),
-        }
+        (config, check.problems)
     }
 
     /// The name the host must have, if the configuration says.
@@ -318,22 +376,20 @@ impl Check<'_> {
         });
     }
 
-    fn within(&mut self, key: &str, value: u64, least: u64, most: u64) -> u64 {
-        if !(least..=most).contains(&value) {
-            self.wrong(key, &value.to_string(), &format!("{least} to {most}"));
+    fn within(&mut self, key: &str, value: u64) -> u64 {
+        let Some((_, least, most)) = BOUNDS.iter().find(|(bounded, ..)| *bounded == key) else { return value };
+        if !(least..=most).contains(&&value) {
+            self.wrong(key, &value.to_string(), &range(*least, *most));
         }
-        value.clamp(least, most)
+        value.clamp(*least, *most)
     }
 
-    fn seconds(&mut self, key: &str, value: u64, least: u64, most: u64) -> Duration {
-        Duration::from_secs(self.within(key, value, least, most))
+    fn seconds(&mut self, key: &str, value: u64) -> Duration {
+        Duration::from_secs(self.within(key, value))
     }
 
-    fn count(&mut self, key: &str, value: usize, least: usize, most: usize) -> usize {
-        if !(least..=most).contains(&value) {
-            self.wrong(key, &value.to_string(), &format!("{least} to {most}"));
-        }
-        value.clamp(least, most)
+    fn count(&mut self, key: &str, value: usize) -> usize {
+        self.within(key, value as u64) as usize
     }
 
     fn absolute(&mut self, key: &str, path: &Path) {
@@ -341,4 +397,8 @@ impl Check<'_> {
             self.wrong(key, &format!("\"{}\"", path.display()), "an absolute path");
         }
     }
+}
+
+fn range(least: u64, most: u64) -> String {
+    format!("a whole number from {least} to {most}")
 }

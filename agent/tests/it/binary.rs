@@ -90,11 +90,36 @@ fn check_config_says_everything_that_is_wrong() {
     folder.check(&["check-config"], false, &["musterd.toml:1: unknown key `state_dri`, did you mean `state_dir`?"]);
     folder.config(|text| format!("{text}[limits]\nconcurrent_actions = 0\n"));
     folder.check(&["check-config"], false, &["limits.concurrent_actions", "1 to 256"]);
+    folder.config(|text| {
+        format!("{text}[limits]\nconcurrent_actions = \"lots\"\n[brokr]\nx = 1\n[log]\nformat = \"yaml\"\n")
+            .replace("host-web1.example.com", "nothing")
+            .replace("policy.toml", "no-policy.toml")
+    });
+    let said = folder.check(
+        &["check-config"],
+        false,
+        &[
+            "unknown key `brokr`, did you mean `broker`?",
+            "`limits.concurrent_actions` is \"lots\"; accepted: a whole number from 1 to 256",
+            "`log.format` is \"yaml\"; accepted: `text`, `json`",
+            "`pki.certificate`: there is no file",
+            "  try  here: muster pki request host/HOST --out DIR",
+            "`pki.key`: there is no file",
+            "`policy.file`: there is no file",
+            "  try  musterd print-starter-policy > ",
+        ],
+    );
+    assert_eq!(said.matches("error: ").count(), 6, "{said}");
     folder.config(|text| format!("host = \"web2\"\n{text}"));
     folder.check(&["check-config"], false, &["web1.example.com", "`web2`"]);
     folder.config(|text| text);
     fs::write(folder.path("policy.toml"), "[[rule]]\nname = \"a\"\neffect = \"allow\"\nwhen = 'x y'\n").unwrap();
     folder.check(&["check-config"], false, &["policy.toml` line 4, column 11"]);
+    let rules = "[[rule]]\nname = \"a\"\neffect = \"maybe\"\nwhen = 'x y'\n\
+                 [[rule]]\nname = \"a\"\neffect = \"deny\"\nwhen = 'nmae = x'\n";
+    fs::write(folder.path("policy.toml"), rules).unwrap();
+    let said = folder.check(&["check-config"], false, &["line 3, column 10", "line 4", "line 6, column 8", "line 8"]);
+    assert_eq!(said.matches("error: ").count(), 4, "{said}");
     fs::remove_file(folder.path("policy.toml")).unwrap();
     fs::write(folder.path("pki/ca.pem"), "rubbish").unwrap();
     // Both at once.
@@ -106,7 +131,20 @@ fn check_config_says_everything_that_is_wrong() {
     fs::remove_file(folder.path("pki/host-web1.example.com.key")).unwrap();
     folder.check(&["check-config"], false, &["host-web1.example.com.key"]);
     fs::remove_file(folder.path("musterd.toml")).unwrap();
-    folder.check(&["check-config"], false, &["musterd.toml"]);
+    let said =
+        folder.check(&["check-config"], false, &["there is no configuration", "musterd.toml", "  try  ", "--config"]);
+    assert_eq!(said, folder.check(&[], false, &[]));
+    folder.check(&["chek-config"], false, &["'check-config'"]);
+}
+
+#[test]
+fn an_open_key_is_named_with_the_command_that_closes_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let key = folder.path("pki/host-web1.example.com.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let expected = format!("  try  chmod 600 {}\n", key.display());
+    folder.check(&["check-config"], false, &["`pki.key`", "0644", &expected]);
 }
 
 #[test]

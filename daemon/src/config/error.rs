@@ -85,6 +85,22 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// The dotted key it is about; empty for the configuration as a whole.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Unknown { key, .. } | Self::Missing { key } | Self::Value { key, .. } | Self::Rule { key, .. } => key,
+        }
+    }
+
+    /// Whether it is about the value with this dotted key or a part of it.
+    #[must_use]
+    pub fn is_within(&self, key: &str) -> bool {
+        self.key().strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -104,6 +104,21 @@ pub fn load<T: DeserializeOwned>(sources: Sources) -> Result<Loaded<T>, ConfigEr
 /// # Errors
 /// As [`load`], unknown keys alone excepted.
 pub fn load_lenient<T: DeserializeOwned>(sources: Sources) -> Result<(Loaded<T>, Vec<Problem>), ConfigError> {
+    match load_partial(sources)? {
+        (Some(loaded), problems) if problems.iter().all(|problem| matches!(problem, Problem::Unknown { .. })) => {
+            Ok((loaded, problems))
+        }
+        (_, problems) => Err(ConfigError::Invalid { problems }),
+    }
+}
+
+/// Reads all sources as far as they can be read, to find everything that is wrong with them at once: a
+/// wrong value is a problem and counts as not set. There is no configuration where a key without a
+/// default is missing or wrong.
+///
+/// # Errors
+/// A file cannot be read or is not TOML.
+pub fn load_partial<T: DeserializeOwned>(sources: Sources) -> Result<(Option<Loaded<T>>, Vec<Problem>), ConfigError> {
     let mut layers = Vec::new();
     for (path, required) in &sources.files {
         layers.extend(FileLayer::read(path, *required)?);
@@ -122,16 +137,34 @@ pub fn load_lenient<T: DeserializeOwned>(sources: Sources) -> Result<(Loaded<T>,
         builder = builder.add_source(environment);
     }
     let merged = builder.build().map_err(|source| ConfigError::Merge { source: Box::new(source) })?;
-    let mut problems = Vec::new();
     let origins = source::origins(&merged.cache);
-    match deserialize::read(merged.cache, &mut problems) {
-        Ok(value) => Ok((Loaded { value, origins, files }, problems)),
-        Err(problem) => {
-            // A misspelt key is both unknown and missing; the first of the two helps.
-            if problems.is_empty() || !matches!(problem, Problem::Missing { .. }) {
-                problems.push(problem);
+    let mut values = merged.cache;
+    let mut wrong = Vec::new();
+    // Reading ends at the first wrong value. Without it the next one is found, until there is none.
+    loop {
+        let mut problems = Vec::new();
+        let problem = match deserialize::read(values.clone(), &mut problems) {
+            Ok(value) => {
+                problems.append(&mut wrong);
+                return Ok((Some(Loaded { value, origins, files }), problems));
             }
-            Err(ConfigError::Invalid { problems })
+            Err(problem) => problem,
+        };
+        // A misspelt key is both unknown and missing, and a wrong one that was left out is missing too; the
+        // first of the two helps.
+        let (removed, helps) = match &problem {
+            Problem::Value { key, .. } | Problem::Rule { key, .. } => (source::remove(&mut values, key), true),
+            Problem::Unknown { .. } => (false, true),
+            Problem::Missing { key } => {
+                (false, problems.is_empty() && !wrong.iter().any(|earlier: &Problem| earlier.is_within(key)))
+            }
+        };
+        if helps {
+            wrong.push(problem);
+        }
+        if !removed {
+            problems.append(&mut wrong);
+            return Ok((None, problems));
         }
     }
 }

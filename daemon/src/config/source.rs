@@ -218,6 +218,20 @@ pub(super) fn origins(root: &Value) -> BTreeMap<String, String> {
     origins
 }
 
+/// Removes the value with a dotted key, or the whole list if the key is one of a list's elements. Says
+/// whether there was one.
+pub(super) fn remove(root: &mut Value, key: &str) -> bool {
+    remove_below(root, "", key)
+}
+
+fn remove_below(table: &mut Value, path: &str, key: &str) -> bool {
+    let ValueKind::Table(entries) = &mut table.kind else { return false };
+    let holds = |path: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    let Some(name) = entries.keys().find(|name| holds(&join(path, name))).cloned() else { return false };
+    let inner = join(path, &name);
+    entries.get_mut(&name).is_some_and(|value| remove_below(value, &inner, key)) || entries.remove(&name).is_some()
+}
+
 /// A dotted key; parts that would be ambiguous are quoted as in TOML.
 pub(super) fn join(prefix: &str, key: &str) -> String {
     let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));

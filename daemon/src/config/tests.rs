@@ -233,6 +233,36 @@ fn wrong_values_name_place_key_and_what_is_accepted() {
 }
 
 #[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    check_error(
+        "host = 'a'\n[brokr]\nx = 1\n[broker]\nheartbeat_s = 'often'\nurls = ['a', 5, 6]\nports = [70000]\n[log]\nformat = 'yaml'\n",
+        &[("EXAMPLE_BROKER__RETRY", "perhaps")],
+        "DIR/main.toml:3: unknown key `brokr`, did you mean `broker`?\n\
+         DIR/main.toml:5: `broker.heartbeat_s` is \"often\"; accepted: a whole number from 0 to 65535\n\
+         DIR/main.toml:7: `broker.ports[0]` is 70000; accepted: a whole number from 0 to 65535\n\
+         environment variable EXAMPLE_BROKER__RETRY: `broker.retry` is \"perhaps\"; accepted: true or false\n\
+         DIR/main.toml:6: `broker.urls[1]` is 5; accepted: a text in quotes\n\
+         DIR/main.toml:9: `log.format` is \"yaml\"; accepted: `text`, `json`",
+    );
+    // A required key that is wrong is not called missing as well; another that is missing is.
+    check_error("host = 5\n", &[], "DIR/main.toml:1: `host` is 5; accepted: a text in quotes");
+    check_error(
+        "[broker]\nretry = 1\n",
+        &[],
+        "DIR/main.toml:2: `broker.retry` is 1; accepted: true or false\n`host` is not set, and it has no default",
+    );
+}
+
+#[test]
+fn a_part_can_be_used_to_look_for_more() {
+    let variables = [("EXAMPLE_FORMAT".to_owned(), "yaml".to_owned())];
+    let (loaded, problems) = load_partial::<Log>(Sources::new().environment("EXAMPLE", &[], variables)).unwrap();
+    assert_eq!(loaded.unwrap().value, Log::default());
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].key(), "format");
+}
+
+#[test]
 fn wrong_variables_are_named() {
     let cases = [
         (
