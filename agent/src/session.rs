@@ -4,6 +4,7 @@
 //! announcements, the end. It handles them one after the other, which is what makes "look into the
 //! journal, then write into it" safe.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ const RECONNECT_FACTOR: f64 = 2.0;
 /// A connection that lived this long counts as a success: the next pause is short again.
 const CONNECTION_PROVEN: Duration = Duration::from_secs(30);
 
-/// Tries without success after which the log says so at a higher level.
-const WARN_AFTER_TRIES: u32 = 3;
+/// How often the log repeats that there is still no connection, for the same reason.
+const REMIND_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// Why a connection is not used any more.
 enum End {
@@ -41,13 +42,66 @@ enum End {
     /// Certificates or addresses were replaced.
     Replaced,
     /// It broke.
-    Lost(String),
+    Lost(Failed),
+}
+
+/// What the log says about a time without a connection: the first failure, a new reason, now and then a
+/// reminder, and the end.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Instant>,
+    /// When each kind of reason was last told. Not its text: that names the brokers in the random order in
+    /// which they were tried.
+    told: BTreeMap<&'static str, Instant>,
+    tries: u64,
+}
+
+/// How loudly a failure is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    New,
+    Reminder,
+    Repeated,
+}
+
+impl Outage {
+    fn failed(&mut self, code: &'static str, now: Instant) -> Telling {
+        self.since.get_or_insert(now);
+        self.tries += 1;
+        let telling = match self.told.get(code) {
+            Some(at) if now.duration_since(*at) < REMIND_EVERY => return Telling::Repeated,
+            Some(_) => Telling::Reminder,
+            None => Telling::New,
+        };
+        self.told.insert(code, now);
+        telling
+    }
+
+    /// How long it was and how many tries it took, if there was one.
+    fn ended(&mut self, now: Instant) -> Option<(Duration, u64)> {
+        let ended = std::mem::take(self);
+        ended.since.map(|since| (now.duration_since(since), ended.tries))
+    }
+}
+
+/// Why there is no connection.
+struct Failed {
+    /// What kind of reason it is.
+    code: &'static str,
+    why: String,
+}
+
+impl Failed {
+    fn lost(reason: impl std::fmt::Display) -> Self {
+        Self { code: "connection-lost", why: reason.to_string() }
+    }
 }
 
 /// Connects and serves until the agent stops. Returns the last link, still open, with what it has
 /// announced, if there is one.
 pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) -> Option<(Arc<dyn Link>, Presence)> {
     let mut backoff = Backoff::new(RECONNECT_BASE, core.config.reconnect_max(), RECONNECT_FACTOR);
+    let mut outage = Outage::default();
     loop {
         reloaded.mark_unchanged();
         let bus = core.materials().bus;
@@ -55,11 +109,11 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
             connected = bus.connect() => connected,
             () = core.shutdown.cancelled() => return None,
         };
-        let why = match connected {
+        let Failed { code, why } = match connected {
             Err(error) => told(&error),
             Ok(link) => {
                 let since = Instant::now();
-                let end = on_link(core, &link, &bus.describe(), &mut reloaded).await;
+                let end = on_link(core, &link, &bus.describe(), &mut reloaded, &mut outage).await;
                 if !matches!(end, End::Stopping(_)) {
                     core.link.send_replace(None);
                 }
@@ -82,10 +136,12 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
         };
         let pause = core.with_random(|random| backoff.next(random));
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        if backoff.tries() <= WARN_AFTER_TRIES {
-            tracing::info!(why, pause_ms, "Not connected to the broker; trying again");
-        } else {
-            tracing::warn!(why, pause_ms, tries = backoff.tries(), "Still not connected to the broker");
+        match outage.failed(code, Instant::now()) {
+            Telling::New => tracing::warn!(why, pause_ms, "Not connected to the broker; trying again"),
+            Telling::Reminder => tracing::warn!(why, tries = outage.tries, "Still not connected to the broker"),
+            Telling::Repeated => {
+                tracing::debug!(why, pause_ms, tries = outage.tries, "Still not connected to the broker")
+            }
         }
         core.connection.send_replace(Connection::Connecting { why });
         tokio::select! {
@@ -96,12 +152,18 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
     }
 }
 
-fn told(error: &BusError) -> String {
-    format!("{} ({})", chain(error), error.hint())
+fn told(error: &BusError) -> Failed {
+    Failed { code: error.code(), why: format!("{} ({})", chain(error), error.hint()) }
 }
 
 /// Serves one connection to its end.
-async fn on_link(core: &Arc<Core>, link: &Arc<dyn Link>, broker: &str, reloaded: &mut watch::Receiver<u64>) -> End {
+async fn on_link(
+    core: &Arc<Core>,
+    link: &Arc<dyn Link>,
+    broker: &str,
+    reloaded: &mut watch::Receiver<u64>,
+    outage: &mut Outage,
+) -> End {
     let mut presence = Presence::default();
     core.counters.connections.add_one();
     loop {
@@ -116,7 +178,12 @@ async fn on_link(core: &Arc<Core>, link: &Arc<dyn Link>, broker: &str, reloaded:
         core.link.send_replace(Some(link.clone()));
         core.spool_changed.notify_one();
         core.connection.send_replace(Connection::Online { broker: broker.to_owned(), since: core.now() });
-        tracing::info!(broker, "Connected; taking commands");
+        match outage.ended(Instant::now()) {
+            Some((away, tries)) => {
+                tracing::info!(broker, away_s = away.as_secs(), tries, "Connected again; taking commands");
+            }
+            None => tracing::info!(broker, "Connected; taking commands"),
+        }
         presence.announce(core, &**link, AnnouncementKind::Online).await;
         match consume(core, link, consumer, &mut presence, reloaded).await {
             Some(end) => return end.unwrap_or(End::Stopping(presence)),
@@ -189,7 +256,7 @@ async fn consume(
                 Some(delivery) => receive::handle(core, delivery, &resolved).await,
                 None => return ended(link, consumer.ended()).await,
             },
-            reason = link.closed() => return Some(Some(End::Lost(reason.to_string()))),
+            reason = link.closed() => return Some(Some(End::Lost(Failed::lost(reason)))),
             () = tokio::time::sleep_until(announce_at) => {
                 presence.announce(core, &**link, AnnouncementKind::Alive).await;
                 announce_at = Instant::now() + presence::pause(core);
@@ -204,7 +271,33 @@ async fn ended(link: &Arc<dyn Link>, end: ConsumerEnd) -> Option<Option<End>> {
         ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => {
             // The reason may come a moment after the end.
             let reason = tokio::time::timeout(Duration::from_secs(1), link.closed()).await;
-            Some(Some(End::Lost(reason.map_or_else(|_| "connection lost".to_owned(), |reason| reason.to_string()))))
+            Some(Some(End::Lost(reason.map_or_else(|_| Failed::lost("connection lost"), Failed::lost))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_once_then_now_and_then() {
+        let mut outage = Outage::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(outage.ended(at(0)), None);
+        for (seconds, why, expected) in [
+            (0, "refused", Telling::New),
+            (1, "refused", Telling::Repeated),
+            (299, "refused", Telling::Repeated),
+            (300, "refused", Telling::Reminder),
+            (301, "refused", Telling::Repeated),
+            (302, "certificate", Telling::New),
+            (303, "refused", Telling::Repeated),
+        ] {
+            assert_eq!(outage.failed(why, at(seconds)), expected, "after {seconds} s: {why}");
+        }
+        assert_eq!(outage.ended(at(310)), Some((Duration::from_secs(310), 7)));
+        assert_eq!(outage.failed("refused", at(400)), Telling::New);
     }
 }
