@@ -18,6 +18,9 @@ const HEADLINE_WIDTH_UNCUT: usize = 60;
 /// Least room for the names of hosts; below it the mark of a difference is left out.
 const NAMES_WIDTH_MIN: usize = 12;
 
+/// Up to so many names stand as they are, so that they can be copied.
+const FEW: usize = 2;
+
 /// Most names of silent hosts that are told with the time they were last seen.
 const SILENT_NAMES_MAX: usize = 3;
 
@@ -79,14 +82,58 @@ pub(crate) fn groups(groups: &[Group], look: Look) -> Vec<Text> {
             .push(style(group.state), group.state.glyph(look.ascii))
             .plain(" ");
         let column = count_width + 3 + widest + HOSTS_GAP;
-        if short(&words) {
+        let beside = short(&words) && look.width.is_none_or(|width| column + hosts_width(group) <= width);
+        if beside || short(&words) && group.hosts.len() > FEW {
             lines.push(with_hosts(start.join(words).pad_to(column), group, look));
         } else {
             // What went wrong is worth a line of its own; the hosts stand below.
-            lines.push(look.fitted(start.join(words)));
-            lines.push(with_hosts(Text::new().pad_to(count_width + 3), group, look));
+            lines.extend(wrapped(start, &words.to_plain(), look));
+            let start = Text::new().pad_to(count_width + 3);
+            match group.hosts.len() {
+                ..=FEW if group.differs_from.is_none() => {
+                    lines.extend(wrapped(start, &names(group.hosts.iter()), look));
+                }
+                _ => lines.push(with_hosts(start, group, look)),
+            }
         }
     }
+    lines
+}
+
+/// Columns that the names of a group of few hosts take; more of them are folded and cut.
+fn hosts_width(group: &Group) -> usize {
+    if group.hosts.len() > FEW { 0 } else { Text::from(names(group.hosts.iter())).width() }
+}
+
+/// A text behind `start`, on as many lines as it needs: broken between words, and within a word only
+/// where it is longer than a line.
+fn wrapped(start: Text, text: &str, look: Look) -> Vec<Text> {
+    let indent = start.width();
+    let Some(width) = look.width.filter(|width| indent < *width) else { return vec![look.fitted(start.plain(text))] };
+    let mut lines = Vec::new();
+    let mut line = start;
+    let mut gap = String::new();
+    for word in text.split_inclusive(' ') {
+        let shown = word.trim_end_matches(' ');
+        if shown.is_empty() {
+            gap.push_str(word);
+            continue;
+        }
+        if line.width() > indent && line.width() + gap.len() + Text::from(shown).width() > width {
+            lines.push(std::mem::replace(&mut line, Text::new().pad_to(indent)));
+            gap.clear();
+        }
+        line = line.plain(&gap);
+        for character in shown.chars() {
+            let next = Text::from(character.to_string());
+            if line.width() > indent && line.width() + next.width() > width {
+                lines.push(std::mem::replace(&mut line, Text::new().pad_to(indent)));
+            }
+            line = line.join(next);
+        }
+        word[shown.len()..].clone_into(&mut gap);
+    }
+    lines.push(line);
     lines
 }
 
@@ -107,7 +154,7 @@ fn with_hosts(line: Text, group: &Group, look: Look) -> Text {
 
 /// Names on one line: two as they are, so that they can be copied, more of them folded.
 fn names<'a>(hosts: impl ExactSizeIterator<Item = &'a HostName>) -> String {
-    let few = hosts.len() <= 2;
+    let few = hosts.len() <= FEW;
     let names: Vec<&str> = hosts.map(HostName::as_str).collect();
     if few { names.join(", ") } else { fold::fold_line(names) }
 }
@@ -192,7 +239,16 @@ pub(crate) fn ping(
             let why = first.result.as_ref().map(|result| format!("{}  ", result.code)).unwrap_or_default();
             let words = format!("{} {}", number::count(of.len()), state.label());
             let names = fold::fold_line(of.iter().map(|row| row.host.as_str()));
-            lines.push(look.fitted(start(state, words).plain(why).plain(names)));
+            let line = start(state, words).plain(&why).plain(&names);
+            // Both say something: neither is cut for the other where few hosts are meant.
+            match of.len() <= FEW && look.width.is_some_and(|width| line.width() > width) {
+                true => {
+                    let words = format!("{} {}  {why}{names}", number::count(of.len()), state.label());
+                    let glyph = Text::styled(style(state), state.glyph(look.ascii)).plain(" ");
+                    lines.extend(wrapped(glyph, &words, look));
+                }
+                false => lines.push(look.fitted(line)),
+            }
         }
     }
     if !silent.is_empty() {

@@ -90,6 +90,24 @@ fn lines_fit_the_terminal() {
 }
 
 #[test]
+fn a_narrow_terminal_loses_nothing() {
+    let refused = row("web2.example.com", Outcome::Refused, Value::Null, "rule ops/no-prod-root, line 14");
+    let narrow = Look { ascii: false, width: Some(40) };
+    let groups = group(std::slice::from_ref(&refused), &Headline { action: None });
+    let lines = super::groups(&groups, narrow);
+    insta::assert_snapshot!(plain(&lines), @r"
+    1 ⊘ refused  policy-denied  rule
+        ops/no-prod-root, line 14
+        web2.example.com
+    ");
+    assert!(lines.iter().all(|line| line.width() <= 40 && !line.to_plain().ends_with(' ')));
+    insta::assert_snapshot!(plain(&ping(&[refused], |_| None, NOW, narrow)), @r"
+    ⊘ 1 refused  policy-denied
+      web2.example.com
+    ");
+}
+
+#[test]
 fn a_host_cannot_write_to_the_terminal() {
     let evil = row("web-1", Outcome::Succeeded, json!("\u{1b}[31mred\u{1b}]0;title\u{7}\nnext\u{202e}"), "");
     let groups = group(&[evil], &Headline { action: None });
