@@ -296,7 +296,7 @@ impl PkiError {
             Self::BadValue { what, expected, .. } => vec![format!("{what}: give {expected}")],
             Self::NotFound { .. } => vec!["muster pki list".to_owned()],
             Self::AmbiguousSerial { .. } => {
-                vec!["muster pki list --json shows whole serials; give more of it".to_owned()]
+                vec!["give more of it; `muster pki list --json` shows whole serials".to_owned()]
             }
             Self::AlreadyRevoked { serial, .. } => vec![format!("muster pki show {serial}")],
             Self::IndexDamaged { path, .. } => {

@@ -252,6 +252,18 @@ pub(crate) fn run(arguments: &PkiArguments, invocation: &Invocation) -> Result<E
 
 /// The verbs that need nothing but files.
 fn run_at(directory: &Path, verb: &PkiVerb, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
+    file_verb(directory, verb, printer, now).map_err(|mut failure| {
+        // The library proposes commands and does not know which authority was meant here.
+        for hint in &mut failure.hints {
+            if hint.starts_with("muster pki ") && !hint.contains(" --ca-dir ") {
+                hint.push_str(&at(directory));
+            }
+        }
+        failure
+    })
+}
+
+fn file_verb(directory: &Path, verb: &PkiVerb, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
     match verb {
         PkiVerb::Init(init) => self::init(directory, init, printer, now),
         PkiVerb::Issue(issue) => self::issue(directory, issue, printer, now),
@@ -304,7 +316,7 @@ fn sign(directory: &Path, arguments: &SignArguments, printer: &Printer, now: Tim
     let object = format!("request `{}`", arguments.request.display());
     let bytes = read(&arguments.request)?;
     let request = Request::read(&bytes, &object).map_err(failure)?;
-    let identity = confirmed(directory, arguments, &request, printer)?;
+    let identity = confirmed(arguments, &request, printer)?;
     let order = arguments.content.order(identity);
     let (record, files) =
         authority.sign_request_into(&request, &order, &arguments.content.out, now).map_err(failure)?;
@@ -313,12 +325,7 @@ fn sign(directory: &Path, arguments: &SignArguments, printer: &Printer, now: Tim
 }
 
 /// The identity that the operator stands for: said by flag, or typed after looking at the request.
-fn confirmed(
-    directory: &Path,
-    arguments: &SignArguments,
-    request: &Request,
-    printer: &Printer,
-) -> Result<Identity, Failure> {
+fn confirmed(arguments: &SignArguments, request: &Request, printer: &Printer) -> Result<Identity, Failure> {
     let requested = request.identity();
     if let Some(meant) = &arguments.identity {
         let differs = requested.is_some_and(|requested| requested != meant);
@@ -339,10 +346,9 @@ fn confirmed(
             .why("asks for", asked)
             .why("key", fingerprint.clone())
             .hint(format!(
-                "muster pki sign {} --identity {proposal} --out {}{}",
+                "muster pki sign {} --identity {proposal} --out {}",
                 arguments.request.display(),
-                arguments.content.out.display(),
-                at(directory)
+                arguments.content.out.display()
             ))
     };
     let Some(requested) = requested else {
@@ -467,7 +473,7 @@ fn show_file(path: &Path, now: Timestamp) -> Result<Shown, Failure> {
     let object = |kind: &str| format!("{kind} `{}`", path.display());
     if has("PRIVATE KEY-----") {
         return Err(Failure::usage(format!("`{}` holds a private key, which is not shown", path.display()))
-            .hint("muster pki show the certificate beside it"));
+            .hint("show the certificate beside it"));
     }
     let certificate = || Certificate::load(path).map(|it| Shown::certificate(CertificateView::of_file(&it, now)));
     let request = || {

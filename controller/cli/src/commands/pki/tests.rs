@@ -412,7 +412,7 @@ fn what_goes_wrong_says_what_to_do() {
     assert!(said.contains("it holds a certificate, not a request"), "{said}");
     desk.good("revoke user/lea");
     let said = desk.bad("revoke user/lea", ExitCode::Usage, "already-revoked").err;
-    assert!(said.contains("\n  try     muster pki show "), "{said}");
+    assert!(said.contains("\n  try     muster pki show ") && said.contains(" --ca-dir "), "{said}");
     assert!(!desk.path("c").exists());
 }
 
