@@ -1,5 +1,6 @@
 //! An agent from its start to its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -223,12 +224,10 @@ impl Agent {
         core.note(Event::new("agent", "started").with_message(env!("CARGO_PKG_VERSION")));
         report_interrupted(&core).await;
         core.refresh_facts().await;
-        for problem in core.problems().iter().filter(|problem| !problem.starts_with("facts: ")) {
-            tracing::warn!("{problem}");
-        }
+        let told = tell_problems(&core, &BTreeSet::new());
         let (replaced, materials) = watch::channel(0);
         core.tasks.spawn(TaskKind::Critical, "spool", core.clone().empty_spool_forever());
-        core.tasks.spawn(TaskKind::Critical, "facts", refresh_facts_forever(core.clone()));
+        core.tasks.spawn(TaskKind::Critical, "facts", refresh_facts_forever(core.clone(), told));
         core.tasks.spawn(
             TaskKind::Critical,
             "reload",
@@ -277,13 +276,25 @@ async fn tell_interrupted(core: &Arc<Core>, started: &Started) {
     core.send_finished(&address, started.sequence_reserved, Vec::new(), ending, Care::Durable).await;
 }
 
-async fn refresh_facts_forever(core: Arc<Core>) {
+/// Logs what has begun to be wrong since the last time, such as a revocation list that became overdue. Sources
+/// of facts log for themselves.
+fn tell_problems(core: &Core, told: &BTreeSet<String>) -> BTreeSet<String> {
+    let problems: BTreeSet<String> =
+        core.problems().into_iter().filter(|problem| !problem.starts_with("facts: ")).collect();
+    for problem in problems.difference(told) {
+        tracing::warn!("{problem}");
+    }
+    problems
+}
+
+async fn refresh_facts_forever(core: Arc<Core>, mut told: BTreeSet<String>) {
     loop {
         tokio::select! {
             () = core.tasks.stopping().cancelled() => return,
             () = tokio::time::sleep(core.config.facts_interval()) => {}
         }
         core.refresh_facts().await;
+        told = tell_problems(&core, &told);
     }
 }
 
