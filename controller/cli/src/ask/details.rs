@@ -19,7 +19,7 @@ pub(crate) fn lines(row: &Row, action: Option<&Action>, ascii: bool) -> Vec<Text
         head = head.dim(format!("{exit}  {}  {}", result.code, time::took(result.duration_ms)));
     }
     let mut lines = vec![head];
-    if let Some(reason) = row.reason.map(Reason::label).filter(|label| !label.is_empty()) {
+    if let Some(reason) = row.reason.map(why) {
         lines.push(Text::from("    ").plain(reason));
     }
     if let Some(result) = &row.result {
@@ -38,6 +38,15 @@ pub(crate) fn lines(row: &Row, action: Option<&Action>, ascii: bool) -> Vec<Text
         lines.push(Text::from("    ").push(Style::Warning, words));
     }
     lines
+}
+
+/// Why the host did not say so itself. Here there is room for what a line of many hosts leaves out.
+fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::SilentInSearch => "silent in the search, so it was not asked",
+        Reason::Silent => "asked, and it did not confirm the start; the command waits in its queue (--ttl)",
+        other => other.label(),
+    }
 }
 
 fn data(data: &Value, action: Option<&Action>) -> Vec<Text> {

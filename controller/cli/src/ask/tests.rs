@@ -306,6 +306,8 @@ async fn a_silent_host_may_still_run_what_waits_in_its_queue() {
     assert!(said.err.contains("muster ping -H mute-1"), "{}", said.err);
     let said = desk.type_in(&["run", "package.status", "name=bash", "-H", "web-1,mute-1"]).await;
     assert!(!said.err.contains("may still run"), "{}", said.err);
+    let said = desk.type_in(&["run", "package.status", "name=bash", "-H", "mute-1"]).await;
+    assert!(said.out.contains("the command waits in its queue (--ttl)"), "{}", said.out);
 }
 
 #[tokio::test(start_paused = true)]
