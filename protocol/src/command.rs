@@ -87,12 +87,21 @@ pub struct Target {
     /// Every host of the collective. Excludes the other two.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// These hosts.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    /// These hosts. Absent means no condition; an empty list is an error, not "everybody".
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "some_hosts")]
     pub hosts: BTreeSet<HostName>,
     /// Hosts on which this expression over their facts is true, in canonical form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+}
+
+/// A controller that has computed an empty list of hosts must not hit all that match the filter.
+fn some_hosts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<HostName>, D::Error> {
+    let hosts = BTreeSet::deserialize(deserializer)?;
+    if hosts.is_empty() {
+        return Err(serde::de::Error::custom("`hosts` is an empty list; leave it out, or name somebody"));
+    }
+    Ok(hosts)
 }
 
 impl Target {
@@ -211,5 +220,19 @@ impl Message for Cancel {
             return Err(MessageError::invalid("requires", "has more than 16 entries"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_list_of_hosts_is_not_everybody() {
+        let read = |text: &str| serde_json::from_str::<Target>(text).map_err(|error| error.to_string());
+        assert!(read(r#"{"hosts":[],"filter":"role = web"}"#).unwrap_err().contains("empty list"));
+        assert!(read(r#"{"hosts":[]}"#).unwrap_err().contains("empty list"));
+        assert_eq!(read(r#"{"filter":"role = web"}"#).unwrap(), Target::matching("role = web"));
+        assert_eq!(read(r#"{"hosts":["web1"]}"#).unwrap(), Target::named(["web1".parse().unwrap()]));
     }
 }

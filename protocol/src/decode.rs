@@ -68,6 +68,7 @@ pub trait Message: Serialize + DeserializeOwned {
 pub fn decode<M: Message>(body: &[u8]) -> Result<M, MessageError> {
     check_bounds(body)?;
     check_version(body)?;
+    check_repeats(body)?;
     let message: M =
         serde_json::from_slice(body).map_err(|error| MessageError::Malformed { why: error.to_string() })?;
     message.check()?;
@@ -97,6 +98,75 @@ fn check_version(body: &[u8]) -> Result<(), MessageError> {
     match head.protocol {
         ProtocolVersion::V1 => Ok(()),
         ProtocolVersion::Unknown(given) => Err(MessageError::Version { given: given.escape_default().to_string() }),
+    }
+}
+
+/// Refuses a name that stands twice in one object, anywhere: readers would differ in which of the two
+/// they take, and a second reader (an approval, an audit) must see what the first one runs.
+fn check_repeats(body: &[u8]) -> Result<(), MessageError> {
+    serde_json::from_slice::<NoRepeats>(body)
+        .map(|_| ())
+        .map_err(|error| MessageError::Malformed { why: error.to_string() })
+}
+
+/// Any JSON without repeated names. Keeps nothing.
+struct NoRepeats;
+
+impl<'de> serde::Deserialize<'de> for NoRepeats {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Walk)
+    }
+}
+
+struct Walk;
+
+impl<'de> serde::de::Visitor<'de> for Walk {
+    type Value = NoRepeats;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<NoRepeats, E> {
+        Ok(NoRepeats)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<NoRepeats, E> {
+        Ok(NoRepeats)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<NoRepeats, E> {
+        Ok(NoRepeats)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<NoRepeats, E> {
+        Ok(NoRepeats)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<NoRepeats, E> {
+        Ok(NoRepeats)
+    }
+
+    fn visit_unit<E>(self) -> Result<NoRepeats, E> {
+        Ok(NoRepeats)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut elements: A) -> Result<NoRepeats, A::Error> {
+        while elements.next_element::<NoRepeats>()?.is_some() {}
+        Ok(NoRepeats)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<NoRepeats, A::Error> {
+        let mut names = std::collections::BTreeSet::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            if names.contains(&name) {
+                let shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
+                return Err(serde::de::Error::custom(format_args!("duplicate field `{shown}`")));
+            }
+            names.insert(name);
+            entries.next_value::<NoRepeats>()?;
+        }
+        Ok(NoRepeats)
     }
 }
 
@@ -139,6 +209,24 @@ pub fn check_bounds(body: &[u8]) -> Result<(), MessageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_stands_once_in_an_object_at_any_depth() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = check_repeats(text.as_bytes()).err().map(|error| error.to_string());
+            match expected {
+                None => assert_eq!(found, None, "{text}"),
+                Some(name) => {
+                    let found = found.unwrap_or_default();
+                    assert!(found.contains(&format!("duplicate field `{name}`")), "{text}: {found}");
+                }
+            }
+        };
+        check(r#"{"a":{"x":1},"b":{"x":[1,-2,3.5,null,true,"x"]}}"#, None);
+        check(r#"{"a":1,"a":1}"#, Some("a"));
+        check(r#"{"arguments":{"name":"openssl","name":"bash"}}"#, Some("name"));
+        check(r#"[{"later":[{"deep":{"n":1,"\u006e":2}}]}]"#, Some("n"));
+    }
 
     #[test]
     fn depth_counts_brackets_outside_strings() {

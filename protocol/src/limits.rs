@@ -40,11 +40,17 @@ pub const EXPRESSION_DEPTH_MAX: usize = 64;
 pub const EXPRESSION_NODES_MAX: usize = 1024;
 
 /// Most regular expressions and glob patterns in one expression. Each is compiled once, so this
-/// times [`PATTERN_COMPILED_BYTES_MAX`] bounds what an expression holds in memory: 2 MiB.
+/// times [`PATTERN_COMPILED_BYTES_MAX`] bounds what an expression holds in memory: 512 KiB.
 pub const EXPRESSION_PATTERNS_MAX: usize = 32;
 
 /// Largest compiled regular expression, in bytes.
-pub const PATTERN_COMPILED_BYTES_MAX: usize = 64 * 1024;
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 16 * 1024;
+
+/// Most text that one evaluation gives to its patterns, in bytes, each pattern's text counted anew. A
+/// pattern's time grows with its size and the text's; both bounds together keep an evaluation, which comes
+/// before any policy and happens on the agent's only thread, below some tenths of a second. What lies
+/// beyond is unknown.
+pub const PATTERN_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// Deepest nesting of groups in a regular expression.
 pub const PATTERN_NESTING_MAX: u32 = 32;

@@ -3,6 +3,7 @@
 //! A missing value makes a comparison unknown, and unknown never matches, not even behind `not`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::ops::Not;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 use crate::expr::ast::{Comparison, Node, Operand};
 use crate::expr::scope::{Scope, lookup};
 use crate::expr::value::{Literal, Scalar};
+use crate::limits::PATTERN_TEXT_BYTES_MAX;
 
 /// What an expression comes to. `and` is the least of its parts, `or` the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,24 +51,55 @@ impl Not for Truth {
 }
 
 pub(crate) fn evaluate(node: &Node, scope: &dyn Scope) -> Truth {
+    decide(node, scope, &Work { bytes_left: Cell::new(PATTERN_TEXT_BYTES_MAX) })
+}
+
+/// How much text patterns may still look at.
+struct Work {
+    bytes_left: Cell<usize>,
+}
+
+impl Work {
+    /// What `test` says of a text, unless that is more than is left; then unknown, and nothing is left.
+    fn look(&self, scalar: &Scalar<'_>, weight: usize, test: impl Fn(&str) -> bool) -> Truth {
+        scalar.with_text(|text| match self.bytes_left.get().checked_sub(text.len().saturating_mul(weight)) {
+            Some(left) => {
+                self.bytes_left.set(left);
+                Truth::from(test(text))
+            }
+            None => {
+                self.bytes_left.set(0);
+                Truth::Unknown
+            }
+        })
+    }
+}
+
+fn decide(node: &Node, scope: &dyn Scope, work: &Work) -> Truth {
     match node {
         Node::Constant(value) => Truth::from(*value),
-        Node::And(parts) => fold(parts, scope, Truth::True, Truth::False, Truth::min),
-        Node::Or(parts) => fold(parts, scope, Truth::False, Truth::True, Truth::max),
-        Node::Not(part) => !evaluate(part, scope),
+        Node::And(parts) => fold(parts, scope, work, (Truth::True, Truth::False), Truth::min),
+        Node::Or(parts) => fold(parts, scope, work, (Truth::False, Truth::True), Truth::max),
+        Node::Not(part) => !decide(part, scope, work),
         Node::Has(operand) => Truth::from(find(operand, scope).is_some_and(|value| !value.is_null())),
         Node::Compare { operand, comparison } => match find(operand, scope) {
-            Some(value) => compare(&value, comparison),
+            Some(value) => compare(&value, comparison, work),
             None => Truth::Unknown,
         },
     }
 }
 
-/// Joins the parts from left to right and stops where the end is certain.
-fn fold(parts: &[Node], scope: &dyn Scope, start: Truth, end: Truth, join: fn(Truth, Truth) -> Truth) -> Truth {
+/// Joins the parts from left to right, from `start` on, and stops where `end` makes it certain.
+fn fold(
+    parts: &[Node],
+    scope: &dyn Scope,
+    work: &Work,
+    (start, end): (Truth, Truth),
+    join: fn(Truth, Truth) -> Truth,
+) -> Truth {
     let mut result = start;
     for part in parts {
-        result = join(result, evaluate(part, scope));
+        result = join(result, decide(part, scope, work));
         if result == end {
             break;
         }
@@ -84,7 +117,7 @@ fn find<'a>(operand: &Operand, scope: &'a dyn Scope) -> Option<Cow<'a, Value>> {
     }
 }
 
-fn compare(value: &Value, comparison: &Comparison) -> Truth {
+fn compare(value: &Value, comparison: &Comparison, work: &Work) -> Truth {
     use Comparison as C;
     let order = |literal: &Literal, holds: fn(Ordering) -> bool| {
         any(value, &|scalar| scalar.order(literal).map_or(Truth::Unknown, |order| holds(order).into()))
@@ -96,10 +129,10 @@ fn compare(value: &Value, comparison: &Comparison) -> Truth {
         C::LessOrEqual(literal) => order(literal, Ordering::is_le),
         C::Greater(literal) => order(literal, Ordering::is_gt),
         C::GreaterOrEqual(literal) => order(literal, Ordering::is_ge),
-        C::Matches(pattern) => any(value, &|scalar| scalar.with_text(|text| pattern.is_match(text)).into()),
-        C::NotMatches(pattern) => !any(value, &|scalar| scalar.with_text(|text| pattern.is_match(text)).into()),
-        C::Like(glob) => any(value, &|scalar| scalar.with_text(|text| glob.is_match(text)).into()),
-        C::NotLike(glob) => !any(value, &|scalar| scalar.with_text(|text| glob.is_match(text)).into()),
+        C::Matches(pattern) => any(value, &|scalar| work.look(&scalar, 1, |text| pattern.is_match(text))),
+        C::NotMatches(pattern) => !any(value, &|scalar| work.look(&scalar, 1, |text| pattern.is_match(text))),
+        C::Like(glob) => any(value, &|scalar| work.look(&scalar, glob.weight(), |text| glob.is_match(text))),
+        C::NotLike(glob) => !any(value, &|scalar| work.look(&scalar, glob.weight(), |text| glob.is_match(text))),
         C::In(literals) => any(value, &|scalar| is_one_of(scalar, literals)),
         C::NotIn(literals) => !any(value, &|scalar| is_one_of(scalar, literals)),
     }

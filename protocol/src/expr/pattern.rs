@@ -107,6 +107,11 @@ impl Glob {
         &self.text
     }
 
+    /// What one byte of text costs, compared with a plain search: its time grows with pattern times text.
+    pub(crate) fn weight(&self) -> usize {
+        1 + self.pieces.len() / 64
+    }
+
     /// Whether all of `text` fits. Takes at most pattern times text steps: only the last `*` is ever
     /// widened, which is enough because an earlier one gains nothing from being wider.
     #[must_use]
@@ -147,7 +152,23 @@ impl Glob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expr::{Expression, MapScope, Truth};
     use proptest::prelude::*;
+
+    #[test]
+    fn patterns_look_at_a_bounded_amount_of_text() {
+        let large = "a".repeat(crate::limits::PATTERN_TEXT_BYTES_MAX);
+        let scope =
+            MapScope::new().set("small", Some(serde_json::json!("abc"))).set("large", Some(serde_json::json!(large)));
+        let check = |text: &str, expected: Truth| {
+            assert_eq!(Expression::parse(text).unwrap().evaluate(&scope), expected, "{text}");
+        };
+        check("large ~ \"a$\"", Truth::True);
+        check("small ~ \"c\" and large ~ \"a$\"", Truth::Unknown);
+        check("not (large ~ \"b\" or large ~ \"b\")", Truth::Unknown);
+        check("small like a*c or large ~ \"b\"", Truth::True);
+        assert!(Expression::parse("small ~ \"(?:a?){4000}Z\"").is_err(), "a large pattern is no pattern");
+    }
 
     #[test]
     fn a_glob_fits_the_whole_text() {
