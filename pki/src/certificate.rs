@@ -103,7 +103,7 @@ impl Certificate {
         Ok(Self {
             der: der.to_vec(),
             fingerprint: sha256_hex(der),
-            serial: parsed.raw_serial().iter().copied().skip_while(|byte| *byte == 0).collect(),
+            serial: serial_number(parsed.raw_serial()).to_vec(),
             subject: printable(&parsed.subject().to_string()),
             issuer: printable(&parsed.issuer().to_string()),
             not_before: Timestamp(parsed.validity().not_before.timestamp().saturating_mul(1000)),
@@ -189,6 +189,7 @@ impl Certificate {
         hex(&self.serial)
     }
 
+    /// The serial number as [`serial_number`] has it.
     pub(crate) fn serial_bytes(&self) -> &[u8] {
         &self.serial
     }
@@ -275,4 +276,11 @@ pub(crate) fn printable(text: &str) -> String {
 
 fn escaped(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_default).collect()
+}
+
+/// The contents of a DER INTEGER without leading zero bytes. Certificates and revocation lists are compared in this
+/// form: DER puts a zero byte before a number whose first byte is 80 or higher, so that it is not read as negative.
+pub(crate) fn serial_number(integer: &[u8]) -> &[u8] {
+    let zeros = integer.iter().take_while(|byte| **byte == 0).count();
+    integer.get(zeros..).unwrap_or_default()
 }

@@ -1,12 +1,13 @@
 //! Certificate revocation lists (RFC 5280 section 5): reading, checking, and what they say.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
 use muster_protocol::Timestamp;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-use crate::certificate::printable;
+use crate::certificate::{printable, serial_number};
 use crate::key::PublicKey;
 use crate::time_text::days_left;
 use crate::{PkiError, pem};
@@ -143,7 +144,8 @@ pub fn inspect(bytes: &[u8], object: &str) -> Result<CrlInfo, PkiError> {
 pub(crate) struct Crl {
     pub(crate) info: CrlInfo,
     pub(crate) der: Vec<u8>,
-    list: webpki::CertRevocationList<'static>,
+    /// The serials on it, as [`serial_number`] has them.
+    revoked: HashSet<Vec<u8>>,
 }
 
 impl fmt::Debug for Crl {
@@ -171,19 +173,25 @@ impl Crl {
         {
             return Err(foreign());
         }
-        let owned = webpki::OwnedCertRevocationList::from_der(der)
-            .map_err(|error| PkiError::malformed(object, format!("not a whole revocation list: {error}")))?;
-        let list = webpki::CertRevocationList::from(owned);
+        let unreadable =
+            |error: webpki::Error| PkiError::malformed(object, format!("not a whole revocation list: {error}"));
+        let list = webpki::BorrowedCertRevocationList::from_der(der).map_err(unreadable)?;
+        // An entry that cannot be read makes the whole list unusable: it might be the one that matters.
+        let revoked = (&list)
+            .into_iter()
+            .map(|entry| entry.map(|entry| serial_number(entry.serial_number).to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        let list = webpki::CertRevocationList::from(list);
         if list.issuing_distribution_point().is_some() {
             return Err(PkiError::malformed(object, "it covers only a part of the certificates"));
         }
-        Ok(Self { info, der: der.to_vec(), list })
+        Ok(Self { info, der: der.to_vec(), revoked })
     }
 
-    /// Whether the serial is on the list.
+    /// Whether the serial, as [`serial_number`] has it, is on the list.
     pub(crate) fn revokes(&self, serial: &[u8]) -> bool {
-        // An entry that cannot be read counts as a revocation: better one host too many.
-        !matches!(self.list.find_serial(serial), Ok(None))
+        self.revoked.contains(serial)
     }
 }
 

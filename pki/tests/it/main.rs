@@ -24,3 +24,27 @@ const REPORT: &str = "application/vnd.muster.report.v1+json";
 fn authority() -> TestAuthority {
     TestAuthority::new(NOW).unwrap()
 }
+
+/// A revocation list in DER with these serials, number 7, signed by the authority past its index.
+fn list(authority: &TestAuthority, serials: &[Vec<u8>], now: Timestamp) -> Vec<u8> {
+    let directory = authority.ca_directory();
+    let key = muster_pki::PrivateKey::load(&directory.join("ca.key")).unwrap();
+    let ca = muster_pki::Certificate::load(&directory.join("ca.pem")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&ca.der().to_vec().into(), &key).unwrap();
+    let date = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.0 / 1000).unwrap();
+    let entry = |serial: &Vec<u8>| rcgen::RevokedCertParams {
+        serial_number: rcgen::SerialNumber::from_slice(serial),
+        revocation_time: date(now),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let parameters = rcgen::CertificateRevocationListParams {
+        this_update: date(now),
+        next_update: date(now.plus_ms(DAY_MS)),
+        crl_number: rcgen::SerialNumber::from(7),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(entry).collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    parameters.signed_by(&issuer).unwrap().der().to_vec()
+}

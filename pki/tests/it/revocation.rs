@@ -1,9 +1,10 @@
 //! Revocation lists: what is in force, what replaces it, what does not.
 
-use muster_pki::{PkiError, Trust};
+use muster_pki::testing::TestAuthority;
+use muster_pki::{Certificate, Credentials, PkiError, PrivateKey, Trust};
 use muster_protocol::Timestamp;
 
-use crate::{COMMAND, DAY_MS, NOW, authority};
+use crate::{COMMAND, DAY_MS, NOW, authority, list};
 
 #[track_caller]
 fn code(trust: &Trust, credentials: &muster_pki::Credentials, now: Timestamp) -> &'static str {
@@ -138,6 +139,86 @@ fn without_a_list_nothing_is_revoked_yet() {
     let trust = Trust::load(&authority.ca_directory().join("ca.pem"), None).unwrap();
     assert!(trust.crl_info().is_empty());
     assert_eq!(code(&trust, &gone, NOW), "ok");
+}
+
+/// A serial of 16 bytes.
+fn serial(first: [u8; 2], last: u8) -> Vec<u8> {
+    let mut serial = vec![0x5a; 16];
+    serial[..2].copy_from_slice(&first);
+    serial[15] = last;
+    serial
+}
+
+fn with_serial(authority: &TestAuthority, serial: &[u8]) -> Credentials {
+    let key = PrivateKey::generate();
+    let serial = rcgen::SerialNumber::from_slice(serial);
+    let certificate = authority.forge(&key, |parameters| parameters.serial_number = Some(serial)).unwrap();
+    Credentials::new(certificate, key, "test certificate").unwrap()
+}
+
+#[test]
+fn a_serial_is_revoked_whatever_its_first_byte() {
+    let authority = authority();
+    let firsts = [[0, 0], [0, 0x7f], [0, 0x80], [0, 0xff], [1, 0], [0x7f, 0xff], [0x80, 0], [0x80, 0xff], [0xff, 0xff]];
+    let serials: Vec<_> = firsts.into_iter().map(|first| serial(first, 1)).collect();
+    let revoked: Vec<_> = serials.iter().map(|serial| with_serial(&authority, serial)).collect();
+    let neighbours: Vec<_> = firsts.into_iter().map(|first| with_serial(&authority, &serial(first, 2))).collect();
+    let trust = authority.trust().unwrap();
+    for credentials in revoked.iter().chain(&neighbours) {
+        assert_eq!(code(&trust, credentials, NOW), "ok", "{}", credentials.certificate().serial());
+    }
+    let status = trust.install_crl(&list(&authority, &serials, NOW), NOW).unwrap();
+    assert_eq!(status.info.revoked, serials.len());
+    for credentials in &revoked {
+        assert_eq!(code(&trust, credentials, NOW), "revoked-certificate", "{}", credentials.certificate().serial());
+    }
+    for credentials in &neighbours {
+        assert_eq!(code(&trust, credentials, NOW), "ok", "{}", credentials.certificate().serial());
+    }
+}
+
+/// Overwrites the first byte of a serial in what the authority signed, and signs it again.
+fn resigned(authority: &TestAuthority, der: &[u8], body: &[u8], serial: &[u8], first: u8) -> Vec<u8> {
+    let ca_key = PrivateKey::load(&authority.ca_directory().join("ca.key")).unwrap();
+    let find = |part: &[u8]| der.windows(part.len()).position(|window| window == part).unwrap();
+    let start = find(body);
+    let mut changed = der.to_vec();
+    changed[find(serial)] = first;
+    let signature = ca_key.sign(&changed[start..start + body.len()]);
+    let end = changed.len() - signature.len();
+    changed[end..].copy_from_slice(&signature);
+    changed
+}
+
+#[test]
+fn zeros_that_der_does_not_want_hide_no_revocation() {
+    use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+    let authority = authority();
+    let long = serial([0x41, 0x42], 1);
+    let short = &long[1..];
+
+    // The certificate has the zero, the list has not.
+    let key = PrivateKey::generate();
+    let number = rcgen::SerialNumber::from_slice(&long);
+    let certificate = authority.forge(&key, |parameters| parameters.serial_number = Some(number)).unwrap();
+    let (_, parsed) = X509Certificate::from_der(certificate.der()).unwrap();
+    let padded = resigned(&authority, certificate.der(), parsed.tbs_certificate.as_ref(), &long, 0);
+    let padded = Certificate::from_der(&padded, "test certificate").unwrap();
+    let padded = Credentials::new(padded, key, "test certificate").unwrap();
+    let trust = authority.trust().unwrap();
+    assert_eq!(code(&trust, &padded, NOW), "ok");
+    trust.install_crl(&list(&authority, &[short.to_vec()], NOW), NOW).unwrap();
+    assert_eq!(code(&trust, &padded, NOW), "revoked-certificate");
+
+    // The list has the zero, the certificate has not.
+    let der = list(&authority, std::slice::from_ref(&long), NOW);
+    let (_, parsed) = CertificateRevocationList::from_der(&der).unwrap();
+    let der = resigned(&authority, &der, parsed.tbs_cert_list.as_ref(), &long, 0);
+    let plain = with_serial(&authority, short);
+    let trust = authority.trust().unwrap();
+    trust.install_crl(&der, NOW).unwrap();
+    assert_eq!(code(&trust, &plain, NOW), "revoked-certificate");
+    assert_eq!(code(&trust, &with_serial(&authority, &long), NOW), "ok");
 }
 
 fn pem_to_der(text: &str) -> Vec<u8> {

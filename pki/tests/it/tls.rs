@@ -147,6 +147,31 @@ fn a_configuration_that_is_kept_learns_of_a_revocation() {
 }
 
 #[test]
+fn a_broker_is_revoked_whatever_the_first_byte_of_its_serial() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let serials = [0x00, 0x7f, 0x80, 0xff].map(|first| [vec![first], vec![0x81; 15]].concat());
+    let servers = serials.clone().map(|serial| {
+        let key = muster_pki::PrivateKey::generate();
+        let certificate = authority.forge(&key, |parameters| {
+            parameters.serial_number = Some(rcgen::SerialNumber::from_slice(&serial));
+            parameters.subject_alt_names = muster_pki::testing::uris(&["muster:broker/mq1"]);
+            parameters.subject_alt_names.push(rcgen::SanType::DnsName("localhost".try_into().unwrap()));
+            parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        });
+        server(&authority, &Credentials::new(certificate.unwrap(), key, "broker").unwrap())
+    });
+    let lea = client(&authority, &trust, "user/lea");
+    for server in &servers {
+        handshake(Arc::clone(&lea), Arc::clone(server), "localhost").unwrap();
+    }
+    trust.install_crl(&crate::list(&authority, &serials, present()), present()).unwrap();
+    for server in servers {
+        refused(Arc::clone(&lea), server, "localhost", "Revoked");
+    }
+}
+
+#[test]
 fn a_client_without_or_with_a_foreign_certificate_is_refused_by_the_broker() {
     let authority = authority();
     let trust = authority.trust().unwrap();
