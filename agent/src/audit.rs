@@ -38,6 +38,10 @@ const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// and one line tells how many, so that a stranger cannot fill the disk.
 pub const UNVERIFIED_LINES_PER_MINUTE: u32 = 60;
 
+/// Longest arguments of a refused command, in bytes of JSON. Whoever may do nothing must not fill the disk
+/// with what they ask for; `body_sha256` still says which message it was.
+pub const REFUSED_ARGUMENTS_BYTES_MAX: usize = 1024;
+
 /// Why the audit log could not be opened, written or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -92,7 +96,8 @@ pub struct Event {
     /// `plugin.action`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// The arguments, as the action gets or would have got them.
+    /// The arguments, as the action gets or would have got them. Of a refused command at most
+    /// [`REFUSED_ARGUMENTS_BYTES_MAX`]; longer ones become `cut` (their beginning) and `bytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Map<String, Value>>,
     /// Whether it was to be tried without effect.
@@ -140,6 +145,20 @@ impl Event {
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into();
         self
+    }
+
+    /// Cuts the arguments of a refused command.
+    fn cut_refused_arguments(&mut self) -> Result<(), serde_json::Error> {
+        let Some(arguments) = self.arguments.as_ref().filter(|_| self.decision == "refused") else { return Ok(()) };
+        let text = serde_json::to_string(arguments)?;
+        if text.len() > REFUSED_ARGUMENTS_BYTES_MAX {
+            let beginning = &text[..text.floor_char_boundary(REFUSED_ARGUMENTS_BYTES_MAX)];
+            self.arguments = Some(Map::from_iter([
+                ("cut".to_owned(), Value::from(beginning)),
+                ("bytes".to_owned(), Value::from(text.len())),
+            ]));
+        }
+        Ok(())
     }
 }
 
@@ -243,7 +262,8 @@ impl Audit {
     /// # Errors
     /// When the line could not be written as durably as asked; nothing of it is left in the file
     /// unless cutting it off failed too.
-    pub fn write(&mut self, now: Timestamp, event: Event, durability: Durability) -> Result<(), AuditError> {
+    pub fn write(&mut self, now: Timestamp, mut event: Event, durability: Durability) -> Result<(), AuditError> {
+        event.cut_refused_arguments().map_err(|source| self.failed("encode a line of")(source.into()))?;
         let line = Line {
             previous: self.previous.clone(),
             sequence: self.sequence + 1,

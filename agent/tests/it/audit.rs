@@ -124,3 +124,25 @@ fn long_lines_are_read_back() {
     }
     assert_eq!(verify(&path).unwrap().lines, 2);
 }
+
+#[test]
+fn long_arguments_are_cut_where_a_command_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let mut audit = Audit::open(&path, "web1", NOW).unwrap();
+    let long = "ü".repeat(100_000);
+    for (decision, name) in [("refused", long.as_str()), ("refused", "short"), ("allowed", long.as_str())] {
+        let mut event = Event::new("command", decision);
+        event.arguments = Some(serde_json::Map::from_iter([("name".to_owned(), name.into())]));
+        audit.write(NOW, event, Durability::Written).unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let arguments = |line: usize| &lines[line]["details"]["arguments"];
+    assert_eq!(arguments(0)["bytes"], 200_011);
+    assert!(arguments(0)["cut"].as_str().unwrap().starts_with("{\"name\":\"üü"));
+    assert!(text.lines().next().unwrap().len() < 2_000);
+    assert_eq!(arguments(1)["name"], "short");
+    assert_eq!(arguments(2)["name"], long);
+    assert_eq!(verify(&path).unwrap().lines, 3);
+}
