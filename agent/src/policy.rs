@@ -188,6 +188,7 @@ impl Policy {
     fn read(path: &Path) -> Result<String, PolicyError> {
         let failed = |source| PolicyError::Read { path: path.to_owned(), source };
         let bytes = std::fs::metadata(path).map_err(failed)?.len();
+        crate::state::check_trusted(path).map_err(failed)?;
         if bytes > FILE_BYTES_MAX {
             return Err(PolicyError::TooLarge { path: path.to_owned(), bytes });
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use muster_daemon::WriteError;
@@ -64,6 +64,7 @@ impl StateDirectory {
             move |source| StateError::Io { action, path, source }
         };
         make_private_directory(path).map_err(failed("make state directory", path))?;
+        check_trusted(path).map_err(failed("trust state directory", path))?;
         let lock_path = path.join(files::LOCK);
         let lock = OpenOptions::new()
             .write(true)
@@ -89,6 +90,24 @@ impl StateDirectory {
 /// Makes a directory that only the agent's user can enter, with its parents.
 pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Checks that a file or directory that decides what the agent does can be written by nobody but root or
+/// the agent's user.
+pub(crate) fn check_trusted(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner != 0 && owner != nix::unistd::Uid::effective().as_raw() {
+        return refused(format!(
+            "it belongs to user {owner}, not to root or the agent's user: chown root {}",
+            path.display()
+        ));
+    }
+    if mode & 0o022 != 0 {
+        return refused(format!("others can write it (mode {mode:04o}): chmod go-w {}", path.display()));
+    }
+    Ok(())
 }
 
 /// Keeps the kind of error that a failed atomic write had.

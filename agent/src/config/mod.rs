@@ -17,7 +17,7 @@ use muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
 use muster_protocol::{CollectiveName, HostName, PluginName};
 
 use crate::admit;
-use crate::state::files;
+use crate::state::{check_trusted, files};
 
 pub use raw::Raw;
 
@@ -143,6 +143,9 @@ impl Config {
             }
         }
         let Some(loaded) = loaded else { return Ok((None, problems)) };
+        for path in &loaded.files {
+            check_trusted(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        }
         let (config, more) = Self::check(&loaded);
         // A value that could not be read was said already; its default is no second problem.
         let told = |key: &str| problems.iter().any(|problem| problem.is_within(key));

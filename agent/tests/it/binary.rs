@@ -148,6 +148,25 @@ fn an_open_key_is_named_with_the_command_that_closes_it() {
 }
 
 #[test]
+fn what_others_can_write_is_not_trusted() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let mode = |name: &str, mode| fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    for name in ["musterd.toml", "policy.toml"] {
+        for open in [0o664, 0o646] {
+            mode(name, open);
+            folder.check(&["check-config"], false, &[&format!("chmod go-w {}", folder.path(name).display())]);
+        }
+        mode(name, 0o644);
+        folder.check(&["check-config"], true, &["good"]);
+    }
+    fs::create_dir(folder.path("state")).unwrap();
+    mode("state", 0o777);
+    let said = String::from_utf8_lossy(&folder.run(&[]).stderr).into_owned();
+    assert!(said.contains(&format!("chmod go-w {}", folder.path("state").display())), "{said}");
+}
+
+#[test]
 fn the_agent_itself_only_warns_of_unknown_keys() {
     let folder = Folder::new();
     folder.config(|text| format!("new_key = 1\n{text}"));
