@@ -22,7 +22,7 @@ use crate::admit::{
 use crate::audit::Event;
 use crate::core::{Core, StopReason, chain, lock};
 use crate::execute;
-use crate::journal::Started;
+use crate::journal::{JournalError, Started};
 use crate::outbox::Care;
 use crate::report::{Address, Ending};
 
@@ -186,7 +186,30 @@ fn silence<M: Addressed>(core: &Core, verified: &Verified<M>, why: Silence, kind
 async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal: &Refusal) {
     // Nobody waits for the details of a ping; what somebody watches is worth a confirmation.
     let care = if verified.message().options.progress { Care::Confirmed } else { Care::Cheap };
+    if refusal.answer
+        && let Err(error) = record_refusal(core, verified.message()).await
+    {
+        crate::core::report_error("Could not record a refused request; a repeat of it may run", &error);
+    }
     refuse(core, verified, refusal, command_event(verified, "refused"), care).await;
+}
+
+/// Records that a request is refused: once its sender knows that nothing was started, no copy may run.
+async fn record_refusal(core: &Arc<Core>, command: &Command) -> Result<(), JournalError> {
+    let (journal, now) = (core.journal.clone(), core.now());
+    let (id, keep_until) = (command.id, keep_until(command, core.limits()));
+    lock(&journal).refuse(id, keep_until, now)?;
+    if !lock(&journal).is_compaction_due() {
+        return Ok(());
+    }
+    // The id is recorded already; a file that stays larger than it need be is no reason to warn of a repeat.
+    let compact = move || lock(&journal).compact(now);
+    match tokio::task::spawn_blocking(compact).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => crate::core::report_error("Could not make the journal smaller", &error),
+        Err(error) => crate::core::report_error("Could not make the journal smaller", &error),
+    }
+    Ok(())
 }
 
 async fn refuse<M: Addressed>(

@@ -5,10 +5,13 @@
 //! let it through. After a crash, what was started and not finished is found here and reported as
 //! interrupted; it is never run again.
 //!
+//! A request that is refused with an answer is recorded too, as ended: its sender was told that nothing
+//! was started, and a copy that comes when the host is no longer busy must not make that untrue.
+//!
 //! # Durability
 //!
 //! The record of an action that changes something reaches the disk (`fsync`) before the action
-//! starts. The record of a read-only action is written but not synced: it survives a crash of the
+//! starts. The record of a read-only action or of a refusal is written but not synced: it survives a crash of the
 //! agent, since the kernel has it, and only a crash of the whole host can lose it. What could happen
 //! then is that a repeat of the same request reads the same thing twice, which harms nobody, whereas
 //! a sync for each ping of a fleet would cost every host a disk write.
@@ -40,6 +43,10 @@ use crate::state::io_error;
 /// holds about that many; beyond it the host refuses rather than forgets.
 pub const ENTRIES_MAX: usize = 100_000;
 
+/// How full the journal may be for a refused request to be recorded in it. Whoever is allowed nothing
+/// can be refused as often as he likes, and must not take the room of requests that run.
+pub const REFUSED_ENTRIES_MAX: usize = ENTRIES_MAX / 2;
+
 /// After this many records it is worth looking whether the file can be made smaller: often enough to
 /// keep it small, seldom enough to cost nothing.
 const RECORDS_BETWEEN_LOOKS: usize = 512;
@@ -67,10 +74,12 @@ pub enum JournalError {
         found: u32,
     },
     /// As many ids as it may hold.
-    #[error("journal `{path}` holds {ENTRIES_MAX} requests whose time windows are still open")]
+    #[error("journal `{path}` holds {most} requests whose time windows are still open")]
     Full {
         /// The journal's file.
         path: PathBuf,
+        /// How many it may hold.
+        most: usize,
     },
 }
 
@@ -280,12 +289,33 @@ impl Journal {
         if self.entries.len() >= ENTRIES_MAX {
             self.forget(started.at_ms);
             if self.entries.len() >= ENTRIES_MAX {
-                return Err(JournalError::Full { path: self.path.clone() });
+                return Err(JournalError::Full { path: self.path.clone(), most: ENTRIES_MAX });
             }
         }
         let durable = !started.read_only;
         self.append(&Record::Started(started.clone()), durable)?;
         self.entries.insert(started.id, Entry { keep_until: started.keep_until_ms, running: Some(Box::new(started)) });
+        Ok(())
+    }
+
+    /// Records a request that is refused, as one that has ended, so that a repeat of it does not run.
+    /// An id that is known already stays as it is. Not synced, as for an action that only reads.
+    ///
+    /// # Errors
+    /// When the record cannot be written, or so many ids are remembered that the room left is for
+    /// requests that run. The id then counts as not seen.
+    pub fn refuse(&mut self, id: RequestId, keep_until: Timestamp, now: Timestamp) -> Result<(), JournalError> {
+        if self.seen(&id, keep_until).is_some() {
+            return Ok(());
+        }
+        if self.entries.len() >= REFUSED_ENTRIES_MAX {
+            self.forget(now);
+            if self.entries.len() >= REFUSED_ENTRIES_MAX {
+                return Err(JournalError::Full { path: self.path.clone(), most: REFUSED_ENTRIES_MAX });
+            }
+        }
+        self.append(&Record::Finished { id, keep_until_ms: keep_until }, false)?;
+        self.entries.insert(id, Entry { keep_until, running: None });
         Ok(())
     }
 

@@ -253,6 +253,53 @@ async fn a_busy_host_refuses_more_and_answers_questions() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn what_was_refused_does_not_run_later() {
+    let stage = Stage::new();
+    let busy_soon = |raw: &mut muster_agent::config::Raw| raw.limits.concurrent_actions = 1;
+    let agent = stage.start(Setup { change: busy_soon, ..Setup::default() }).await;
+    let mut controller = stage.controller(&stage.site.lea).await;
+    let wait = command(&stage.site.lea, "wait", json!({}));
+    controller.send(&wait, &stage.site.lea).await;
+    assert_eq!(controller.report().await.request_id, wait.id);
+    let mut busy = command(&stage.site.lea, "change", json!({ "name": "x" }));
+    busy.options = quiet();
+    let mut early = command(&stage.site.lea, "read", json!({}));
+    (early.created_at_ms, early.expires_at_ms) = (NOW.plus_ms(3_600_000), NOW.plus_ms(3_660_000));
+    for (refused, code) in [(&busy, "busy"), (&early, "from-the-future")] {
+        controller.send(refused, &stage.site.lea).await;
+        assert_eq!(controller.code(refused.id).await, code);
+    }
+    // A refused copy of what runs does not end it.
+    controller.send(&wait, &stage.site.lea).await;
+    assert_eq!(controller.code(wait.id).await, "replayed");
+    let stop = cancel(&stage.site.lea, wait.id);
+    controller.send(&stop, &stage.site.lea).await;
+    for _ in 0..2 {
+        controller.report().await;
+    }
+    eventually("the action's end", || {
+        let line = decisions(&stage, &wait.id.to_string());
+        if line.last().is_some_and(|last| last == "finished cancelled") { Ok(()) } else { Err(format!("{line:?}")) }
+    })
+    .await;
+    // There is room, and then it is time; also after a restart, and by another way.
+    controller.send(&busy, &stage.site.lea).await;
+    assert_eq!(controller.code(busy.id).await, "replayed");
+    agent.stop().await;
+    let agent = stage.start(Setup::default()).await;
+    let direct = Outgoing { routing_key: host_key(&host()), ..signed(&busy, &[&stage.site.lea]) };
+    controller.publish(direct).await;
+    assert_eq!(controller.code(busy.id).await, "replayed");
+    stage.clock.advance_ms(3_600_000);
+    controller.send(&early, &stage.site.lea).await;
+    assert_eq!(controller.code(early.id).await, "replayed");
+    agent.stop().await;
+    for refused in [&busy, &early] {
+        assert!(decisions(&stage, &refused.id.to_string()).iter().all(|line| line == "command refused"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_in_the_middle_interrupts_and_says_so() {
     let stage = Stage::new();
