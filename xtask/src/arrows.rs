@@ -1,7 +1,7 @@
 //! Which crate may know which, and which licences and libraries may come in.
 //!
 //! The tables below are the architecture; DESIGN and ARCHITECTURE.md describe them in words. An arrow
-//! that is not in the table fails the test, and so does a row that no crate needs any more.
+//! that is not in the table fails the test, and so does a row for a crate that is not there any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 

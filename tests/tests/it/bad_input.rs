@@ -167,9 +167,7 @@ fn facts_that_hang_or_are_garbage_stop_nothing_and_are_told() {
     script("good.sh", "#!/bin/sh\necho '{\"rack\": \"r7\"}'\n");
     fs::write(folder.join("broken.json"), "{ \"a\": ").unwrap();
     fs::write(folder.join("bomb.json"), "[".repeat(100_000)).unwrap();
-    let mut settings = host("web-1.ams1").fact("role", "web");
-    settings.extra_config = "\n".to_owned();
-    let mut agent = stage.start(&settings);
+    let mut agent = stage.start(&host("web-1.ams1").fact("role", "web"));
     let path = agent.folder().join("musterd.toml");
     agent.kill().unwrap();
     let text = fs::read_to_string(&path).unwrap().replace("[facts]\n", "[facts]\nexecutable_timeout_ms = 500\n");
