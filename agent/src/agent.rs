@@ -1,6 +1,7 @@
 //! An agent from its start to its end.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::presence::Presence;
 use crate::report::{Address, Ending};
 use crate::session;
 use crate::spool::{Spool, SpoolError};
-use crate::state::{StateDirectory, StateError, files};
+use crate::state::{StateDirectory, StateError, files, make_private_directory};
 
 /// How long the last reports may take to be confirmed when the agent stops. What is left waits on disk.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -114,6 +115,19 @@ pub fn host_name(config: &Config, materials: &Materials) -> Result<HostName, Sta
     }
 }
 
+/// Makes the directory for actions' files, and removes what actions of an agent that was killed left there.
+fn empty_work_directory(path: &Path) -> Result<(), StartError> {
+    let failed = |action: &'static str| {
+        let path = path.to_owned();
+        move |source| StartError::from(StateError::Io { action, path, source })
+    };
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("empty")(error)),
+        _ => {}
+    }
+    make_private_directory(path).map_err(failed("make"))
+}
+
 /// An agent that has opened its state and not begun to work.
 #[derive(Debug)]
 pub struct Agent {
@@ -169,6 +183,7 @@ impl Agent {
         let host = host_name(&config, &parts.materials)?;
         let now = muster_protocol::Timestamp(parts.clock.now_ms());
         let state = StateDirectory::open(config.state_dir())?;
+        empty_work_directory(&state.file(files::WORK))?;
         let (journal, opened) = Journal::open(&state.file(files::JOURNAL), now)?;
         if opened.torn_bytes > 0 || opened.damaged_lines > 0 {
             let kept = opened.kept_at.as_ref().map(|path| path.display().to_string());

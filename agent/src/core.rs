@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use muster_bus::{Bus, Link};
@@ -22,7 +23,7 @@ use crate::facts::{FactStore, Facts};
 use crate::journal::{Journal, JournalError, Started};
 use crate::policy::Policy;
 use crate::spool::{Spool, SpoolError};
-use crate::state::StateDirectory;
+use crate::state::{StateDirectory, files};
 
 /// What a reload replaces together: who we are, whom we trust, how we reach the broker, who may do what.
 #[derive(Clone)]
@@ -98,6 +99,8 @@ pub(crate) struct Core {
     pub(crate) facts: FactStore,
     pub(crate) inventory: Mutex<Arc<InventorySnapshot>>,
     pub(crate) state: StateDirectory,
+    /// For files that actions need while they run.
+    pub(crate) work_directory: PathBuf,
     pub(crate) journal: Arc<Mutex<Journal>>,
     pub(crate) audit: Arc<Mutex<Audit>>,
     pub(crate) spool: Arc<Mutex<Spool>>,
@@ -171,6 +174,7 @@ impl Core {
             plugin_names,
             facts: parts.facts,
             inventory: Mutex::default(),
+            work_directory: parts.state.file(files::WORK),
             state: parts.state,
             journal: Arc::new(Mutex::new(parts.journal)),
             audit: Arc::new(Mutex::new(parts.audit)),

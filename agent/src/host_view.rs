@@ -1,5 +1,6 @@
 //! What plugins may see of the agent.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use muster_pki::time_text::utc;
@@ -28,6 +29,14 @@ impl HostView for Core {
 
     fn inventory_digest(&self) -> String {
         lock(&self.inventory).digest.clone()
+    }
+
+    fn work_directory(&self) -> &Path {
+        &self.work_directory
+    }
+
+    fn sealing_key(&self) -> Option<String> {
+        None
     }
 
     fn agent_status(&self) -> AgentStatus {

@@ -35,6 +35,7 @@ impl Presence {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory_digest: snapshot.digest.clone(),
             inventory: is_news.then(|| (*snapshot.inventory).clone()),
+            profile: None,
         };
         let body = match encode(&announcement) {
             Err(error @ MessageError::TooLarge { .. }) => {

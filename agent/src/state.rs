@@ -19,6 +19,8 @@ pub mod files {
     pub const AUDIT: &str = "audit.jsonl";
     /// The newest revocation list that came over the bus.
     pub const REVOCATION_LIST: &str = "crl.pem";
+    /// Files that actions need while they run; emptied at start.
+    pub const WORK: &str = "work";
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }

@@ -21,6 +21,8 @@ pub enum AnnouncementKind {
     Alive,
     /// The agent stops on purpose.
     Offline,
+    /// Something a plugin watches has changed: see [`Announcement::profile`].
+    Profile,
     /// A kind that a newer agent knows.
     Unknown(String),
 }
@@ -31,6 +33,7 @@ impl From<String> for AnnouncementKind {
             "online" => Self::Online,
             "alive" => Self::Alive,
             "offline" => Self::Offline,
+            "profile" => Self::Profile,
             _ => Self::Unknown(word.chars().take(32).collect()),
         }
     }
@@ -42,6 +45,7 @@ impl From<AnnouncementKind> for String {
             AnnouncementKind::Online => "online".to_owned(),
             AnnouncementKind::Alive => "alive".to_owned(),
             AnnouncementKind::Offline => "offline".to_owned(),
+            AnnouncementKind::Profile => "profile".to_owned(),
             AnnouncementKind::Unknown(word) => word,
         }
     }
@@ -67,6 +71,22 @@ pub struct Announcement {
     /// What the host has, where it is news.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,
+    /// What has changed, in an announcement of kind `profile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+}
+
+/// The state of something that a plugin watches as a whole, such as all installed packages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// The plugin that made it.
+    pub plugin: PluginName,
+    /// Which of its profiles, such as `packages` or `repositories`.
+    pub name: String,
+    /// Digest of `data`: two profiles with the same digest say the same.
+    pub digest: String,
+    /// What there is, in the plugin's own layout.
+    pub data: Value,
 }
 
 /// What a host has.
@@ -102,6 +122,12 @@ impl Message for Announcement {
         if self.inventory_digest.len() > 128 {
             return Err(MessageError::invalid("inventory_digest", "has more than 128 bytes"));
         }
-        Ok(())
+        match (&self.kind, &self.profile) {
+            (AnnouncementKind::Profile, None) => Err(MessageError::invalid("profile", "is missing")),
+            (_, Some(profile)) if profile.name.len() > 64 || profile.digest.len() > 128 => {
+                Err(MessageError::invalid("profile", "has a name of more than 64 or a digest of more than 128 bytes"))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -100,6 +100,18 @@ codes! {
     /// noop, effective user or the like on an action without it.
     UNSUPPORTED_OPTION = "unsupported-option", "the action does not support this option",
         "Not every action can be tried without effect (`--noop`) or run as another user. Ignoring the option would do something else than asked, so nothing was done.";
+    /// No such user.
+    UNKNOWN_USER = "unknown-user", "the host has no such user",
+        "The effective user of a command must exist on the host. `getent passwd NAME` on the host shows what it knows.";
+    /// A secret in the open.
+    SECRET_NOT_SEALED = "secret-not-sealed", "a secret argument came in the open",
+        "The action's description marks the argument as secret, so it is taken only when it is sealed to this host. `muster run` does that; what came in the open should be changed, since the broker has seen it.";
+    /// Sealed to another key, or to another command.
+    CANNOT_UNSEAL = "cannot-unseal", "the host cannot open the secret arguments",
+        "They were sealed to a key this host does not have any more, or not for this command. Send the command again: the host is then asked for its present key.";
+    /// Nothing is known about the request.
+    UNKNOWN_REQUEST = "unknown-request", "the host knows nothing about the request",
+        "It never came, only read something, or ended so long ago that its results were removed (`limits.results_keep_s` of the agent).";
     /// The plugin is there but cannot work here.
     NOT_ACTIVATED = "not-activated", "the plugin cannot work on this host",
         "What it needs is missing, such as a package manager or a service manager it knows. The message says what.";
@@ -116,6 +128,18 @@ codes! {
     OK = "ok", "done", "The action did what it was asked.";
     /// The action says it failed.
     FAILED = "failed", "the action failed", "The message and the data say what the action reported.";
+    /// Something else is at work.
+    CONFLICT = "conflict", "something else is at work on the host",
+        "Another program holds a lock that the action needs, such as the package manager's or a Puppet run's, and did not let go in time. The message says who. Try again later, or give it more time.";
+    /// The bytes are not those that were announced.
+    CHECKSUM_MISMATCH = "checksum-mismatch", "the content does not have the checksum it should have",
+        "The content that came, or the content that was there, is not what the command says. Nothing was changed.";
+    /// A plugin's archive that nobody known has signed.
+    UNTRUSTED_PACK = "untrusted-pack", "the plugin's archive is not signed by somebody this host trusts with that",
+        "The archive has no signature, a wrong one, or one of somebody who is in none of the groups of `plugins.signers`. Pack it again with `muster plugin pack` as somebody who may.";
+    /// More than a bound allows.
+    LIMIT_EXCEEDED = "limit-exceeded", "more than the host allows",
+        "The action would have gone beyond a bound of the host, such as the size of a file. The message says which.";
     /// The plugin broke.
     PLUGIN_ERROR = "plugin-error", "the plugin itself broke",
         "The plugin crashed, panicked or answered what is not an answer. This is a bug of the plugin; the agent's log has more.";
@@ -150,13 +174,15 @@ impl Code {
     pub fn outcome(&self) -> Outcome {
         match *self {
             OK => Outcome::Succeeded,
-            FAILED | PLUGIN_ERROR | START_FAILED | SIGNALLED => Outcome::Failed,
+            FAILED | CONFLICT | CHECKSUM_MISMATCH | LIMIT_EXCEEDED | PLUGIN_ERROR | START_FAILED | SIGNALLED => {
+                Outcome::Failed
+            }
             TIMED_OUT => Outcome::TimedOut,
             CANCELLED => Outcome::Cancelled,
             INTERRUPTED => Outcome::Interrupted,
             UNSUPPORTED_VERSION | MALFORMED | UNSUPPORTED_FEATURE | BAD_TARGET | UNKNOWN_PLUGIN | UNKNOWN_ACTION
-            | UNKNOWN_ARGUMENT | MISSING_ARGUMENT | INVALID_ARGUMENT | UNSUPPORTED_OPTION | NOT_ACTIVATED
-            | NOT_RUNNING => Outcome::Invalid,
+            | UNKNOWN_ARGUMENT | MISSING_ARGUMENT | INVALID_ARGUMENT | UNSUPPORTED_OPTION | UNKNOWN_USER
+            | SECRET_NOT_SEALED | CANNOT_UNSEAL | UNKNOWN_REQUEST | NOT_ACTIVATED | NOT_RUNNING => Outcome::Invalid,
             _ => Outcome::Refused,
         }
     }

@@ -1,4 +1,4 @@
-//! What a controller sends: [`Command`] (the documents' `MCOCommand`) and [`Cancel`].
+//! What a controller sends: [`Command`] (the documents' `MCOCommand`), [`Cancel`] and [`Watch`].
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use crate::envelope::PayloadType;
 use crate::id::{RequestId, Timestamp};
 use crate::limits::{COMMAND_WINDOW_MS_MAX, EXPRESSION_BYTES_MAX, REQUIRES_MAX, TARGET_HOSTS_MAX};
 use crate::name::{ActionName, CollectiveName, HostName, Identity, PluginName, ReplyRoute};
+use crate::sealed::SealedArguments;
 use crate::version::ProtocolVersion;
 
 /// One action on the hosts that a target names. The same bytes go to all of them.
@@ -39,6 +40,10 @@ pub struct Command {
     /// Arguments, checked against the action's DDL on both sides.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub arguments: Map<String, Value>,
+    /// Secret arguments, sealed to each host of the target. Their names are in it, their values are
+    /// for the hosts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedArguments>,
     /// How to run it.
     #[serde(default)]
     pub options: Options,
@@ -51,7 +56,7 @@ pub struct Command {
 }
 
 /// Features this version understands in [`Command::requires`].
-pub const FEATURES: &[&str] = &["noop", "effective_user", "timeout"];
+pub const FEATURES: &[&str] = &["noop", "effective_user", "timeout", "sealed"];
 
 /// How an action is to be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +175,9 @@ impl Message for Command {
         if self.requires.len() > REQUIRES_MAX {
             return Err(MessageError::invalid("requires", "has more than 16 entries"));
         }
+        if let Some(sealed) = &self.sealed {
+            sealed.check(&self.arguments, &self.target)?;
+        }
         if self.options.timeout_ms == Some(0) {
             return Err(MessageError::invalid("options.timeout_ms", "is 0; leave it out for the plugin's own limit"));
         }
@@ -211,6 +219,57 @@ pub struct Cancel {
 
 impl Message for Cancel {
     const TYPE: PayloadType = PayloadType::Cancel;
+
+    fn check(&self) -> Result<(), MessageError> {
+        check_sender(&self.caller, &self.reply_to)?;
+        check_window(self.created_at_ms, self.expires_at_ms)?;
+        self.target.check()?;
+        if self.requires.len() > REQUIRES_MAX {
+            return Err(MessageError::invalid("requires", "has more than 16 entries"));
+        }
+        Ok(())
+    }
+}
+
+/// Asks the hosts of a target to tell about a request that was sent before: what it wrote so far, what
+/// it writes from now on, and how it ends. Who may: the caller of the request, and whom a host's policy
+/// allows.
+///
+/// A watch is a request of its own: reports to it carry its own id and numbers, so that they never get
+/// mixed up with those that answer the request itself. The result in its last report is the request's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Version of the protocol.
+    pub protocol: ProtocolVersion,
+    /// The id of this message, which the reports to it carry.
+    pub id: RequestId,
+    /// The request to tell about.
+    pub request_id: RequestId,
+    /// Who asks. Must be the identity of the first signature.
+    pub caller: Identity,
+    /// When it was made.
+    pub created_at_ms: Timestamp,
+    /// From when on nobody may obey it.
+    pub expires_at_ms: Timestamp,
+    /// Which part of the fleet is asked.
+    pub collective: CollectiveName,
+    /// Which hosts of it.
+    pub target: Target,
+    /// Where the reports go.
+    pub reply_to: ReplyRoute,
+    /// Whether output from before the watch is sent too.
+    #[serde(default = "yes")]
+    pub replay: bool,
+    /// Whether to follow until the end, or to tell only how it stands now.
+    #[serde(default = "yes")]
+    pub follow: bool,
+    /// What must not be ignored, as in [`Command::requires`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+}
+
+impl Message for Watch {
+    const TYPE: PayloadType = PayloadType::Watch;
 
     fn check(&self) -> Result<(), MessageError> {
         check_sender(&self.caller, &self.reply_to)?;

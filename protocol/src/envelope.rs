@@ -23,6 +23,8 @@ pub enum PayloadType {
     Command,
     /// [`Cancel`](crate::Cancel).
     Cancel,
+    /// [`Watch`](crate::Watch).
+    Watch,
     /// [`ProgressReport`](crate::ProgressReport).
     Report,
     /// [`AccumulatedProgressReport`](crate::AccumulatedProgressReport).
@@ -33,7 +35,8 @@ pub enum PayloadType {
 
 impl PayloadType {
     /// All kinds, for tables and tests.
-    pub const ALL: [Self; 5] = [Self::Command, Self::Cancel, Self::Report, Self::AccumulatedReport, Self::Announcement];
+    pub const ALL: [Self; 6] =
+        [Self::Command, Self::Cancel, Self::Watch, Self::Report, Self::AccumulatedReport, Self::Announcement];
 
     /// The content type.
     #[must_use]
@@ -41,6 +44,7 @@ impl PayloadType {
         match self {
             Self::Command => "application/vnd.muster.command.v1+json",
             Self::Cancel => "application/vnd.muster.cancel.v1+json",
+            Self::Watch => "application/vnd.muster.watch.v1+json",
             Self::Report => "application/vnd.muster.report.v1+json",
             Self::AccumulatedReport => "application/vnd.muster.accumulated-report.v1+json",
             Self::Announcement => "application/vnd.muster.announcement.v1+json",

@@ -33,12 +33,13 @@ pub mod limits;
 pub mod name;
 mod report;
 pub mod routing;
+mod sealed;
 mod task_state;
 mod version;
 
-pub use announcement::{Announcement, AnnouncementKind, InstalledPlugin, Inventory};
+pub use announcement::{Announcement, AnnouncementKind, InstalledPlugin, Inventory, Profile};
 pub use code::Code;
-pub use command::{Cancel, Command, FEATURES, Options, Target};
+pub use command::{Cancel, Command, FEATURES, Options, Target, Watch};
 pub use decode::{Message, MessageError, check_bounds, decode, encode};
 pub use envelope::{Envelope, PayloadType, Signature};
 pub use id::{RequestId, RequestIdError, Timestamp};
@@ -49,5 +50,6 @@ pub use name::{
 pub use report::{
     AccumulatedProgressReport, ActionResult, Encoding, Outcome, OutputChunk, OutputStream, ProgressReport, ReportState,
 };
+pub use sealed::{INFO_KEY, INFO_VALUES, SealedArguments, SealedBox, SealedKey, SealingContext};
 pub use task_state::{CountedAs, TaskState};
 pub use version::ProtocolVersion;

@@ -80,6 +80,18 @@ pub const MESSAGE_TEXT_BYTES_MAX: usize = 4 * 1024;
 /// Most entries in a command's `requires` list.
 pub const REQUIRES_MAX: usize = 16;
 
+/// Longest sealed values of one command, in bytes of base64: they stand beside the keys of all hosts in a body.
+pub const SEALED_BYTES_MAX: usize = 256 * 1024;
+
+/// Most secret arguments of one command.
+pub const SEALED_NAMES_MAX: usize = 32;
+
+/// Most hosts that one command's secret arguments are sealed to: 1,000 keys of some 350 bytes fit into a body.
+pub const SEALED_RECIPIENTS_MAX: usize = 1_000;
+
+/// Largest profile in an announcement, in bytes of JSON: 5,000 packages of 100 bytes.
+pub const PROFILE_BYTES_MAX: usize = 512 * 1024;
+
 /// Largest plugin description (DDL), in bytes. The longest of real plugins have 30 KB.
 pub const DDL_BYTES_MAX: usize = 256 * 1024;
 

@@ -1,5 +1,7 @@
 //! One request to an action, and its answer.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use muster_protocol::code;
@@ -8,7 +10,7 @@ use muster_protocol::{ActionName, Code, Identity, RequestId};
 use serde_json::{Map, Value};
 
 /// What a plugin is asked to do. The arguments are validated and complete.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ActionRequest {
     /// The command's id.
     pub request_id: RequestId,
@@ -18,6 +20,9 @@ pub struct ActionRequest {
     pub action: ActionName,
     /// The arguments, defaults filled in.
     pub arguments: Map<String, Value>,
+    /// Names of the arguments whose values are secrets. A plugin keeps those out of argument vectors,
+    /// logs, messages and data.
+    pub secrets: BTreeSet<String>,
     /// Say what would be done, and do nothing.
     pub noop: bool,
     /// Run as this user.
@@ -26,7 +31,35 @@ pub struct ActionRequest {
     pub time_limit: Duration,
 }
 
+/// Shows no secret.
+impl fmt::Debug for ActionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActionRequest")
+            .field("request_id", &self.request_id)
+            .field("caller", &self.caller)
+            .field("action", &self.action)
+            .field("arguments", &self.masked_arguments())
+            .field("noop", &self.noop)
+            .field("effective_user", &self.effective_user)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What stands where a secret's value would.
+pub const MASK: &str = "***";
+
 impl ActionRequest {
+    /// The arguments with every secret masked, for logs and records.
+    #[must_use]
+    pub fn masked_arguments(&self) -> Map<String, Value> {
+        let masked = |(name, value): (&String, &Value)| {
+            let value = if self.secrets.contains(name) { Value::from(MASK) } else { value.clone() };
+            (name.clone(), value)
+        };
+        self.arguments.iter().map(masked).collect()
+    }
+
     /// A text argument.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {

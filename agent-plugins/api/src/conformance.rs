@@ -5,6 +5,7 @@
 //! A plugin's own tests give it one [`Sample`] or more for each action.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,6 +271,7 @@ fn request(action: ActionName, arguments: Map<String, Value>) -> ActionRequest {
         caller: Identity::User(UserName::new("conformance").expect("a plain word")),
         action,
         arguments,
+        secrets: std::collections::BTreeSet::new(),
         noop: false,
         effective_user: None,
         time_limit: ORDINARY_LIMIT,
@@ -300,6 +302,8 @@ pub struct FixedHost {
     pub now: Timestamp,
     /// What it has.
     pub inventory: Arc<Inventory>,
+    /// Where actions may put files. The system's directory for temporary files by default.
+    pub work_directory: PathBuf,
 }
 
 impl Default for FixedHost {
@@ -313,7 +317,7 @@ impl Default for FixedHost {
             facts: object(facts),
         };
         let host = HostName::new("web1.example.com").expect("a plain name");
-        Self { host, now: FIXED_NOW, inventory: Arc::new(inventory) }
+        Self { host, now: FIXED_NOW, inventory: Arc::new(inventory), work_directory: std::env::temp_dir() }
     }
 }
 
@@ -336,6 +340,14 @@ impl HostView for FixedHost {
 
     fn inventory_digest(&self) -> String {
         "sha256:0000".to_owned()
+    }
+
+    fn work_directory(&self) -> &Path {
+        &self.work_directory
+    }
+
+    fn sealing_key(&self) -> Option<String> {
+        Some("x25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned())
     }
 
     fn agent_status(&self) -> AgentStatus {

@@ -1,6 +1,7 @@
 //! What a plugin may see of the agent it runs in.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use muster_protocol::{HostName, Inventory, Timestamp};
@@ -23,6 +24,14 @@ pub trait HostView: Send + Sync {
 
     /// Digest of the inventory, as in the agent's announcements.
     fn inventory_digest(&self) -> String;
+
+    /// A directory for files that an action needs while it runs; only root can look into it. Whoever
+    /// puts something there takes it away again.
+    fn work_directory(&self) -> &Path;
+
+    /// The public key to which secret arguments for this host are sealed, in the form that
+    /// `muster-pki` writes; `None` where the agent has none.
+    fn sealing_key(&self) -> Option<String>;
 
     /// How the agent itself is doing.
     fn agent_status(&self) -> AgentStatus;

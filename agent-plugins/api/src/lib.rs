@@ -32,11 +32,11 @@ mod plugin;
 mod reference;
 mod registry;
 
-pub use action::{ActionFailure, ActionOk, ActionReply, ActionRequest, check_options};
+pub use action::{ActionFailure, ActionOk, ActionReply, ActionRequest, MASK, check_options};
 pub use builtin::builtin_ddls;
 pub use host::{AgentStatus, HostView};
 pub use output::{OutputPiece, OutputReceiver, OutputSink};
-pub use plugin::{ActionContext, BoxFuture, NotActivated, Plugin};
+pub use plugin::{ActionContext, BoxFuture, NotActivated, Plugin, Profile};
 pub use reference::reference;
 pub use registry::{DataError, Registered, Registry, RegistryError, Unavailable};
 /// The token with which an agent asks an action to stop.

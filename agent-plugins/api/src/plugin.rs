@@ -50,6 +50,28 @@ pub trait Plugin: Send + Sync {
         drop((arguments, context));
         Box::pin(std::future::ready(Err(failure)))
     }
+
+    /// What the plugin watches as a whole. Asked after each of its changing actions and whenever the
+    /// agent collects facts; must change nothing.
+    ///
+    /// # Errors
+    /// When it could not be found out.
+    fn profiles(&self, context: ActionContext) -> BoxFuture<'_, Result<Vec<Profile>, ActionFailure>> {
+        drop(context);
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+/// The state of something a plugin watches as a whole, such as all installed packages. The agent
+/// announces it when its digest changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Its name, such as `packages`.
+    pub name: &'static str,
+    /// SHA-256 of `data` or of what it was made from, hexadecimal.
+    pub digest: String,
+    /// What there is; at most [`PROFILE_BYTES_MAX`](muster_protocol::limits::PROFILE_BYTES_MAX) bytes of JSON.
+    pub data: Value,
 }
 
 /// What an action gets beside its request.

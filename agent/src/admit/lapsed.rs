@@ -70,7 +70,9 @@ pub(super) fn read(
     let lapsed = match kind {
         PayloadType::Command => envelope(&decode::<Command>(&received.body).ok()?),
         PayloadType::Cancel => envelope(&decode::<Cancel>(&received.body).ok()?),
-        PayloadType::Report | PayloadType::AccumulatedReport | PayloadType::Announcement => return None,
+        PayloadType::Watch | PayloadType::Report | PayloadType::AccumulatedReport | PayloadType::Announcement => {
+            return None;
+        }
     };
     let is_his = authors.first() == Some(&lapsed.caller)
         && authors.iter().all(Identity::is_controller)

@@ -62,7 +62,7 @@ fn open(
     Ok(match kind {
         PayloadType::Command => Incoming::Command(read(received, signers)?),
         PayloadType::Cancel => Incoming::Cancel(read(received, signers)?),
-        PayloadType::Report | PayloadType::AccumulatedReport | PayloadType::Announcement => {
+        PayloadType::Watch | PayloadType::Report | PayloadType::AccumulatedReport | PayloadType::Announcement => {
             return Err(not_for_agents(kind.as_str()));
         }
     })

@@ -145,6 +145,7 @@ pub(crate) fn prepare(
             plugin: question.plugin.clone(),
             action: question.action.clone(),
             arguments: question.arguments.clone(),
+            sealed: None,
             options: question.options.clone(),
             reply_to: sender.route.clone(),
             requires: question.requires(),

@@ -284,12 +284,39 @@ pub struct Input {
     /// The texts that a `list` accepts.
     #[serde(rename = "list", default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
+    /// What Muster adds for this input.
+    #[serde(default, skip_serializing_if = "InputExtension::is_empty")]
+    pub muster: InputExtension,
     /// Fields this program does not know, kept as they were.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
+/// What Muster adds for one input.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct InputExtension {
+    /// Whether its value is a secret: it travels only sealed to each target host, and is masked
+    /// wherever arguments are shown or recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
+    /// Fields this program does not know, kept as they were.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl InputExtension {
+    fn is_empty(&self) -> bool {
+        !self.secret && self.other.is_empty()
+    }
+}
+
 impl Input {
+    /// Whether its value is a secret.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.muster.secret
+    }
+
     /// Whether a request without it is refused: it is not optional and has no default.
     #[must_use]
     pub fn is_required(&self) -> bool {
@@ -354,6 +381,9 @@ impl Aggregate {
 /// What Muster adds for the plugin as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DdlExtension {
+    /// Whether the plugin does nothing on a host until its administrator has enabled it by name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opt_in: bool,
     /// Questions that target expressions may ask, such as `package("openssl")`.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<DataQuery>,
@@ -364,7 +394,7 @@ pub struct DdlExtension {
 
 impl DdlExtension {
     fn is_empty(&self) -> bool {
-        self.data.is_empty() && self.other.is_empty()
+        !self.opt_in && self.data.is_empty() && self.other.is_empty()
     }
 }
 
@@ -390,6 +420,9 @@ pub struct ActionExtension {
     /// Whether it changes nothing on the host. Without this, an action is taken to change something.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether it runs in a process of its own, which outlives a restart of the agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
     /// Which options it honours.
     #[serde(default)]
     pub supports: Supports,
@@ -477,6 +510,12 @@ impl Ddl {
     #[must_use]
     pub fn action(&self, name: &ActionName) -> Option<&Action> {
         self.actions.iter().find(|action| action.name == *name)
+    }
+
+    /// The inputs of an action whose values are secrets; none for an action that is not there.
+    pub fn secret_inputs(&self, action: &ActionName) -> impl Iterator<Item = &str> {
+        let inputs = self.action(action).map(|action| action.input.iter());
+        inputs.into_iter().flatten().filter(|(_, input)| input.is_secret()).map(|(name, _)| name)
     }
 
     /// The data query of that name.

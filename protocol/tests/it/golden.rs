@@ -8,7 +8,8 @@ use muster_protocol::envelope::parse_signatures;
 use muster_protocol::{
     AccumulatedProgressReport, ActionResult, Announcement, AnnouncementKind, Cancel, Command, Encoding, Envelope,
     InstalledPlugin, Inventory, Message, MessageError, Options, Outcome, OutputChunk, OutputStream, PayloadType,
-    ProgressReport, ProtocolVersion, ReportState, Target, Timestamp, decode, encode,
+    Profile, ProgressReport, ProtocolVersion, ReportState, SealedArguments, SealedBox, SealedKey, Target, Timestamp,
+    Watch, decode, encode,
 };
 use serde_json::{Map, Value, json};
 
@@ -206,6 +207,12 @@ pub(crate) fn full_announcement() -> Announcement {
             plugins: vec![InstalledPlugin { name: "host".parse().unwrap(), version: "0.1.0".to_owned() }],
             facts: object(json!({"os": {"family": "Debian", "release": {"major": "12"}}, "cpus": 8})),
         }),
+        profile: Some(Profile {
+            plugin: "package".parse().unwrap(),
+            name: "repositories".to_owned(),
+            digest: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned(),
+            data: json!([{"uri": "file:/srv/packages", "enabled": true}]),
+        }),
     }
 }
 
@@ -262,6 +269,7 @@ fn announcements() {
         agent_version: String::new(),
         inventory_digest: String::new(),
         inventory: None,
+        profile: None,
     };
     check("announcement-minimal.json", &minimal);
 }

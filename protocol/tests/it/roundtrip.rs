@@ -206,6 +206,7 @@ fn announcement() -> impl Strategy<Value = Announcement> {
             agent_version,
             inventory_digest,
             inventory,
+            profile: None,
         })
 }
 
