@@ -1,0 +1,216 @@
+//! One run of a program, from its start to the end of the last process it started.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use muster_plugin_api::CancellationToken;
+use muster_protocol::OutputStream;
+use nix::sys::signal::Signal;
+use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessSession};
+use tokio::time::Instant;
+
+use super::prepare::Preparation;
+use super::pump::{Drain, Progress, feed};
+use super::session::{self, KILL_PATIENCE, Session};
+use super::{End, Program, Run, SEARCH_PATH, is_executable};
+
+/// How long to read on, when nothing comes, after the program and its session have ended. Only a
+/// process that lives on elsewhere can still hold the pipe then, and it may hold it for ever.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Bytes that can wait in two pipes when their writer ends: pipe-max-size, unless root raised it.
+const IN_PIPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+impl Program {
+    fn command(&self) -> io::Result<CommandWrap> {
+        let preparation = Preparation::new(self.user.as_ref(), self.working_directory.as_deref())?;
+        let mut command = CommandWrap::with_new(&self.path, |command| {
+            command
+                .args(&self.arguments)
+                .env_clear()
+                .env("PATH", SEARCH_PATH.join(":"))
+                .env("LC_ALL", "C")
+                .env("TZ", "UTC")
+                .env("HOME", "/")
+                .stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() })
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            if let Some(user) = &self.user {
+                command.env("HOME", &user.home).env("SHELL", &user.shell);
+                command.env("USER", &user.name).env("LOGNAME", &user.name);
+            }
+            for (name, value) in &self.environment {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+            preparation.install(command);
+        });
+        command.wrap(ProcessSession).wrap(KillOnDrop);
+        Ok(command)
+    }
+
+    fn spawn(&self) -> io::Result<(Box<dyn ChildWrapper>, Session)> {
+        let mut command = self.command()?;
+        let started = session::start(self.leave_behind, || command.spawn());
+        started.map_err(|error| self.explain(error))
+    }
+
+    /// Runs it to its end, to its time limit, or until it is cancelled.
+    pub async fn run(&self, cancel: &CancellationToken) -> Run {
+        let started = Instant::now();
+        let mut run = Run::not_started();
+        if !cancel.is_cancelled() {
+            match self.spawn() {
+                Ok((child, session)) => self.accompany(child, session, &mut run, cancel, started).await,
+                Err(error) => run.end = End::StartFailed(error),
+            }
+        }
+        run.duration = started.elapsed();
+        run
+    }
+
+    async fn accompany(
+        &self,
+        mut child: Box<dyn ChildWrapper>,
+        mut session: Session,
+        run: &mut Run,
+        cancel: &CancellationToken,
+        started: Instant,
+    ) {
+        let drain = Drain {
+            sink: self.sink.as_ref(),
+            kept_bytes_max: self.output_bytes_max,
+            give_up: CancellationToken::new(),
+            progress: Progress::default(),
+        };
+        let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+        let pumps = async {
+            tokio::join!(
+                drain.pump(stdout, OutputStream::Stdout, &mut run.stdout),
+                drain.pump(stderr, OutputStream::Stderr, &mut run.stderr),
+            )
+        };
+        tokio::pin!(pumps);
+        let mut pumped = false;
+
+        let (stop, status) = {
+            let feeding = feed(stdin, self.input.as_deref().unwrap_or_default());
+            tokio::pin!(feeding);
+            let mut fed = false;
+            let mut wait = child.wait();
+            let mut stop: Option<End> = None;
+            let mut killed = false;
+            let mut next_step = started + self.time_limit;
+            loop {
+                tokio::select! {
+                    status = &mut wait => break (stop, Some(status)),
+                    _ = &mut pumps, if !pumped => pumped = true,
+                    () = &mut feeding, if !fed => fed = true,
+                    () = cancel.cancelled(), if stop.is_none() => {
+                        stop = Some(End::Cancelled);
+                        session.signal(Signal::SIGTERM);
+                        next_step = Instant::now() + self.grace;
+                    }
+                    () = tokio::time::sleep_until(next_step) => match (&stop, killed) {
+                        (None, _) => {
+                            stop = Some(End::TimedOut);
+                            session.signal(Signal::SIGTERM);
+                            next_step = Instant::now() + self.grace;
+                        }
+                        (Some(_), false) => {
+                            killed = true;
+                            session.signal(Signal::SIGKILL);
+                            next_step = Instant::now() + KILL_PATIENCE;
+                        }
+                        (Some(_), true) => break (stop, None),
+                    },
+                }
+            }
+        };
+
+        {
+            let sweep = session.sweep(self.grace, stop.is_some(), status.is_some());
+            tokio::pin!(sweep);
+            run.left_behind = loop {
+                tokio::select! {
+                    left_behind = &mut sweep => break left_behind,
+                    _ = &mut pumps, if !pumped => pumped = true,
+                }
+            };
+        }
+        if !pumped {
+            // A stopped program's watchers get a moment for its last words, others the time that is left.
+            let deadline = if stop.is_some() { Instant::now() } else { started + self.time_limit };
+            let over = async {
+                tokio::select! {
+                    () = tokio::time::sleep_until(deadline) => {}
+                    () = cancel.cancelled(), if stop.is_none() => {}
+                }
+                tokio::time::sleep(KILL_PATIENCE).await;
+                drain.give_up.cancel();
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                _ = &mut pumps => {}
+                () = drain.progress.quiet(DRAIN_PATIENCE, IN_PIPES_BYTES_MAX) => run.output_held_open = true,
+                () = over => {}
+            }
+        }
+        run.unstreamed_bytes = drain.progress.unstreamed_bytes();
+        run.core_dumped = matches!(&status, Some(Ok(status)) if status.core_dumped());
+        run.end = end(stop, status);
+    }
+
+    /// Says more about a program that did not start than the kernel does.
+    fn explain(&self, error: io::Error) -> io::Error {
+        let say = |what: String| io::Error::new(error.kind(), what);
+        if let Some(directory) = &self.working_directory
+            && !directory.is_dir()
+        {
+            return say(format!("the working directory `{}` is not a directory", directory.display()));
+        }
+        match error.kind() {
+            io::ErrorKind::PermissionDenied if self.path.is_dir() => say("it is a directory".to_owned()),
+            io::ErrorKind::PermissionDenied if self.path.is_file() && !is_executable(&self.path) => {
+                say("it is not executable".to_owned())
+            }
+            io::ErrorKind::PermissionDenied => match &self.user {
+                Some(user) => {
+                    say(format!("user `{}` may not (it, its interpreter or the directory): {error}", user.name))
+                }
+                None => error,
+            },
+            io::ErrorKind::NotFound if self.path.is_file() => match interpreter(&self.path) {
+                Some(interpreter) => say(format!("its interpreter `{}` does not exist", interpreter.display())),
+                None => say("its loader does not exist: it is a program for another system".to_owned()),
+            },
+            io::ErrorKind::NotFound => say("it does not exist".to_owned()),
+            _ => error,
+        }
+    }
+}
+
+fn end(stop: Option<End>, status: Option<io::Result<ExitStatus>>) -> End {
+    match (stop, status) {
+        (Some(stop), _) => stop,
+        (None, Some(Ok(status))) => End::from_status(status),
+        (None, Some(Err(error))) => End::StartFailed(error),
+        // The loop gives up on a process only after it was told to stop.
+        (None, None) => End::TimedOut,
+    }
+}
+
+/// The program of a script's first line.
+fn interpreter(script: &Path) -> Option<PathBuf> {
+    let mut start = [0; 256];
+    let count = File::open(script).ok()?.read(&mut start).ok()?;
+    let line = start[..count].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    line.split_ascii_whitespace().next().map(PathBuf::from)
+}
