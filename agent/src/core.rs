@@ -81,6 +81,20 @@ pub(crate) struct Running {
     pub(crate) ended: bool,
 }
 
+/// The plugins with the names of those that can work here.
+#[derive(Debug)]
+pub(crate) struct Plugins {
+    pub(crate) registry: Registry,
+    pub(crate) names: BTreeSet<String>,
+}
+
+impl Plugins {
+    fn new(registry: Registry) -> Self {
+        let names = registry.installed().into_iter().map(|plugin| plugin.name.to_string()).collect();
+        Self { registry, names }
+    }
+}
+
 /// The inventory with its digest, made anew when facts change.
 #[derive(Debug, Default)]
 pub(crate) struct InventorySnapshot {
@@ -94,8 +108,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) started_at: Timestamp,
     pub(crate) materials: Mutex<Materials>,
-    pub(crate) registry: Registry,
-    pub(crate) plugin_names: BTreeSet<String>,
+    /// Replaced as a whole when plugins are read again; who works with it keeps the one it has.
+    plugins: Mutex<Arc<Plugins>>,
     pub(crate) facts: FactStore,
     pub(crate) inventory: Mutex<Arc<InventorySnapshot>>,
     pub(crate) state: StateDirectory,
@@ -162,7 +176,6 @@ pub(crate) enum RecordError {
 
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Self {
-        let plugin_names = parts.registry.installed().into_iter().map(|plugin| plugin.name.to_string()).collect();
         let started_at = Timestamp(parts.clock.now_ms());
         Self {
             config: parts.config,
@@ -170,8 +183,7 @@ impl Core {
             clock: parts.clock,
             started_at,
             materials: Mutex::new(parts.materials),
-            registry: parts.registry,
-            plugin_names,
+            plugins: Mutex::new(Arc::new(Plugins::new(parts.registry))),
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
@@ -204,6 +216,18 @@ impl Core {
         lock(&self.materials).clone()
     }
 
+    /// The plugins as they are now.
+    pub(crate) fn plugins(&self) -> Arc<Plugins> {
+        lock(&self.plugins).clone()
+    }
+
+    /// Puts other plugins into force. Actions that run go on with the plugin they began with; the
+    /// inventory has to be made anew afterwards ([`Core::refresh_facts`]).
+    #[expect(dead_code, reason = "for the reload of plugin directories")]
+    pub(crate) fn replace_plugins(&self, registry: Registry) {
+        *lock(&self.plugins) = Arc::new(Plugins::new(registry));
+    }
+
     pub(crate) fn with_random<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
         draw(&mut lock(&self.random))
     }
@@ -224,7 +248,7 @@ impl Core {
         let inventory = Inventory {
             collectives: self.config.collectives().clone(),
             classes: facts.classes.clone(),
-            plugins: self.registry.installed(),
+            plugins: self.plugins().registry.installed(),
             facts: facts.stable(),
         };
         let digest = crate::digest::sha256_hex(&serde_json::to_vec(&inventory).unwrap_or_default());

@@ -111,6 +111,7 @@ async fn decide(
 /// Takes everything a decision depends on as it is now.
 fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: impl FnOnce(&Host<'_>) -> T) -> T {
     let facts = core.facts.current();
+    let plugins = core.plugins();
     let policy = core.materials().policy;
     let running: BTreeMap<RequestId, RunningAction> = lock(&core.running)
         .iter()
@@ -122,8 +123,8 @@ fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: 
         name: &core.host,
         collectives: core.config.collectives(),
         facts: &facts,
-        plugin_names: &core.plugin_names,
-        registry: &core.registry,
+        plugin_names: &plugins.names,
+        registry: &plugins.registry,
         policy: &policy,
         limits: core.limits(),
         seen: &|id, keep_until| journal.seen(id, keep_until),
@@ -316,13 +317,14 @@ fn resolve(core: &Arc<Core>, delivery: Delivery, incoming: Incoming, calls: Vec<
 
 async fn answer(core: &Arc<Core>, calls: &[Call]) -> BTreeMap<String, Value> {
     let mut answers = BTreeMap::new();
+    let plugins = core.plugins();
     let cancel = CancellationToken::new();
     let _stop_with_us = cancel.clone().drop_guard();
     let asking = async {
         for call in calls.iter().take(CALLS_MAX) {
             let arguments: Vec<Value> = call.arguments().iter().map(json).collect();
             let context = ActionContext { cancel: cancel.clone(), output: OutputSink::discard(), host: core.clone() };
-            match core.registry.data(call.function(), &arguments, context).await {
+            match plugins.registry.data(call.function(), &arguments, context).await {
                 Ok(Some(value)) => {
                     answers.insert(call.canonical(), value);
                 }

@@ -175,6 +175,7 @@ pub(crate) fn command(caller: &Credentials, action: &str, arguments: Value) -> C
         plugin: "lab".parse().unwrap(),
         action: action.parse().unwrap(),
         arguments,
+        sealed: None,
         options: Options::default(),
         reply_to: route(caller),
         requires: Vec::new(),
