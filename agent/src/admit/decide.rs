@@ -3,19 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_plugin_api::{Registry, check_options};
-use muster_protocol::ddl::Action;
+use muster_plugin_api::Registry;
 use muster_protocol::expr::HostScope;
-use muster_protocol::{
-    ActionName, Cancel, CollectiveName, Command, FEATURES, HostName, Identity, PluginName, RequestId, Timestamp, code,
-};
-use serde_json::{Map, Value};
+use muster_protocol::{Cancel, CollectiveName, Command, FEATURES, HostName, Identity, RequestId, Timestamp, code};
+use serde_json::Value;
 
+use super::examine::{ForeignRequest, Petition, examine, examine_foreign};
 use super::target::{self, Match};
 use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified};
 use crate::facts::Facts;
 use crate::journal::Seen;
-use crate::policy::{Policy, Question, Verdict};
+use crate::policy::Policy;
 
 /// The host's own bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,90 +251,23 @@ fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> 
 /// Steps 12 to 15.
 fn grant_command(verified: &Verified<Command>, host: &Host<'_>) -> Result<CommandGrant, Refusal> {
     let command = &verified.message;
-    let found = host.registry.action(&command.plugin, &command.action);
-    let described = described(host.registry, &command.plugin, &command.action);
-    // The policy sees the arguments as the action would get them, defaults filled in, so that a rule
-    // about an argument cannot be walked around by leaving it out.
-    let validated = described.map(|action| action.validate(&command.arguments));
-    let arguments = match &validated {
-        Some(Ok(complete)) => complete,
-        Some(Err(_)) | None => &command.arguments,
-    };
-    let rule = ask_policy(verified, host, arguments, described).map_err(|mut refusal| {
-        if let Err(missing) = &found {
-            refusal.message = format!("{}; besides, {missing}", refusal.message);
-        }
-        refusal
-    })?;
-    let (plugin, action) = found.map_err(|missing| Refusal::new(missing.code(), missing.to_string()))?;
-    let arguments = match validated {
-        Some(result) => result.map_err(|error| Refusal::new(error.code(), error.to_string()))?,
-        None => return Err(Refusal::new(&code::UNKNOWN_ACTION, "the plugin has no such action")),
-    };
-    let time_limit = check_command_options(command, host.limits, action, plugin.ddl().timeout_s(action))?;
+    let none = BTreeMap::new();
+    let examined = examine(&Petition::of(verified), host.registry, host.policy, &host.scope(&none), &mut |_| {})?;
+    let (action, ddl) = (examined.action, examined.plugin.ddl());
+    let time_limit = check_time_limit(command, host.limits, ddl.timeout_s(action))?;
     check_room(host, action.muster.read_only)?;
     Ok(CommandGrant {
-        plugin: plugin.clone(),
-        rule,
+        plugin: examined.plugin.clone(),
+        rule: examined.rule,
         read_only: action.muster.read_only,
         can_cancel: action.muster.supports.cancel,
-        arguments,
+        arguments: examined.arguments,
         time_limit,
     })
 }
 
-fn described<'a>(registry: &'a Registry, plugin: &PluginName, action: &ActionName) -> Option<&'a Action> {
-    registry.get(plugin)?.plugin.ddl().action(action)
-}
-
-fn ask_policy(
-    verified: &Verified<Command>,
-    host: &Host<'_>,
-    arguments: &Map<String, Value>,
-    described: Option<&Action>,
-) -> Result<String, Refusal> {
-    let command = &verified.message;
-    let none = BTreeMap::new();
-    let question = Question {
-        signers: &verified.signers,
-        plugin: command.plugin.as_str(),
-        action: &format!("{}.{}", command.plugin, command.action),
-        read_only: described.map(|action| action.muster.read_only),
-        arguments,
-        noop: command.options.noop,
-        effective_user: command.options.effective_user.as_deref(),
-    };
-    answer_of(host.policy.ask(&question, &host.scope(&none)))
-}
-
-fn answer_of(verdict: Verdict) -> Result<String, Refusal> {
-    match verdict {
-        Verdict::Allowed { rule } => Ok(rule),
-        Verdict::Denied { rule, certain: true } => Err(Refusal {
-            rule: Some(rule.clone()),
-            ..Refusal::new(&code::POLICY_DENIED, format!("rule `{rule}` denies it"))
-        }),
-        Verdict::Denied { rule, certain: false } => Err(Refusal {
-            rule: Some(rule.clone()),
-            ..Refusal::new(
-                &code::POLICY_DENIED,
-                format!("rule `{rule}` may deny it: a value that the rule needs is not there"),
-            )
-        }),
-        Verdict::NoRule => Err(Refusal::new(&code::POLICY_DENIED, "no rule allows it")),
-    }
-}
-
-fn check_command_options(
-    command: &Command,
-    limits: &Limits,
-    action: &Action,
-    described_timeout_s: u64,
-) -> Result<Duration, Refusal> {
-    let options = &command.options;
-    check_options(action, options.noop, options.effective_user.as_deref())
-        .map_err(|failure| Refusal::new(failure.code(), failure.message))?;
-    let asked = options.timeout_ms.map_or(Duration::from_secs(described_timeout_s), Duration::from_millis);
+fn check_time_limit(command: &Command, limits: &Limits, described_timeout_s: u64) -> Result<Duration, Refusal> {
+    let asked = command.options.timeout_ms.map_or(Duration::from_secs(described_timeout_s), Duration::from_millis);
     if asked > limits.action_time {
         return Err(Refusal::new(
             &code::UNSUPPORTED_OPTION,
@@ -367,21 +298,10 @@ fn grant_cancel(verified: &Verified<Cancel>, host: &Host<'_>) -> Result<CancelGr
     let rule = if running.caller == cancel.caller {
         None
     } else {
-        let mut arguments = Map::new();
-        arguments.insert("request_id".to_owned(), Value::String(cancel.request_id.to_string()));
-        arguments.insert("action".to_owned(), Value::String(running.action.clone()));
-        arguments.insert("caller".to_owned(), Value::String(running.caller.to_string()));
         let none = BTreeMap::new();
-        let question = Question {
-            signers: &verified.signers,
-            plugin: "cancel",
-            action: "cancel",
-            read_only: Some(false),
-            arguments: &arguments,
-            noop: false,
-            effective_user: None,
-        };
-        Some(answer_of(host.policy.ask(&question, &host.scope(&none)))?)
+        let request = ForeignRequest { id: cancel.request_id, caller: &running.caller, action: &running.action };
+        let scope = host.scope(&none);
+        Some(examine_foreign("cancel", &request, &verified.signers, host.policy, &scope, &mut |_| {})?)
     };
     if !running.can_cancel {
         return Err(Refusal::new(

@@ -39,6 +39,7 @@
 //! step 10 on every refusal is answered. All refusals are audited; silence is not, except for step 11.
 
 mod decide;
+mod examine;
 mod lapsed;
 mod target;
 mod verify;
@@ -55,6 +56,7 @@ use muster_protocol::{Cancel, Code, CollectiveName, Command, Identity, ReplyRout
 use serde_json::{Map, Value};
 
 pub use decide::{Host, Limits, RunningAction, decide_cancel, decide_command, keep_until};
+pub use examine::{Examined, ForeignRequest, Petition, examine, examine_foreign};
 pub use lapsed::Lapsed;
 pub use verify::{Incoming, Rejected, verify};
 

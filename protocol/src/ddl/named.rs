@@ -38,6 +38,11 @@ impl<T> Named<T> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Drops the entries that `keep` does not want.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &T) -> bool) {
+        self.0.retain(|(name, entry)| keep(name, entry));
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
