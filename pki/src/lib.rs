@@ -35,6 +35,7 @@ mod key;
 mod pem;
 pub mod profile;
 pub mod request;
+pub mod sealing;
 pub mod testing;
 pub mod time_text;
 pub mod tls;

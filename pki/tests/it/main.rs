@@ -7,6 +7,7 @@ mod enrolment;
 mod openssl;
 mod property;
 mod revocation;
+mod sealing;
 mod tls;
 mod verify;
 

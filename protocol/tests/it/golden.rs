@@ -97,6 +97,7 @@ pub(crate) fn full_command() -> Command {
         plugin: "package".parse().unwrap(),
         action: "status".parse().unwrap(),
         arguments: object(json!({"name": "openssl", "count": 3, "deep": {"list": [1, 2.5, null, "ä"]}})),
+        sealed: None,
         options: Options {
             noop: true,
             effective_user: Some("www-data".to_owned()),
@@ -105,6 +106,37 @@ pub(crate) fn full_command() -> Command {
         },
         reply_to: "user/lea.7f3a91c2".parse().unwrap(),
         requires: ["noop", "effective_user", "timeout"].map(str::to_owned).into(),
+    }
+}
+
+pub(crate) fn full_sealed() -> SealedArguments {
+    let sealed = |text: &str| SealedBox::encode(&[7; 32], text.as_bytes());
+    let key = |text: &str| SealedKey { key_id: "0123456789abcdef".to_owned(), sealed: sealed(text) };
+    SealedArguments {
+        names: ["secret_input".to_owned()].into(),
+        public_key: "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=".to_owned(),
+        values: sealed("not really encrypted"),
+        recipients: [("db1.example.com", "for db1"), ("web1.example.com", "for web1")]
+            .map(|(host, text)| (host.parse().unwrap(), key(text)))
+            .into(),
+    }
+}
+
+pub(crate) fn full_watch() -> Watch {
+    let cancel = full_cancel();
+    Watch {
+        protocol: ProtocolVersion::V1,
+        id: "019d2c97-5728-7000-8000-000000000002".parse().unwrap(),
+        request_id: cancel.request_id,
+        caller: cancel.caller,
+        created_at_ms: cancel.created_at_ms,
+        expires_at_ms: cancel.expires_at_ms,
+        collective: cancel.collective,
+        target: cancel.target,
+        reply_to: cancel.reply_to,
+        replay: false,
+        follow: false,
+        requires: cancel.requires,
     }
 }
 
@@ -234,6 +266,14 @@ fn commands() {
     assert!(minimal.options.progress, "running reports come unless they are declined");
     check("command-minimal.json", &minimal);
     check("cancel.json", &full_cancel());
+    check("watch.json", &full_watch());
+    let sealed = Command {
+        target: Target::named(["web1.example.com".parse().unwrap()]),
+        sealed: Some(full_sealed()),
+        requires: vec!["sealed".to_owned()],
+        ..full_command()
+    };
+    check("command-sealed.json", &sealed);
 }
 
 #[test]
@@ -259,7 +299,9 @@ fn reports() {
 
 #[test]
 fn announcements() {
-    check("announcement.json", &full_announcement());
+    check("announcement.json", &Announcement { profile: None, ..full_announcement() });
+    let profile = Announcement { kind: AnnouncementKind::Profile, inventory: None, ..full_announcement() };
+    check("announcement-profile.json", &profile);
     let minimal = Announcement {
         protocol: ProtocolVersion::V1,
         host: "web1".parse().unwrap(),
@@ -317,6 +359,7 @@ fn decode_as(kind: &str, body: &[u8]) -> Result<(), MessageError> {
     match kind {
         "command" => decode::<Command>(body).map(drop),
         "cancel" => decode::<Cancel>(body).map(drop),
+        "watch" => decode::<Watch>(body).map(drop),
         "report" => decode::<ProgressReport>(body).map(drop),
         "accumulated-report" => decode::<AccumulatedProgressReport>(body).map(drop),
         "announcement" => decode::<Announcement>(body).map(drop),

@@ -93,6 +93,7 @@ fn command() -> impl Strategy<Value = Command> {
                 plugin,
                 action,
                 arguments,
+                sealed: None,
                 options,
                 reply_to,
                 requires,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use muster_protocol::envelope::Signature;
 use muster_protocol::{
-    AccumulatedProgressReport, Announcement, Cancel, Command, Envelope, ProgressReport, ProtocolVersion, Target,
+    AccumulatedProgressReport, Announcement, Cancel, Command, Envelope, ProgressReport, ProtocolVersion, Target, Watch,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -133,7 +133,11 @@ fn signature() -> Signature {
 
 #[test]
 fn each_schema_describes_its_type() {
-    check::<Command>("command", &Command { target: every_way_to_name_hosts(), ..golden::full_command() });
+    check::<Command>(
+        "command",
+        &Command { target: every_way_to_name_hosts(), sealed: Some(golden::full_sealed()), ..golden::full_command() },
+    );
+    check::<Watch>("watch", &Watch { target: every_way_to_name_hosts(), ..golden::full_watch() });
     check::<Cancel>("cancel", &Cancel { target: every_way_to_name_hosts(), ..golden::full_cancel() });
     check::<ProgressReport>(
         "progress-report",
@@ -161,6 +165,7 @@ fn every_schema_has_its_test() {
         "envelope",
         "progress-report",
         "signatures",
+        "watch",
     ];
     assert_eq!(files, expected.map(|name| format!("{name}.schema.json")));
 }
@@ -177,6 +182,8 @@ fn limits_in_the_schemas_are_the_limits() {
     same("command", "/$defs/target/properties/filter/maxLength", limits::EXPRESSION_BYTES_MAX);
     same("command", "/$defs/requires/maxItems", limits::REQUIRES_MAX);
     same("command", "/$defs/host_name/maxLength", limits::HOST_NAME_BYTES_MAX);
+    same("command", "/properties/sealed/properties/names/maxItems", limits::SEALED_NAMES_MAX);
+    same("command", "/properties/sealed/properties/recipients/maxProperties", limits::SEALED_RECIPIENTS_MAX);
     same("progress-report", "/$defs/result/properties/message/maxLength", limits::MESSAGE_TEXT_BYTES_MAX);
     same("signatures", "/maxItems", limits::SIGNATURES_MAX);
     same("signatures", "/$defs/signature/properties/chain/maxItems", limits::CHAIN_MAX);
