@@ -39,7 +39,7 @@ const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 /// answer about it says more than the agent can.
 const TIME_LIMIT_SLACK: Duration = Duration::from_secs(1);
 
-/// How long an action may take to stop once it was told to. Longer than a program's polite signal and
+/// How long an action may take to stop once it was told to, where its description does not say. Longer than a program's polite signal and
 /// hard signal together take.
 const STOP_GRACE: Duration = Duration::from_secs(6);
 
@@ -76,6 +76,8 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
     };
     let context = ActionContext { cancel: cancel.clone(), output: sink, host: core.clone() };
     let plugin = grant.plugin.clone();
+    let own_grace = plugin.ddl().action(&command.action).and_then(|action| action.muster.stop_grace_s);
+    let stop_grace = own_grace.map_or(STOP_GRACE, Duration::from_secs);
     let abandoned = abandon.clone();
     core.tasks.spawn(TaskKind::Worker, "action", async move {
         let run = caught(std::panic::AssertUnwindSafe(|| plugin.run(request, context)));
@@ -91,6 +93,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         progress: command.options.progress,
         read_only: grant.read_only,
         time_limit: grant.time_limit,
+        stop_grace,
         started: Instant::now(),
         sequence: 0,
         sequence_reserved: SEQUENCE_BLOCK,
@@ -149,6 +152,7 @@ struct Watcher {
     progress: bool,
     read_only: bool,
     time_limit: Duration,
+    stop_grace: Duration,
     started: Instant,
     sequence: u32,
     sequence_reserved: u32,
@@ -224,14 +228,14 @@ impl Watcher {
                     reason = if changed.is_ok() { told } else { Some(StopReason::Shutdown) };
                     if reason.is_some() {
                         cancel.cancel();
-                        deadline = Instant::now() + STOP_GRACE;
+                        deadline = Instant::now() + self.stop_grace;
                     }
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     if reason.is_none() {
                         reason = Some(StopReason::TimedOut);
                         cancel.cancel();
-                        deadline = Instant::now() + STOP_GRACE;
+                        deadline = Instant::now() + self.stop_grace;
                     } else {
                         abandon.cancel();
                         return (None, reason);

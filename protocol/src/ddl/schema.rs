@@ -432,6 +432,10 @@ pub struct ActionExtension {
     /// Its own time limit, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// How long it may take to stop once it was told to, in seconds, where it must not be torn off in the
+    /// middle of a step; nothing means the agent's few seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_s: Option<u64>,
     /// Fields this program does not know, kept as they were.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -484,6 +488,9 @@ impl Ddl {
             }
             if action.muster.timeout_s.is_some_and(|limit| limit == 0 || limit > DDL_TIMEOUT_S_MAX) {
                 return wrong(format!("timeout_s of action `{name}` is not between 1 and {DDL_TIMEOUT_S_MAX}"));
+            }
+            if action.muster.stop_grace_s.is_some_and(|grace| grace > DDL_TIMEOUT_S_MAX) {
+                return wrong(format!("stop_grace_s of action `{name}` is more than {DDL_TIMEOUT_S_MAX}"));
             }
             if action.aggregate.len() > DDL_ITEMS_MAX {
                 return wrong(format!("action `{name}` has more than {DDL_ITEMS_MAX} aggregates"));
