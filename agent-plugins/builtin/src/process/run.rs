@@ -56,6 +56,7 @@ impl Program {
     }
 
     fn spawn(&self) -> io::Result<(Box<dyn ChildWrapper>, Session)> {
+        refuse_text(&self.path)?;
         let mut command = self.command()?;
         let started = session::start(self.leave_behind, || command.spawn());
         started.map_err(|error| self.explain(error))
@@ -206,11 +207,31 @@ fn end(stop: Option<End>, status: Option<io::Result<ExitStatus>>) -> End {
     }
 }
 
+/// The C library gives a file that the kernel cannot run to `/bin/sh`, line by line. Nobody asked for that.
+fn refuse_text(path: &Path) -> io::Result<()> {
+    // What cannot be read cannot be run either, or is found out by running it.
+    let Some(start) = start_of(path) else { return Ok(()) };
+    if start.starts_with(b"\x7fELF") || start.starts_with(b"#!") {
+        return Ok(());
+    }
+    let why = "it is neither a program of this system nor a script whose first line names its interpreter";
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+/// The first bytes of a plain file that may be executed.
+fn start_of(path: &Path) -> Option<Vec<u8>> {
+    if !is_executable(path) {
+        return None;
+    }
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(256).read_to_end(&mut start).ok()?;
+    Some(start)
+}
+
 /// The program of a script's first line.
 fn interpreter(script: &Path) -> Option<PathBuf> {
-    let mut start = [0; 256];
-    let count = File::open(script).ok()?.read(&mut start).ok()?;
-    let line = start[..count].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let start = start_of(script)?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?;
     line.split_ascii_whitespace().next().map(PathBuf::from)
 }

@@ -1,5 +1,9 @@
 //! The runner, with real processes.
 
+mod children;
+mod streams;
+mod user;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -59,12 +63,27 @@ async fn a_program_that_cannot_start_is_an_end_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let plain = directory.path().join("plain");
     fs::write(&plain, "not a program").unwrap();
-    for path in [Path::new("/no/such/program"), &plain, directory.path()] {
+    let lost = directory.path().join("lost");
+    script(&lost, "#!/no/such/interpreter -x\necho never\n");
+    let garbage = directory.path().join("garbage");
+    script(&garbage, "echo this is no script");
+    for (path, why) in [
+        (Path::new("/no/such/program"), "it does not exist"),
+        (&plain, "it is not executable"),
+        (directory.path(), "it is a directory"),
+        (&lost, "its interpreter `/no/such/interpreter` does not exist"),
+        (&garbage, "it is neither a program of this system nor a script whose first line names its interpreter"),
+    ] {
         let program = Program::new(path, LONG);
         let run = run(&program).await;
         assert!(matches!(run.end, End::StartFailed(_)), "{run:?}");
-        assert_eq!(run.exit_code(&program).unwrap_err().code.code, "start-failed");
+        let failure = run.exit_code(&program).unwrap_err();
+        assert_eq!(failure.code.code, "start-failed");
+        assert!(failure.message.ends_with(&format!("could not be started: {why}")), "{failure}");
     }
+    let elsewhere = Program::new("/bin/true", LONG).working_directory(&plain);
+    let failure = run(&elsewhere).await.exit_code(&elsewhere).unwrap_err();
+    assert!(failure.message.ends_with("/plain` is not a directory"), "{failure}");
 }
 
 #[tokio::test]
@@ -85,6 +104,24 @@ async fn a_signal_from_elsewhere_is_reported() {
     assert!(matches!(run.end, End::Signalled(9)), "{run:?}");
     let failure = run.exit_code(&program).unwrap_err();
     assert_eq!((failure.code.code, failure.message.as_str()), ("signalled", "`sh` was ended by signal SIGKILL"));
+}
+
+#[tokio::test]
+async fn a_crash_is_a_signal_and_leaves_no_image_of_the_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = shell("ulimit -c; kill -SEGV $$", LONG).working_directory(directory.path());
+    let run = run(&program).await;
+    assert!(matches!(run.end, End::Signalled(11)), "{run:?}");
+    assert_eq!((run.stdout.text().as_str(), run.core_dumped), ("0\n", false));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert_eq!(run.exit_code(&program).unwrap_err().message, "`sh` was ended by signal SIGSEGV");
+}
+
+#[tokio::test]
+async fn who_ignores_the_polite_signal_is_killed_after_the_grace() {
+    let run = run(&shell("trap '' TERM; echo $$; while :; do sleep 1; done", SHORT)).await;
+    assert!(matches!(run.end, End::TimedOut), "{run:?}");
+    dies(pid(&run)).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use muster_plugin_api::{ActionReply, ActionRequest, CancellationToken, Plugin, conformance};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -73,4 +75,29 @@ pub(crate) fn alive(pid: i32) -> Option<char> {
 
 pub(crate) async fn dies(pid: i32) {
     until(|| alive(pid), Option::is_none).await;
+}
+
+/// Runs a test again in a process of its own, for what concerns a process as a whole. True in there; false in the
+/// outer one, when it went well.
+pub(crate) fn in_a_process_of_its_own(test: &str) -> bool {
+    const MARK: &str = "MUSTER_TEST_ALONE";
+    if std::env::var_os(MARK).is_some_and(|marked| marked == test) {
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program).args([test, "--exact", "--nocapture"]).env(MARK, test).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    // Zero tests would be a success too.
+    assert!(output.status.success() && said.contains("1 passed"), "{test}: {said}");
+    false
+}
+
+/// Kills a process at the end of a test, whatever becomes of the test.
+#[derive(Debug)]
+pub(crate) struct Killed(pub(crate) i32);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _gone = kill(Pid::from_raw(self.0), Signal::SIGKILL);
+    }
 }
