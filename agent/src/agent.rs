@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use muster_bus::Link;
 use muster_daemon::{Clock, TaskKind};
+use muster_pki::PkiError;
+use muster_pki::sealing::SealingKey;
 use muster_plugin_api::Registry;
 use muster_protocol::{AnnouncementKind, HostName, Identity, code};
 use tokio::sync::watch;
@@ -76,6 +78,9 @@ pub enum StartError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The key for secret arguments cannot be used.
+    #[error(transparent)]
+    SealingKey(#[from] PkiError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -184,6 +189,7 @@ impl Agent {
         let now = muster_protocol::Timestamp(parts.clock.now_ms());
         let state = StateDirectory::open(config.state_dir())?;
         empty_work_directory(&state.file(files::WORK))?;
+        let sealing_key = SealingKey::load_or_create(&state.file(files::SEALING_KEY))?;
         let (journal, opened) = Journal::open(&state.file(files::JOURNAL), now)?;
         if opened.torn_bytes > 0 || opened.damaged_lines > 0 {
             let kept = opened.kept_at.as_ref().map(|path| path.display().to_string());
@@ -207,6 +213,7 @@ impl Agent {
             materials: parts.materials,
             registry: parts.registry,
             state,
+            sealing_key,
             journal,
             audit,
             spool,

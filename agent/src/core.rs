@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use muster_bus::{Bus, Link};
 use muster_daemon::{Clock, Tasks};
+use muster_pki::sealing::SealingKey;
 use muster_pki::{Credentials, Trust};
 use muster_plugin_api::Registry;
-use muster_protocol::{HostName, Identity, Inventory, RequestId, Timestamp};
+use muster_protocol::{Command, HostName, Identity, Inventory, RequestId, SealingContext, Timestamp};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::admit::{Limits, RunningAction};
+use crate::admit::{Limits, Refusal, RunningAction, masked, secret_names};
 use crate::audit::{Audit, AuditError, Durability, Event};
 use crate::config::Config;
 use crate::counters::Counters;
@@ -115,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) state: StateDirectory,
     /// For files that actions need while they run.
     pub(crate) work_directory: PathBuf,
+    /// The key that secret arguments for this host are sealed to.
+    pub(crate) sealing_key: SealingKey,
     pub(crate) journal: Arc<Mutex<Journal>>,
     pub(crate) audit: Arc<Mutex<Audit>>,
     pub(crate) spool: Arc<Mutex<Spool>>,
@@ -155,6 +159,7 @@ pub(crate) struct CoreParts {
     pub(crate) registry: Registry,
     pub(crate) facts: FactStore,
     pub(crate) state: StateDirectory,
+    pub(crate) sealing_key: SealingKey,
     pub(crate) journal: Journal,
     pub(crate) audit: Audit,
     pub(crate) spool: Spool,
@@ -188,6 +193,7 @@ impl Core {
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
             state: parts.state,
+            sealing_key: parts.sealing_key,
             journal: Arc::new(Mutex::new(parts.journal)),
             audit: Arc::new(Mutex::new(parts.audit)),
             spool: Arc::new(Mutex::new(parts.spool)),
@@ -226,6 +232,32 @@ impl Core {
     #[expect(dead_code, reason = "for the reload of plugin directories")]
     pub(crate) fn replace_plugins(&self, registry: Registry) {
         *lock(&self.plugins) = Arc::new(Plugins::new(registry));
+    }
+
+    /// The arguments of a command as they may be recorded: what came sealed, and what should have, is masked.
+    pub(crate) fn shown_arguments(&self, command: &Command) -> Map<String, Value> {
+        let registry = &self.plugins().registry;
+        let described = registry.get(&command.plugin).and_then(|it| it.plugin.ddl().action(&command.action));
+        let mut secrets = described.map(secret_names).unwrap_or_default();
+        let mut arguments = command.arguments.clone();
+        for name in command.sealed.iter().flat_map(|sealed| &sealed.names) {
+            secrets.insert(name.clone());
+            arguments.insert(name.clone(), Value::Null);
+        }
+        masked(&arguments, &secrets)
+    }
+
+    /// Opens the secret arguments of a command.
+    pub(crate) fn unseal(&self, command: &Command) -> Result<Map<String, Value>, Refusal> {
+        let Some(sealed) = &command.sealed else { return Ok(Map::new()) };
+        let context = SealingContext {
+            request_id: command.id,
+            caller: &command.caller,
+            plugin: &command.plugin,
+            action: &command.action,
+        };
+        let opened = self.sealing_key.open(sealed, &self.host, &context);
+        opened.map_err(|error| Refusal::new(error.code(), error.to_string()))
     }
 
     pub(crate) fn with_random<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {

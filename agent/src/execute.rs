@@ -69,7 +69,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         caller: command.caller.clone(),
         action: command.action.clone(),
         arguments: grant.arguments.clone(),
-        secrets: std::collections::BTreeSet::new(),
+        secrets: grant.secrets.clone(),
         noop: command.options.noop,
         effective_user: command.options.effective_user.clone(),
         time_limit: grant.time_limit,

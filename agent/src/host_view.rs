@@ -36,7 +36,7 @@ impl HostView for Core {
     }
 
     fn sealing_key(&self) -> Option<String> {
-        None
+        Some(self.sealing_key.public().to_string())
     }
 
     fn agent_status(&self) -> AgentStatus {

@@ -128,6 +128,7 @@ fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: 
         policy: &policy,
         limits: core.limits(),
         seen: &|id, keep_until| journal.seen(id, keep_until),
+        unseal: &|command| core.unseal(command),
         running: &running,
         answers,
     })
@@ -192,7 +193,7 @@ async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal:
     {
         crate::core::report_error("Could not record a refused request; a repeat of it may run", &error);
     }
-    refuse(core, verified, refusal, command_event(verified, "refused"), care).await;
+    refuse(core, verified, refusal, command_event(core, verified, "refused"), care).await;
 }
 
 /// Records that a request is refused: once its sender knows that nothing was started, no copy may run.
@@ -252,9 +253,9 @@ async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Comma
         keep_until_ms: keep_until(command, core.limits()),
         sequence_reserved: execute::first_reservation(),
     };
-    let mut event = command_event(authorized.verified(), "allowed");
+    let mut event = command_event(core, authorized.verified(), "allowed");
     event.rule = Some(grant.rule.clone());
-    event.arguments = Some(grant.arguments.clone());
+    event.arguments = Some(grant.masked_arguments());
     match core.record_start(started, event).await {
         Ok(()) => {
             acknowledge(delivery).await;
@@ -373,11 +374,11 @@ fn signed_by(event: &mut Event, signers: &[Signer]) {
     }
 }
 
-fn command_event(verified: &Verified<Command>, decision: &str) -> Event {
+fn command_event(core: &Core, verified: &Verified<Command>, decision: &str) -> Event {
     let command = verified.message();
     let mut event = base_event(verified, "command", decision);
     event.action = Some(format!("{}.{}", command.plugin, command.action));
-    event.arguments = Some(command.arguments.clone());
+    event.arguments = Some(core.shown_arguments(command));
     event.noop = command.options.noop;
     event.effective_user.clone_from(&command.options.effective_user);
     event

@@ -19,6 +19,8 @@ pub mod files {
     pub const AUDIT: &str = "audit.jsonl";
     /// The newest revocation list that came over the bus.
     pub const REVOCATION_LIST: &str = "crl.pem";
+    /// The private key that secret arguments are sealed to.
+    pub const SEALING_KEY: &str = "sealing.key";
     /// Files that actions need while they run; emptied at start.
     pub const WORK: &str = "work";
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.

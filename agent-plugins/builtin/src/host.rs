@@ -34,6 +34,7 @@ impl Plugin for Host {
                 "ping" => ping(host),
                 "status" => status(host)?,
                 "inventory" => inventory(host),
+                "sealing_key" => sealing_key(host)?,
                 "facts" => facts(&host.facts(), &request.texts("names"), request.text("prefix")),
                 _ => return Err(ActionFailure::unknown_action(&request.action)),
             }))
@@ -69,6 +70,11 @@ fn status(host: &dyn HostView) -> Result<Value, ActionFailure> {
         "problems": agent.problems,
     }))?
     .data)
+}
+
+fn sealing_key(host: &dyn HostView) -> Result<Value, ActionFailure> {
+    let key = host.sealing_key().ok_or_else(|| ActionFailure::failed("the agent has no sealing key"))?;
+    Ok(json!({ "sealing_key": key }))
 }
 
 fn inventory(host: &dyn HostView) -> Value {

@@ -9,6 +9,7 @@ use muster_protocol::{Cancel, CollectiveName, Command, FEATURES, HostName, Ident
 use serde_json::Value;
 
 use super::examine::{ForeignRequest, Petition, examine, examine_foreign};
+use super::secrets::Unseal;
 use super::target::{self, Match};
 use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified};
 use crate::facts::Facts;
@@ -62,6 +63,8 @@ pub struct Host<'a> {
     pub limits: &'a Limits,
     /// What the journal knows about an id that must be remembered until a time.
     pub seen: &'a dyn Fn(&RequestId, Timestamp) -> Option<Seen>,
+    /// Opens the sealed arguments of a command.
+    pub unseal: &'a Unseal<'a>,
     /// What runs.
     pub running: &'a BTreeMap<RequestId, RunningAction>,
     /// Answers to the data calls of the target, once they were asked for.
@@ -252,7 +255,10 @@ fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> 
 fn grant_command(verified: &Verified<Command>, host: &Host<'_>) -> Result<CommandGrant, Refusal> {
     let command = &verified.message;
     let none = BTreeMap::new();
-    let examined = examine(&Petition::of(verified), host.registry, host.policy, &host.scope(&none), &mut |_| {})?;
+    let examined =
+        examine(&Petition::of(verified), host.registry, host.policy, &host.scope(&none), &mut |_| {}, || {
+            (host.unseal)(command)
+        })?;
     let (action, ddl) = (examined.action, examined.plugin.ddl());
     let time_limit = check_time_limit(command, host.limits, ddl.timeout_s(action))?;
     check_room(host, action.muster.read_only)?;
@@ -262,6 +268,7 @@ fn grant_command(verified: &Verified<Command>, host: &Host<'_>) -> Result<Comman
         read_only: action.muster.read_only,
         can_cancel: action.muster.supports.cancel,
         arguments: examined.arguments,
+        secrets: examined.secrets,
         time_limit,
     })
 }

@@ -1,15 +1,16 @@
 //! Steps 12 to 14 for whoever asks: a message that was delivered, or `musterd policy test`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use muster_pki::Signer;
 use muster_plugin_api::{Plugin, Registry, check_options};
 use muster_protocol::ddl::{Action, ArgumentError};
 use muster_protocol::expr::HostScope;
-use muster_protocol::{ActionName, Command, Identity, PluginName, RequestId, code};
+use muster_protocol::{ActionName, Command, Identity, PluginName, RequestId, SealedArguments, code};
 use serde_json::{Map, Value};
 
-use super::{Refusal, Verified};
+use super::{Refusal, Verified, secrets};
 use crate::policy::{Policy, Question, Step, Verdict, is_secret};
 
 /// What somebody wants done, as far as policy and description of the action look at it.
@@ -23,6 +24,8 @@ pub struct Petition<'a> {
     pub action: &'a ActionName,
     /// The arguments as they were sent.
     pub arguments: &'a Map<String, Value>,
+    /// Secret arguments, as they were sent.
+    pub sealed: Option<&'a SealedArguments>,
     /// Whether it is only to be tried.
     pub noop: bool,
     /// The user it is to run as.
@@ -37,6 +40,7 @@ impl<'a> Petition<'a> {
             plugin: &command.plugin,
             action: &command.action,
             arguments: &command.arguments,
+            sealed: command.sealed.as_ref(),
             noop: command.options.noop,
             effective_user: command.options.effective_user.as_deref(),
         }
@@ -53,6 +57,8 @@ pub struct Examined<'a> {
     pub rule: String,
     /// The arguments, checked and complete.
     pub arguments: Map<String, Value>,
+    /// Which of them are secrets.
+    pub secrets: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Examined<'_> {
@@ -61,7 +67,8 @@ impl std::fmt::Debug for Examined<'_> {
     }
 }
 
-/// Asks the policy, then the plugin's description. `observe` sees each rule that was looked at.
+/// Asks the policy, then the plugin's description. `observe` sees each rule that was looked at; `unseal` opens
+/// the sealed arguments and is called only once the policy has allowed the action.
 ///
 /// # Errors
 /// The refusal that the sender would be told.
@@ -71,6 +78,7 @@ pub fn examine<'a>(
     policy: &Policy,
     scope: &HostScope<'_>,
     observe: &mut dyn FnMut(&Step<'_>),
+    unseal: impl FnOnce() -> Result<Map<String, Value>, Refusal>,
 ) -> Result<Examined<'a>, Refusal> {
     let found = registry.action(petition.plugin, petition.action);
     let described = registry.get(petition.plugin).and_then(|it| it.plugin.ddl().action(petition.action));
@@ -93,10 +101,12 @@ pub fn examine<'a>(
     })?;
     let (plugin, action) = found.map_err(|missing| Refusal::new(missing.code(), missing.to_string()))?;
     let refused = |error: ArgumentError| Refusal::new(error.code(), error.to_string());
-    let arguments = action.validate(petition.arguments).map_err(refused)?;
+    let arguments = secrets::join(action, petition.arguments, petition.sealed, unseal)?;
+    let arguments = action.validate(&arguments).map_err(refused)?;
     check_options(action, petition.noop, petition.effective_user)
         .map_err(|failure| Refusal::new(failure.code(), failure.message))?;
-    Ok(Examined { plugin, action, rule, arguments })
+    let secrets = secrets::names(action);
+    Ok(Examined { plugin, action, rule, arguments, secrets })
 }
 
 /// The arguments that rules see: no secrets, and complete where what was sent fits.

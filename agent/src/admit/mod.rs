@@ -26,7 +26,7 @@
 //! | 10 | I am in the target | silence, `bad-target` |
 //! | 11 | id not seen before | `replayed`; silence if the broker says it delivers again |
 //! | 12 | policy | `policy-denied` |
-//! | 13 | plugin, action, arguments | `unknown-plugin`, `unknown-action`, `not-activated`, `unknown-argument`, `missing-argument`, `invalid-argument` |
+//! | 13 | plugin, action, secret arguments, arguments | `unknown-plugin`, `unknown-action`, `not-activated`, `secret-not-sealed`, `cannot-unseal`, `unknown-argument`, `missing-argument`, `invalid-argument` |
 //! | 14 | options | `unsupported-option` |
 //! | 15 | room to run it | `busy` |
 //!
@@ -41,9 +41,11 @@
 mod decide;
 mod examine;
 mod lapsed;
+mod secrets;
 mod target;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +60,8 @@ use serde_json::{Map, Value};
 pub use decide::{Host, Limits, RunningAction, decide_cancel, decide_command, keep_until};
 pub use examine::{Examined, ForeignRequest, Petition, examine, examine_foreign};
 pub use lapsed::Lapsed;
+pub use secrets::Unseal;
+pub(crate) use secrets::{masked, names as secret_names};
 pub use verify::{Incoming, Rejected, verify};
 
 /// A message as the bus delivered it. Nothing about it is known to be true.
@@ -200,10 +204,20 @@ pub struct CommandGrant {
     pub read_only: bool,
     /// Whether the action can be stopped in the middle.
     pub can_cancel: bool,
-    /// The arguments, checked and complete.
+    /// The arguments, checked and complete, secrets opened.
     pub arguments: Map<String, Value>,
+    /// Which of them are secrets.
+    pub secrets: BTreeSet<String>,
     /// How long it may take.
     pub time_limit: Duration,
+}
+
+impl CommandGrant {
+    /// The arguments as they may be shown and recorded.
+    #[must_use]
+    pub fn masked_arguments(&self) -> Map<String, Value> {
+        secrets::masked(&self.arguments, &self.secrets)
+    }
 }
 
 impl fmt::Debug for CommandGrant {

@@ -183,9 +183,7 @@ fn names(rule: &Rule, known: &Known<'_>) -> Vec<Warning> {
             }
             let why = match did_you_mean(name, accepted.iter().map(String::as_str)) {
                 Some(near) => format!("; did you mean `{near}`?"),
-                None if what == "action" && !name.contains('.') => {
-                    "; an action is written `plugin.action`".to_owned()
-                }
+                None if what == "action" && !name.contains('.') => "; an action is written `plugin.action`".to_owned(),
                 None => String::new(),
             };
             let place = rule.condition.place_of(name);
@@ -282,7 +280,8 @@ fn arguments(rule: &Rule, known: &Known<'_>) -> Vec<Warning> {
             meant.iter().filter_map(|(action, inputs)| Some((action, *inputs.get(name.as_str())?))).collect();
         if taking.is_empty() {
             let names: BTreeSet<&str> = meant.iter().flat_map(|(_, inputs)| inputs.keys().copied()).collect();
-            let near = did_you_mean(name, names).map_or_else(String::new, |near| format!("; did you mean `arg.{near}`?"));
+            let near =
+                did_you_mean(name, names).map_or_else(String::new, |near| format!("; did you mean `arg.{near}`?"));
             let message = format!("no action that the rule is about takes `{name}`{near}");
             warnings.push(rule.warn(place, Weight::Warning, message));
         }

@@ -34,8 +34,8 @@ use serde_json::{Map, Value};
 
 pub use check::{Known, Warning, Weight};
 pub use explain::{Missing, missing};
-pub use read::Place;
 use read::Condition;
+pub use read::Place;
 
 /// Most rules of a policy: each is evaluated for each command.
 pub const RULES_MAX: usize = 1_000;

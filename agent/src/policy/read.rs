@@ -109,13 +109,7 @@ impl Policy {
             match (when, effect) {
                 (Ok(when), Some(effect)) => {
                     let (line, column) = position(text, at_name);
-                    rules.push(Rule {
-                        name: name.clone(),
-                        effect,
-                        when,
-                        place: Place { line, column },
-                        condition,
-                    });
+                    rules.push(Rule { name: name.clone(), effect, when, place: Place { line, column }, condition });
                 }
                 (Ok(_), None) => {}
                 (Err(error), _) => errors.push(error),

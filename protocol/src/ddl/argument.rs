@@ -241,6 +241,9 @@ fn validate(inputs: &Named<Input>, arguments: &Map<String, Value>) -> Result<Map
         let input = inputs.get(name).ok_or_else(|| unknown(inputs, name))?;
         if let Some(problem) = input.problem(value) {
             let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if input.is_secret() {
+                return Err(invalid(name, problem.expected, "***", None));
+            }
             return Err(invalid(name, problem.expected, &shown, problem.suggestion));
         }
     }

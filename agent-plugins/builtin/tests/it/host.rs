@@ -12,6 +12,7 @@ async fn keeps_the_contract() {
         Sample::succeeds("ping", json!({})),
         Sample::succeeds("status", json!({})),
         Sample::succeeds("inventory", json!({})),
+        Sample::succeeds("sealing_key", json!({})),
         Sample::succeeds("facts", json!({})),
         Sample::succeeds("facts", json!({ "names": ["os.family", "nope"], "prefix": "cpus" })),
     ];
