@@ -49,6 +49,8 @@ pub(crate) enum Reason {
     Unfinished,
     /// The broker did not take the command for it.
     NotSent,
+    /// Silent, and the broker has not confirmed the command for it.
+    Unconfirmed,
     /// A wave before its own met the stop rule.
     StopRule,
     /// The operator stopped before its wave.
@@ -65,6 +67,7 @@ impl Reason {
             Self::NoQueue => "no_queue",
             Self::Unfinished => "unfinished",
             Self::NotSent => "not_sent",
+            Self::Unconfirmed => "unconfirmed",
             Self::StopRule => "stop_rule",
             Self::NotReached => "not_reached",
         }
@@ -78,6 +81,7 @@ impl Reason {
             Self::NoQueue => NO_QUEUE,
             Self::Unfinished => "started, and its end was not heard",
             Self::NotSent => "the broker did not take the command",
+            Self::Unconfirmed => "the broker did not confirm the command in time",
             Self::StopRule => "stop rule",
             Self::NotReached => "its wave was not sent",
         }
@@ -100,6 +104,7 @@ impl Row {
             Cause::Silent => Reason::Silent,
             Cause::Unfinished => Reason::Unfinished,
             Cause::NotSent => Reason::NotSent,
+            Cause::Unconfirmed => Reason::Unconfirmed,
         });
         let written = |stream| {
             let output = record.output.stream(stream)?;

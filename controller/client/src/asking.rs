@@ -3,7 +3,7 @@
 //! It does nothing by itself: each [`Asking::next`] sends, receives and lets time pass until there is
 //! an event. So the caller's own loop decides what is drawn when, and dropping it stops everything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_bus::{BoxFuture, BusError, ConsumerEnd, Delivery, Guarantee, Link, Outgoing, PublishError};
 use muster_daemon::Backoff;
-use muster_protocol::{Command, HostName, Message as _, ReplyRoute, RequestId, Timestamp, routing};
+use muster_protocol::{HostName, OutputChunk, ReplyRoute, RequestId, Timestamp, routing};
 use tokio::time::Instant;
 
 use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
 use crate::controller::{Controller, listen};
 use crate::error::ClientError;
-use crate::question::{Audience, Destinations, Prepared, Question, RUN_GRACE_MS};
+use crate::follow_up::{FollowUp, Wish};
+use crate::question::{Audience, Destinations, OutputWish, Prepared, Question, RUN_GRACE_MS};
 use crate::quiet::Quiet;
 use crate::receive::{Rejection, RejectionKey, read};
 
@@ -34,6 +35,9 @@ const RECONNECT_MS_MAX: i64 = 15_000;
 /// Most rejected deliveries whose host is remembered. More are only counted.
 const REJECTIONS_MAX: usize = 100;
 
+/// How much longer than its first answer is waited for a watch stays in queues, in milliseconds.
+const FOLLOW_UP_QUEUE_GRACE_MS: i64 = 1_000;
+
 /// Something that happened. The state behind it is in [`Asking::collector`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -41,6 +45,9 @@ pub enum Event {
     Accepted,
     /// A host began.
     Started(HostName),
+    /// A host's action wrote something. Only where [`OutputWish::events`](crate::OutputWish) asks for it;
+    /// comes before the event of the report that brought it.
+    Output(HostName, Vec<OutputChunk>),
     /// A running host sent news.
     Progress(HostName),
     /// A host ended.
@@ -101,8 +108,10 @@ pub struct Summary {
     pub for_another: u64,
     /// How often the connection broke and came back. If ever, answers may be missing.
     pub reconnects: u32,
-    /// The ids of the commands.
+    /// The ids of the messages that were sent.
     pub requests: Vec<RequestId>,
+    /// Which request each host was asked about, where hosts were named.
+    pub asked: BTreeMap<HostName, RequestId>,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
 }
@@ -117,11 +126,63 @@ struct Sendable {
 
 type Sent = (Sendable, Result<(), PublishError>);
 
+/// Whom to wait for, and how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Course {
+    expected: Expected,
+    quiet: Option<Quiet>,
+    rules: Rules,
+    expiration_ms: u64,
+    output_events: bool,
+}
+
+impl Course {
+    pub(crate) fn of_question(question: &Question) -> Self {
+        let ttl_ms = u64::try_from(question.ttl_ms).unwrap_or(1).max(1);
+        let expiration_ms = question.queue_ms.map_or(ttl_ms, |queue_ms| queue_ms.clamp(1, ttl_ms));
+        let times = (question.reply_timeout_ms, question.time_limit_ms);
+        Self::new(&question.audience, &question.likely, times, question.output, expiration_ms)
+    }
+
+    pub(crate) fn of_follow_up(follow_up: &FollowUp) -> Result<Self, ClientError> {
+        let audience = follow_up.audience()?;
+        // Of no use to a host that comes back when nobody waits any more.
+        let queue_ms = follow_up.ttl_ms.min(follow_up.reply_timeout_ms.saturating_add(FOLLOW_UP_QUEUE_GRACE_MS));
+        let times = (follow_up.reply_timeout_ms, follow_up.time_limit_ms);
+        // A request must stop even on a host that is away for a moment.
+        let queue_ms = if follow_up.wish == Wish::Cancel { follow_up.ttl_ms } else { queue_ms };
+        let expiration_ms = u64::try_from(queue_ms).unwrap_or(1).max(1);
+        Ok(Self::new(&audience, &BTreeSet::new(), times, follow_up.output, expiration_ms))
+    }
+
+    fn new(
+        audience: &Audience,
+        likely: &BTreeSet<HostName>,
+        (start_timeout_ms, time_limit_ms): (i64, i64),
+        output: OutputWish,
+        expiration_ms: u64,
+    ) -> Self {
+        let (expected, quiet, hosts) = match audience {
+            Audience::Hosts(hosts) => (Expected::Hosts(hosts.clone()), None, hosts.len()),
+            Audience::Everyone | Audience::Matching(_) => {
+                (Expected::Anyone, Some(Quiet::new(likely.clone())), likely.len().max(1_000))
+            }
+        };
+        let rules = Rules {
+            start_timeout_ms,
+            run_timeout_ms: time_limit_ms.saturating_add(RUN_GRACE_MS),
+            output_bytes_max: output.keep_bytes.unwrap_or_else(|| output_bytes_per_stream(hosts)),
+        };
+        Self { expected, quiet, rules, expiration_ms, output_events: output.events }
+    }
+}
+
 /// A question on its way.
 pub struct Asking<'a> {
     controller: &'a mut Controller,
     commands: Vec<Prepared>,
     expiration_ms: u64,
+    output_events: bool,
     unsent: VecDeque<Sendable>,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
     collector: Collector,
@@ -148,31 +209,20 @@ impl std::fmt::Debug for Asking<'_> {
 }
 
 impl<'a> Asking<'a> {
-    pub(crate) fn new(controller: &'a mut Controller, question: &Question, commands: Vec<Prepared>) -> Self {
+    pub(crate) fn new(controller: &'a mut Controller, course: Course, commands: Vec<Prepared>) -> Self {
         let began_at = controller.now();
-        let (expected, quiet, hosts) = match &question.audience {
-            Audience::Hosts(hosts) => (Expected::Hosts(hosts.clone()), None, hosts.len()),
-            Audience::Everyone | Audience::Matching(_) => {
-                (Expected::Anyone, Some(Quiet::new(question.likely.clone())), question.likely.len().max(1_000))
-            }
-        };
-        let rules = Rules {
-            start_timeout_ms: question.reply_timeout_ms,
-            run_timeout_ms: question.time_limit_ms.saturating_add(RUN_GRACE_MS),
-            output_bytes_max: output_bytes_per_stream(hosts),
-        };
         let ids = commands.iter().map(|command| command.id);
-        let collector = Collector::new(ids, controller.identity().clone(), expected, rules, began_at);
+        let collector = Collector::new(ids, controller.identity().clone(), course.expected, course.rules, began_at);
         let unsent = sendables(&commands);
-        let ttl_ms = u64::try_from(question.ttl_ms).unwrap_or(1).max(1);
         Self {
             controller,
             commands,
-            expiration_ms: question.queue_ms.map_or(ttl_ms, |queue_ms| queue_ms.clamp(1, ttl_ms)),
+            expiration_ms: course.expiration_ms,
+            output_events: course.output_events,
             unsent,
             sending: FuturesUnordered::new(),
             collector,
-            quiet,
+            quiet: course.quiet,
             began_at,
             began: Instant::now(),
             accepted: false,
@@ -255,7 +305,7 @@ impl<'a> Asking<'a> {
         Outgoing {
             exchange: routing::EXCHANGE_COMMAND,
             routing_key,
-            content_type: Command::TYPE.as_str().to_owned(),
+            content_type: command.content_type.to_owned(),
             body: command.body.clone(),
             signatures: command.signatures.clone(),
             expiration_ms: Some(self.expiration_ms),
@@ -279,7 +329,7 @@ impl<'a> Asking<'a> {
                 self.unsent.push_back(sendable);
             }
             // It may have arrived; the host's silence or answer will tell.
-            (error, Some(_)) if error.may_have_arrived() => {}
+            (error, Some(host)) if error.may_have_arrived() => self.collector.unconfirmed(&host),
             (error, _) => self.fail(error.into()),
         }
     }
@@ -325,7 +375,11 @@ impl<'a> Asking<'a> {
             }
         };
         let taken = self.collector.take(&report, now);
-        let host = report.host;
+        let (host, output) = (report.host, report.output);
+        let counts = matches!(taken, Taken::Started | Taken::Progress | Taken::Finished);
+        if self.output_events && counts && !output.is_empty() {
+            self.events.push_back(Event::Output(host.clone(), output));
+        }
         if taken == Taken::Finished
             && let Some(quiet) = &mut self.quiet
         {
@@ -435,16 +489,30 @@ impl<'a> Asking<'a> {
         &self.controller.route
     }
 
-    /// The ids of its commands, in the order of their hosts' names.
+    /// The ids of its messages, in the order of their hosts' names.
     pub fn requests(&self) -> impl Iterator<Item = RequestId> {
         self.commands.iter().map(|command| command.id)
+    }
+
+    /// Its messages with the hosts that each goes to; none for a broadcast.
+    pub fn parts(&self) -> impl Iterator<Item = (RequestId, &[HostName])> {
+        self.commands.iter().filter_map(|command| match &command.destinations {
+            Destinations::Hosts(hosts) => Some((command.id, hosts.as_slice())),
+            Destinations::Broadcast(_) => None,
+        })
+    }
+
+    /// How long it has been going on, in milliseconds.
+    #[must_use]
+    pub fn elapsed_ms(&self) -> u64 {
+        self.now().since_ms(self.began_at).max(0).unsigned_abs()
     }
 
     /// What came of it. Ends it if it has not ended.
     #[must_use]
     pub fn into_summary(mut self) -> Summary {
         self.stop();
-        let elapsed_ms = self.now().since_ms(self.began_at).max(0).unsigned_abs();
+        let elapsed_ms = self.elapsed_ms();
         Summary {
             end: self.end.take().unwrap_or(End::Stopped),
             counts: *self.collector.counts(),
@@ -454,6 +522,7 @@ impl<'a> Asking<'a> {
             rejections: self.rejections,
             reconnects: self.reconnects,
             requests: self.commands.iter().map(|command| command.id).collect(),
+            asked: self.commands.iter().flat_map(Prepared::asked).collect(),
             elapsed_ms,
             hosts: self.collector.into_hosts(),
         }

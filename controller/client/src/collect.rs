@@ -30,10 +30,10 @@ const STRANGERS_MAX: usize = 1000;
 const OUTPUT_BYTES_ALL: usize = 256 * 1024 * 1024;
 
 /// How many bytes are kept of each stream of a host when `hosts` of them are asked: a share of
-/// 256 MiB, at least 4 KiB and at most 1 MiB.
+/// 256 MiB, at least 4 KiB and at most 64 MiB.
 #[must_use]
 pub fn output_bytes_per_stream(hosts: usize) -> usize {
-    (OUTPUT_BYTES_ALL / 2 / hosts.max(1)).clamp(4 * 1024, 1024 * 1024)
+    (OUTPUT_BYTES_ALL / 2 / hosts.max(1)).clamp(4 * 1024, 64 * 1024 * 1024)
 }
 
 /// Who is expected to answer.
@@ -69,6 +69,8 @@ pub enum Cause {
     Unfinished,
     /// The command could not be handed to the broker.
     NotSent,
+    /// The broker has not confirmed the command and nothing was heard of the host: it may have it or not.
+    Unconfirmed,
 }
 
 /// What is known of one host.
@@ -95,6 +97,8 @@ pub struct HostRecord {
     sequences: Sequences,
     finished_sequence: Option<u32>,
     replayed: Option<ActionResult>,
+    /// The broker has not confirmed the command for it.
+    unconfirmed: bool,
     /// When it is given up; only while it runs.
     run_deadline: Option<Timestamp>,
 }
@@ -114,6 +118,7 @@ impl HostRecord {
             sequences: Sequences::default(),
             finished_sequence: None,
             replayed: None,
+            unconfirmed: false,
             run_deadline: None,
         }
     }
@@ -326,6 +331,13 @@ impl Collector {
         self.moved(host, TaskState::Pending, after, now);
     }
 
+    /// Notes that the broker has not confirmed the command for a host: if it stays silent, that may be why.
+    pub fn unconfirmed(&mut self, host: &HostName) {
+        if let Some(record) = self.hosts.get_mut(host) {
+            record.unconfirmed = true;
+        }
+    }
+
     /// Lets time pass: gives up hosts whose clock has run out and returns them.
     pub fn advance(&mut self, now: Timestamp) -> Vec<HostName> {
         let mut given_up = Vec::new();
@@ -365,7 +377,8 @@ impl Collector {
             }
             _ => {
                 record.state = state;
-                record.cause = Some(cause);
+                let unconfirmed = cause == Cause::Silent && record.unconfirmed;
+                record.cause = Some(if unconfirmed { Cause::Unconfirmed } else { cause });
             }
         }
         let after = record.state;

@@ -9,9 +9,10 @@ use muster_protocol::{CollectiveName, Identity, ReplyRoute, RequestId, SessionNa
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
-use crate::asking::Asking;
+use crate::asking::{Asking, Course};
 use crate::error::ClientError;
-use crate::question::{Question, Sender, prepare};
+use crate::follow_up::{self, FollowUp};
+use crate::question::{self, Prepared, Question, Sender};
 
 /// Deliveries the broker sends ahead of their acknowledgement. With batched acknowledgements more
 /// does not help, less makes the broker wait for us.
@@ -98,16 +99,35 @@ impl Controller {
     /// # Errors
     /// When the question breaks a rule of the protocol.
     pub fn ask(&mut self, question: &Question) -> Result<Asking<'_>, ClientError> {
+        let messages = self.sign(|sender, next_id| question::prepare(question, sender, next_id))?;
+        Ok(Asking::new(self, Course::of_question(question), messages))
+    }
+
+    /// Signs a message about a request that was sent before, and begins to send it. What comes back is
+    /// collected as answers to a question are: for a watch the request's own result, for a cancellation
+    /// what the host did about it.
+    ///
+    /// # Errors
+    /// When the message breaks a rule of the protocol, or a host stands in two parts.
+    pub fn follow_up(&mut self, follow_up: &FollowUp) -> Result<Asking<'_>, ClientError> {
+        let course = Course::of_follow_up(follow_up)?;
+        let messages = self.sign(|sender, next_id| follow_up::prepare(follow_up, sender, next_id))?;
+        Ok(Asking::new(self, course, messages))
+    }
+
+    fn sign(
+        &mut self,
+        prepare: impl FnOnce(&Sender<'_>, &mut dyn FnMut() -> RequestId) -> Result<Vec<Prepared>, ClientError>,
+    ) -> Result<Vec<Prepared>, ClientError> {
         let now = self.now();
-        let Self { parts, route, .. } = &mut *self;
+        let Self { parts, route, .. } = self;
         let random = &mut parts.random;
         let sender = Sender { credentials: &parts.credentials, collective: &parts.collective, route, now };
-        let commands = prepare(question, &sender, || {
+        prepare(&sender, &mut || {
             let mut bytes = [0; 10];
             random.fill_bytes(&mut bytes);
             RequestId::from_parts(now, bytes)
-        })?;
-        Ok(Asking::new(self, question, commands))
+        })
     }
 
     /// Closes the connection politely; the reply queue goes away with it.

@@ -1,7 +1,7 @@
 //! Why a question could not be asked, or its answers not be collected to the end.
 
 use muster_bus::{BusError, CloseReason, PublishError, TlsProblem};
-use muster_protocol::{Code, Identity, MessageError};
+use muster_protocol::{Code, Identity, MessageError, RequestId};
 
 /// Why asking failed. What had arrived until then is in the summary.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -21,6 +21,12 @@ pub enum ClientError {
     /// The command breaks a rule or a limit of the protocol. Nothing was sent.
     #[error("write the command")]
     Message(#[from] MessageError),
+    /// A host was meant by two parts of one message, so its answers could not be told apart.
+    #[error("request `{request}` and another part of the message mean the same host")]
+    Overlapping {
+        /// One of the parts.
+        request: RequestId,
+    },
     /// Nobody is bound to the broadcast key.
     #[error("no agent listens to `{routing_key}`")]
     NobodyListens {
@@ -102,7 +108,7 @@ impl ClientError {
             Self::Bus(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::NotAController { .. } => NOT_A_CONTROLLER.code,
-            Self::Message(_) => BAD_COMMAND.code,
+            Self::Message(_) | Self::Overlapping { .. } => BAD_COMMAND.code,
             Self::NobodyListens { .. } => NOBODY_LISTENS.code,
             Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.code,
             Self::ConnectionLost { .. } => CONNECTION_LOST.code,
@@ -116,7 +122,9 @@ impl ClientError {
             Self::Bus(error) => error.is_transient(),
             Self::Publish(error) => error.is_transient(),
             Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => true,
-            Self::NotAController { .. } | Self::Message(_) | Self::NobodyListens { .. } => false,
+            Self::NotAController { .. } | Self::Message(_) | Self::Overlapping { .. } | Self::NobodyListens { .. } => {
+                false
+            }
         }
     }
 
@@ -125,7 +133,9 @@ impl ClientError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Bus(error) | Self::Publish(PublishError::Bus(error)) => bus_class(error),
-            Self::Publish(PublishError::TooLarge { .. }) | Self::Message(_) => FailureClass::Usage,
+            Self::Publish(PublishError::TooLarge { .. }) | Self::Message(_) | Self::Overlapping { .. } => {
+                FailureClass::Usage
+            }
             Self::Publish(_) | Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => FailureClass::Unreachable,
             Self::NotAController { .. } => FailureClass::IdentityRejected,
             Self::NobodyListens { .. } => FailureClass::NoMatch,
@@ -139,7 +149,7 @@ impl ClientError {
             Self::Bus(error) => error.hint(),
             Self::Publish(error) => error.hint(),
             Self::NotAController { .. } => NOT_A_CONTROLLER.explanation,
-            Self::Message(_) => BAD_COMMAND.explanation,
+            Self::Message(_) | Self::Overlapping { .. } => BAD_COMMAND.explanation,
             Self::NobodyListens { .. } => NOBODY_LISTENS.explanation,
             Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.explanation,
             Self::ConnectionLost { .. } => CONNECTION_LOST.explanation,

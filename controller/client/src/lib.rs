@@ -8,6 +8,9 @@
 //! ([`receive`]), to the [`collect::Collector`], which alone decides the state of each host. What
 //! happens comes out as [`Event`]s, what came of it as a [`Summary`].
 //!
+//! A [`FollowUp`] stops a request that was sent before or attaches to it again, by the same way: it is a
+//! message of its own with reports of its own.
+//!
 //! Around it: [`discover`] finds the hosts that match a target, [`cache`] remembers what they were,
 //! [`limit`] and [`wave`] choose who is asked when, [`fold`] makes deltas for an execution service.
 //!
@@ -31,6 +34,7 @@ mod controller;
 pub mod discover;
 mod error;
 pub mod fold;
+mod follow_up;
 pub mod limit;
 pub mod output;
 mod question;
@@ -44,7 +48,9 @@ pub use asking::{Asking, End, Event, Summary};
 pub use collect::{Cause, Collector, Counts, HostRecord};
 pub use controller::{Controller, Parts};
 pub use error::{ClientError, FailureClass};
+pub use follow_up::{FollowUp, Part, Wish};
 pub use question::{
-    Audience, HOSTS_PER_COMMAND, Question, REPLY_TIMEOUT_MS_DEFAULT, RUN_GRACE_MS, TTL_MS_DEFAULT, WINDOW_MS_DEFAULT,
+    Audience, HOSTS_PER_COMMAND, OutputWish, Question, REPLY_TIMEOUT_MS_DEFAULT, RUN_GRACE_MS, TTL_MS_DEFAULT,
+    WINDOW_MS_DEFAULT,
 };
 pub use quiet::Quiet;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use muster_pki::Credentials;
 use muster_protocol::{
-    ActionName, CollectiveName, Command, HostName, Message as _, Options, PluginName, ProtocolVersion, ReplyRoute,
+    ActionName, CollectiveName, Command, HostName, Message, Options, PluginName, ProtocolVersion, ReplyRoute,
     RequestId, Target, Timestamp, encode, routing,
 };
 use serde_json::{Map, Value};
@@ -68,6 +68,18 @@ pub struct Question {
     /// For a broadcast: hosts that are known to match. Once they have answered and it has become
     /// quiet, the rest of the window is not waited for.
     pub likely: BTreeSet<HostName>,
+    /// What is done with output while it comes.
+    pub output: OutputWish,
+}
+
+/// What is done with the output of actions while it comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputWish {
+    /// Whether each piece is handed out as [`Event::Output`](crate::Event::Output).
+    pub events: bool,
+    /// How many bytes of each stream of a host are kept in its record; without it, a share of the
+    /// memory for all, see [`output_bytes_per_stream`](crate::collect::output_bytes_per_stream).
+    pub keep_bytes: Option<usize>,
 }
 
 impl Question {
@@ -85,6 +97,7 @@ impl Question {
             reply_timeout_ms: REPLY_TIMEOUT_MS_DEFAULT,
             time_limit_ms: TTL_MS_DEFAULT,
             likely: BTreeSet::new(),
+            output: OutputWish::default(),
         }
     }
 
@@ -103,13 +116,27 @@ impl Question {
     }
 }
 
-/// A signed command and the keys it goes out with.
+/// A signed message and the keys it goes out with.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) id: RequestId,
+    /// The request it is about: its own id, unless it cancels or watches another.
+    pub(crate) about: RequestId,
+    pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
     pub(crate) signatures: Bytes,
     pub(crate) destinations: Destinations,
+}
+
+impl Prepared {
+    /// The hosts it goes to by name, each with the request it is about.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (HostName, RequestId)> {
+        let hosts = match &self.destinations {
+            Destinations::Hosts(hosts) => hosts.as_slice(),
+            Destinations::Broadcast(_) => &[],
+        };
+        hosts.iter().map(|host| (host.clone(), self.about))
+    }
 }
 
 /// Where the same bytes go.
@@ -119,12 +146,44 @@ pub(crate) enum Destinations {
     Broadcast(String),
 }
 
-/// What a command needs besides the question.
+/// What a message needs besides the question.
 pub(crate) struct Sender<'a> {
     pub(crate) credentials: &'a Credentials,
     pub(crate) collective: &'a CollectiveName,
     pub(crate) route: &'a ReplyRoute,
     pub(crate) now: Timestamp,
+}
+
+impl Sender<'_> {
+    /// Writes and signs one message.
+    pub(crate) fn seal<M: Message>(
+        &self,
+        message: &M,
+        id: RequestId,
+        about: RequestId,
+        destinations: Destinations,
+    ) -> Result<Prepared, ClientError> {
+        let body = encode(message)?;
+        let signature = self.credentials.sign(M::TYPE.as_str(), &body);
+        let signatures = serde_json::to_vec(&[signature]).expect("a signature is plain strings");
+        let content_type = M::TYPE.as_str();
+        Ok(Prepared { id, about, content_type, body: body.into(), signatures: signatures.into(), destinations })
+    }
+
+    /// The targets that an audience becomes: names in parts, everything else by one broadcast.
+    pub(crate) fn targets(&self, audience: &Audience) -> Vec<(Target, Destinations)> {
+        let broadcast = || Destinations::Broadcast(routing::collective_key(self.collective));
+        match audience {
+            Audience::Everyone => vec![(Target::everyone(), broadcast())],
+            Audience::Matching(filter) => vec![(Target::matching(filter.clone()), broadcast())],
+            Audience::Hosts(hosts) => {
+                let hosts: Vec<HostName> = hosts.iter().cloned().collect();
+                let part =
+                    |part: &[HostName]| (Target::named(part.iter().cloned()), Destinations::Hosts(part.to_vec()));
+                hosts.chunks(HOSTS_PER_COMMAND).map(part).collect()
+            }
+        }
+    }
 }
 
 /// Writes and signs the commands of a question. `next_id` makes their ids.
@@ -133,7 +192,7 @@ pub(crate) fn prepare(
     sender: &Sender<'_>,
     mut next_id: impl FnMut() -> RequestId,
 ) -> Result<Vec<Prepared>, ClientError> {
-    let mut one = |target: Target, destinations: Destinations| -> Result<Prepared, ClientError> {
+    let one = |(target, destinations)| -> Result<Prepared, ClientError> {
         let command = Command {
             protocol: ProtocolVersion::V1,
             id: next_id(),
@@ -150,21 +209,7 @@ pub(crate) fn prepare(
             reply_to: sender.route.clone(),
             requires: question.requires(),
         };
-        let body = encode(&command)?;
-        let signature = sender.credentials.sign(Command::TYPE.as_str(), &body);
-        let signatures = serde_json::to_vec(&[signature]).expect("a signature is plain strings");
-        Ok(Prepared { id: command.id, body: body.into(), signatures: signatures.into(), destinations })
+        sender.seal(&command, command.id, command.id, destinations)
     };
-    let broadcast = || Destinations::Broadcast(routing::collective_key(sender.collective));
-    match &question.audience {
-        Audience::Everyone => Ok(vec![one(Target::everyone(), broadcast())?]),
-        Audience::Matching(filter) => Ok(vec![one(Target::matching(filter.clone()), broadcast())?]),
-        Audience::Hosts(hosts) => {
-            let hosts: Vec<HostName> = hosts.iter().cloned().collect();
-            hosts
-                .chunks(HOSTS_PER_COMMAND)
-                .map(|part| one(Target::named(part.iter().cloned()), Destinations::Hosts(part.to_vec())))
-                .collect()
-        }
-    }
+    sender.targets(&question.audience).into_iter().map(one).collect()
 }

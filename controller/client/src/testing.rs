@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_bus::{Bus as _, ConsumeOptions, Delivery, Guarantee, Link, MemoryBroker, Outgoing, QueueSpec};
 use muster_daemon::{ManualClock, TaskKind, Tasks};
 use muster_pki::testing::TestAuthority;
 use muster_pki::{Credentials, Trust};
 use muster_protocol::expr::{Expression, HostScope};
 use muster_protocol::{
-    ActionResult, Command, Encoding, HostName, Identity, Inventory, Message as _, Outcome, OutputChunk, OutputStream,
-    ProgressReport, ProtocolVersion, ReportState, Timestamp, decode, encode, routing,
+    ActionResult, Cancel, Command, Encoding, HostName, Identity, Inventory, Message as _, Outcome, OutputChunk,
+    OutputStream, PayloadType, ProgressReport, ProtocolVersion, ReplyRoute, ReportState, RequestId, Target, Timestamp,
+    Watch, decode, encode, routing,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -28,6 +30,80 @@ pub const NOW: Timestamp = Timestamp(1_795_000_000_000);
 
 /// What a host does with a command that is for it.
 pub type Behaviour = Arc<dyn Fn(&FakeHost, &Command) -> Vec<Say> + Send + Sync>;
+
+/// What a host does with a message about an earlier command. While it answers a command with waits in
+/// between, it answers such messages too.
+pub type FollowUpBehaviour = Arc<dyn Fn(&FakeHost, &Later) -> Vec<Say> + Send + Sync>;
+
+/// A message about an earlier command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Later {
+    /// Stop it.
+    Cancel(Cancel),
+    /// Tell about it.
+    Watch(Watch),
+}
+
+impl Later {
+    /// The request that is meant.
+    #[must_use]
+    pub fn request(&self) -> RequestId {
+        match self {
+            Self::Cancel(cancel) => cancel.request_id,
+            Self::Watch(watch) => watch.request_id,
+        }
+    }
+
+    fn target(&self) -> &Target {
+        match self {
+            Self::Cancel(cancel) => &cancel.target,
+            Self::Watch(watch) => &watch.target,
+        }
+    }
+}
+
+/// What a report answers.
+pub trait Answerable {
+    /// The id that reports carry.
+    fn id(&self) -> RequestId;
+    /// Who asked.
+    fn caller(&self) -> &Identity;
+    /// Where reports go.
+    fn reply_to(&self) -> &ReplyRoute;
+}
+
+impl Answerable for Command {
+    fn id(&self) -> RequestId {
+        self.id
+    }
+    fn caller(&self) -> &Identity {
+        &self.caller
+    }
+    fn reply_to(&self) -> &ReplyRoute {
+        &self.reply_to
+    }
+}
+
+impl Answerable for Later {
+    fn id(&self) -> RequestId {
+        match self {
+            Self::Cancel(cancel) => cancel.id,
+            Self::Watch(watch) => watch.id,
+        }
+    }
+    fn caller(&self) -> &Identity {
+        match self {
+            Self::Cancel(cancel) => &cancel.caller,
+            Self::Watch(watch) => &watch.caller,
+        }
+    }
+    fn reply_to(&self) -> &ReplyRoute {
+        match self {
+            Self::Cancel(cancel) => &cancel.reply_to,
+            Self::Watch(watch) => &watch.reply_to,
+        }
+    }
+}
 
 /// One thing that a host does.
 #[derive(Debug, Clone)]
@@ -54,11 +130,11 @@ pub struct FakeHost {
 impl FakeHost {
     /// A running report.
     #[must_use]
-    pub fn running(&self, command: &Command, sequence: u32) -> ProgressReport {
+    pub fn running(&self, command: &impl Answerable, sequence: u32) -> ProgressReport {
         ProgressReport {
             protocol: ProtocolVersion::V1,
-            request_id: command.id,
-            caller: command.caller.clone(),
+            request_id: command.id(),
+            caller: command.caller().clone(),
             host: self.name.clone(),
             sequence,
             created_at_ms: NOW,
@@ -70,7 +146,7 @@ impl FakeHost {
 
     /// A running report with output.
     #[must_use]
-    pub fn output(&self, command: &Command, sequence: u32, offset: u64, text: &str) -> ProgressReport {
+    pub fn output(&self, command: &impl Answerable, sequence: u32, offset: u64, text: &str) -> ProgressReport {
         let chunk =
             OutputChunk { stream: OutputStream::Stdout, offset, encoding: Encoding::Text, data: text.to_owned() };
         ProgressReport { output: vec![chunk], ..self.running(command, sequence) }
@@ -78,10 +154,12 @@ impl FakeHost {
 
     /// The last report.
     #[must_use]
-    pub fn finished(&self, command: &Command, sequence: u32, outcome: Outcome, data: Value) -> ProgressReport {
+    pub fn finished(&self, command: &impl Answerable, sequence: u32, outcome: Outcome, data: Value) -> ProgressReport {
         let code = match outcome {
             Outcome::Succeeded => "ok",
             Outcome::Refused => "policy-denied",
+            Outcome::Invalid => "not-running",
+            Outcome::Cancelled => "cancelled",
             _ => "failed",
         };
         let result = ActionResult {
@@ -101,12 +179,16 @@ impl FakeHost {
     /// # Panics
     /// When the report breaks a rule of the protocol.
     #[must_use]
-    pub fn sealed(&self, command: &Command, report: &ProgressReport) -> Outgoing {
+    pub fn sealed(&self, command: &impl Answerable, report: &ProgressReport) -> Outgoing {
+        self.signed(command.reply_to(), report)
+    }
+
+    fn signed(&self, reply_to: &ReplyRoute, report: &ProgressReport) -> Outgoing {
         let body = encode(report).expect("a test's report keeps the rules");
         let signature = self.credentials.sign(ProgressReport::TYPE.as_str(), &body);
         Outgoing {
             exchange: routing::EXCHANGE_REPLY,
-            routing_key: routing::reply_key(&command.reply_to, &self.name),
+            routing_key: routing::reply_key(reply_to, &self.name),
             content_type: ProgressReport::TYPE.as_str().to_owned(),
             body: body.into(),
             signatures: serde_json::to_vec(&[signature]).expect("a signature is plain strings").into(),
@@ -117,8 +199,7 @@ impl FakeHost {
         }
     }
 
-    fn is_meant(&self, command: &Command) -> bool {
-        let target = &command.target;
+    fn is_meant(&self, target: &Target) -> bool {
         let plugins = self.inventory.plugins.iter().map(|plugin| plugin.name.to_string()).collect();
         let scope = HostScope {
             name: &self.name,
@@ -252,11 +333,35 @@ impl Fleet {
         }
     }
 
-    /// Starts a host: its queue is bound when this returns.
+    /// Starts a host: its queue is bound when this returns. It knows nothing of earlier commands.
     ///
     /// # Panics
     /// When the broker refuses the host.
     pub async fn start(&self, host: FakeHost, behaviour: Behaviour) {
+        let nothing: FollowUpBehaviour =
+            Arc::new(|host, later| vec![Say::Report(host.finished(later, 0, Outcome::Invalid, Value::Null))]);
+        self.start_with(host, behaviour, nothing).await;
+    }
+
+    /// Starts hosts that also answer to messages about earlier commands.
+    ///
+    /// # Panics
+    /// When a name is none or the broker refuses the host.
+    pub async fn hosts_with(&self, names: &[&str], behaviour: Behaviour, later: FollowUpBehaviour) {
+        for name in names {
+            let host = FakeHost {
+                name: name.parse().expect("a test's names are names"),
+                credentials: self.authority.credentials(&format!("host/{name}")).expect("a certificate"),
+                inventory: Inventory {
+                    collectives: BTreeSet::from(["main".parse().expect("a plain word")]),
+                    ..Inventory::default()
+                },
+            };
+            self.start_with(host, Arc::clone(&behaviour), Arc::clone(&later)).await;
+        }
+    }
+
+    async fn start_with(&self, host: FakeHost, behaviour: Behaviour, later: FollowUpBehaviour) {
         let link = self.broker.bus(host.credentials.identity()).connect().await.expect("connect a host");
         let queue = routing::agent_queue(&host.name);
         link.declare_queue(QueueSpec::durable(&queue)).await.expect("declare");
@@ -268,23 +373,55 @@ impl Fleet {
             link.consume(&queue, ConsumeOptions { prefetch: 10, exclusive: true }).await.expect("consume");
         let broker = self.broker.clone();
         self.tasks.spawn(TaskKind::Worker, "fake host", async move {
-            while let Some(delivery) = commands.next().await {
-                answer(&host, &behaviour, link.as_ref(), &broker, &delivery).await;
+            let mut answers = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    delivery = commands.next() => match delivery {
+                        Some(delivery) => {
+                            let said = hear(&host, &behaviour, &later, &delivery);
+                            answers.push(answer(&host, said, link.as_ref(), &broker, delivery));
+                        }
+                        None => return,
+                    },
+                    Some(()) = answers.next(), if !answers.is_empty() => {}
+                }
             }
         });
     }
 }
 
-async fn answer(host: &FakeHost, behaviour: &Behaviour, link: &dyn Link, broker: &MemoryBroker, delivery: &Delivery) {
+/// What the host says, and to where.
+fn hear(
+    host: &FakeHost,
+    behaviour: &Behaviour,
+    later: &FollowUpBehaviour,
+    delivery: &Delivery,
+) -> Option<(ReplyRoute, Vec<Say>)> {
+    let about = match PayloadType::from_content_type(&delivery.content_type)? {
+        PayloadType::Command => {
+            let command = decode::<Command>(&delivery.body).ok().filter(|command| host.is_meant(&command.target))?;
+            return Some((command.reply_to.clone(), behaviour(host, &command)));
+        }
+        PayloadType::Cancel => Later::Cancel(decode(&delivery.body).ok()?),
+        PayloadType::Watch => Later::Watch(decode(&delivery.body).ok()?),
+        _ => return None,
+    };
+    host.is_meant(about.target()).then(|| (about.reply_to().clone(), later(host, &about)))
+}
+
+async fn answer(
+    host: &FakeHost,
+    said: Option<(ReplyRoute, Vec<Say>)>,
+    link: &dyn Link,
+    broker: &MemoryBroker,
+    delivery: Delivery,
+) {
     // The broker may be gone by now; a fake host does not mind.
     drop(delivery.ack().await);
-    let Ok(command) = decode::<Command>(&delivery.body) else { return };
-    if !host.is_meant(&command) {
-        return;
-    }
-    for say in behaviour(host, &command) {
+    let Some((reply_to, said)) = said else { return };
+    for say in said {
         let message = match say {
-            Say::Report(report) => host.sealed(&command, &report),
+            Say::Report(report) => host.signed(&reply_to, &report),
             Say::Raw(message) => {
                 broker.inject(host.credentials.identity(), message);
                 continue;

@@ -190,6 +190,7 @@ fn sample_command(route: &muster_protocol::ReplyRoute) -> Command {
         plugin: "test".parse().unwrap(),
         action: "run".parse().unwrap(),
         arguments: serde_json::Map::new(),
+        sealed: None,
         options: Options::default(),
         reply_to: route.clone(),
         requires: Vec::new(),

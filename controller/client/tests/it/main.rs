@@ -6,3 +6,4 @@ mod asking;
 mod bad_reports;
 mod discovery;
 mod faults;
+mod follow_up;
