@@ -39,6 +39,7 @@ mod execute;
 pub mod facts;
 mod host_view;
 pub mod journal;
+pub mod mask;
 mod outbox;
 pub mod policy;
 mod presence;
