@@ -21,9 +21,11 @@
 //! - A program runs as the user it was meant for, with that user's groups, or it does not start.
 //! - Every end a process can have is an [`End`] of its own; a number is never made up.
 
+mod detach;
 mod outcome;
 mod prepare;
 mod pump;
+mod record;
 mod run;
 mod session;
 mod user;
@@ -35,7 +37,9 @@ use std::time::Duration;
 
 use muster_plugin_api::OutputSink;
 
+pub use detach::{Detached, start_detached};
 pub use outcome::{Captured, End, Run, signal_name};
+pub use record::{ProcessStart, boot_id, end_recorded, record_programs};
 pub use session::become_subreaper;
 pub use user::EffectiveUser;
 

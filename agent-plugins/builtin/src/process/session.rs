@@ -19,14 +19,14 @@ use nix::unistd::{Pid, getpid};
 use process_wrap::tokio::ChildWrapper;
 use tokio::time::Instant;
 
-use super::LeaveBehind;
+use super::{LeaveBehind, record};
 
 /// How long to wait for the end of a process after the signal that cannot be ignored: only one
 /// that sits in the kernel, on a dead network disk for example, survives that.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Time between two looks at what is left.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Whether orphans of programs come to this process.
 static SUBREAPER: AtomicBool = AtomicBool::new(false);
@@ -64,6 +64,9 @@ pub(super) fn start(
     // Without an id the child was reaped already, which nobody can have done yet.
     let leader = child.id().and_then(|id| i32::try_from(id).ok());
     leaders.extend(leader);
+    if let Some(leader) = leader {
+        record::note(Pid::from_raw(leader));
+    }
     Ok((child, Session { leader: leader.map(Pid::from_raw), leave_behind, swept: false }))
 }
 
@@ -162,7 +165,7 @@ fn members(leader: Pid, everywhere: bool) -> Vec<(Pid, Pid)> {
     found.map(Process::pid_and_group).collect()
 }
 
-fn of_session(table: &[Process], leader: Pid) -> Vec<(Pid, Pid)> {
+pub(super) fn of_session(table: &[Process], leader: Pid) -> Vec<(Pid, Pid)> {
     let found = table.iter().filter(|process| process.alive && process.session == leader.as_raw());
     found.map(Process::pid_and_group).collect()
 }
@@ -188,7 +191,7 @@ fn descendants(table: &[Process], root: i32, leaders: &BTreeSet<i32>, leader: i3
 
 /// A line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
+pub(super) struct Process {
     pid: i32,
     alive: bool,
     parent: i32,
@@ -210,7 +213,7 @@ impl Process {
     }
 }
 
-fn table() -> Vec<Process> {
+pub(super) fn table() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     numbers.filter_map(|pid| Process::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)).collect()
