@@ -155,7 +155,7 @@ fn existing(path: &Path) -> anyhow::Result<Option<&Path>> {
     Ok(exists.then_some(path))
 }
 
-fn registry(config: &Config) -> anyhow::Result<Registry> {
+pub(crate) fn registry(config: &Config) -> anyhow::Result<Registry> {
     let mut registry = Registry::new();
     for plugin in muster_plugins::builtin() {
         let name = plugin.ddl().name().clone();

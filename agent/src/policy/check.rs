@@ -181,20 +181,23 @@ fn names(rule: &Rule, known: &Known<'_>) -> Vec<Warning> {
             if accepted.contains(name) {
                 continue;
             }
-            let why = match did_you_mean(name, accepted.iter().map(String::as_str)) {
-                Some(near) => format!("; did you mean `{near}`?"),
-                None if what == "action" && !name.contains('.') => "; an action is written `plugin.action`".to_owned(),
-                None => String::new(),
+            let (weight, why) = match did_you_mean(name, accepted.iter().map(String::as_str)) {
+                Some(near) => (Weight::Warning, format!("; did you mean `{near}`?")),
+                None if what == "action" && !name.contains('.') => {
+                    (Weight::Warning, "; an action is written `plugin.action`".to_owned())
+                }
+                // A plugin of another host, or of tomorrow.
+                None => (Weight::Hint, String::new()),
             };
             let place = rule.condition.place_of(name);
-            warnings.push(rule.warn(place, Weight::Warning, format!("no {what} here is called `{name}`{why}")));
+            warnings.push(rule.warn(place, weight, format!("no {what} here is called `{name}`{why}")));
         }
         if let Comparison::Like(glob) = comparison
             && !accepted.iter().any(|name| glob.is_match(name))
         {
             let place = rule.condition.place_of(glob.as_str());
             let message = format!("no {what} here fits `{}`", glob.as_str());
-            warnings.push(rule.warn(place, Weight::Warning, message));
+            warnings.push(rule.warn(place, Weight::Hint, message));
         }
     }
     warnings

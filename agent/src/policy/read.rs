@@ -39,10 +39,27 @@ impl Policy {
         Self::parse_all(&Self::read(path).map_err(|error| vec![error])?, path)
     }
 
+    /// Reads a policy that is not in force, such as one in its author's directory. Says beside it why the
+    /// agent would not trust the file, if it would not.
+    ///
+    /// # Errors
+    /// As [`Self::load_all`].
+    pub fn load_draft(path: &Path) -> Result<(Self, Option<PolicyError>), Vec<PolicyError>> {
+        let distrust = crate::state::check_trusted(path).err();
+        let distrust = distrust.map(|source| PolicyError::Read { path: path.to_owned(), source });
+        let text = Self::read_any(path).map_err(|error| vec![error])?;
+        Ok((Self::parse_all(&text, path)?, distrust))
+    }
+
     fn read(path: &Path) -> Result<String, PolicyError> {
         let failed = |source| PolicyError::Read { path: path.to_owned(), source };
+        std::fs::metadata(path).and_then(|_| crate::state::check_trusted(path)).map_err(failed)?;
+        Self::read_any(path)
+    }
+
+    fn read_any(path: &Path) -> Result<String, PolicyError> {
+        let failed = |source| PolicyError::Read { path: path.to_owned(), source };
         let bytes = std::fs::metadata(path).map_err(failed)?.len();
-        crate::state::check_trusted(path).map_err(failed)?;
         if bytes > FILE_BYTES_MAX {
             return Err(PolicyError::TooLarge { path: path.to_owned(), bytes });
         }

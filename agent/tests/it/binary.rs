@@ -8,17 +8,17 @@ use muster_pki::testing::TestAuthority;
 use muster_protocol::Timestamp;
 
 /// A folder with everything an agent needs.
-struct Folder {
+pub(crate) struct Folder {
     directory: tempfile::TempDir,
     authority: TestAuthority,
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp(muster_daemon::Clock::now_ms(&muster_daemon::SystemClock))
 }
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = TestAuthority::new(now()).unwrap();
         let folder = Self { directory, authority };
@@ -29,11 +29,11 @@ impl Folder {
         folder
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn config(&self, change: impl FnOnce(String) -> String) {
+    pub(crate) fn config(&self, change: impl FnOnce(String) -> String) {
         let at = |name: &str| self.path(name).display().to_string();
         let text = format!(
             "state_dir = \"{}\"\n[broker]\nurls = [\"amqps://127.0.0.1:1\"]\n[pki]\nca = \"{}\"\ncrl = \"{}\"\n\
@@ -49,7 +49,7 @@ impl Folder {
         fs::write(self.path("musterd.toml"), change(text)).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let program = Path::new(env!("CARGO_BIN_EXE_musterd"));
         Command::new(program)
             .args(arguments)
@@ -60,7 +60,7 @@ impl Folder {
     }
 
     #[track_caller]
-    fn check(&self, arguments: &[&str], good: bool, words: &[&str]) -> String {
+    pub(crate) fn check(&self, arguments: &[&str], good: bool, words: &[&str]) -> String {
         let output = self.run(arguments);
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.success(), good, "{arguments:?}: {stdout}{stderr}");

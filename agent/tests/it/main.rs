@@ -11,5 +11,6 @@ mod facts;
 mod journal;
 mod kit;
 mod policy;
+mod policy_commands;
 mod report;
 mod spool;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use muster_agent::policy::{Policy, Question, STARTER, Verdict};
+use muster_agent::policy::{Known, Policy, Question, STARTER, Verdict};
 use muster_pki::{Credentials, Signer};
 use muster_protocol::CollectiveName;
 use muster_protocol::expr::HostScope;
 use serde_json::{Map, Value, json};
 
-use crate::kit::{NOW, Site, host};
+use crate::kit::{NOW, Site, host, registry};
 
 fn signer(credentials: &Credentials) -> Signer {
     Signer {
@@ -131,22 +131,120 @@ fn the_first_rule_that_applies_decides() {
 #[test]
 fn the_starter_policy_lets_everybody_look_and_admins_act() {
     let site = Site::new();
-    for (who, read_only, expected) in [
-        (&site.max, true, Verdict::Allowed { rule: "everybody-may-look".into() }),
-        (&site.max, false, Verdict::NoRule),
-        (&site.lea, true, Verdict::Allowed { rule: "everybody-may-look".into() }),
-        (&site.lea, false, Verdict::Allowed { rule: "admins-may-act".into() }),
+    let look = Verdict::Allowed { rule: "everybody-may-look".into() };
+    let act = Verdict::Allowed { rule: "admins-may-act".into() };
+    let no = Verdict::NoRule;
+    // action, read_only, as which user, then what becomes of it for max (no group) and for lea (admins)
+    for (action, read_only, effective_user, max, lea) in [
+        ("host.ping", Some(true), None, &look, &look),
+        ("host.facts", Some(true), None, &look, &look),
+        ("package.status", Some(true), None, &look, &look),
+        ("service.status", Some(true), None, &look, &look),
+        ("puppet.last_run_summary", Some(true), None, &look, &look),
+        ("package.status", Some(true), Some("root"), &no, &act),
+        ("package.status", Some(true), Some("www-data"), &no, &act),
+        ("file.fetch", Some(true), None, &no, &act),
+        ("file.put", Some(false), None, &no, &act),
+        ("package.install", Some(false), None, &no, &act),
+        ("service.restart", Some(false), None, &no, &act),
+        ("shell.run", Some(false), None, &no, &act),
+        ("shell.run", Some(false), Some("root"), &no, &act),
+        ("cancel", Some(false), None, &no, &act),
+        ("watch", Some(false), None, &no, &act),
+        // An action that the host does not know is not taken to be harmless.
+        ("site.secrets", None, None, &no, &act),
     ] {
-        let asked = Asked {
-            signers: vec![signer(who)],
-            action: "lab.x",
-            read_only: Some(read_only),
-            arguments: Value::Object(Map::new()),
-            noop: false,
-            effective_user: None,
-        };
-        assert_eq!(ask(STARTER, &asked), expected, "{} {read_only}", who.identity());
+        for (who, expected) in [(&site.max, max), (&site.lea, lea)] {
+            for noop in [false, true] {
+                let asked = Asked {
+                    signers: vec![signer(who)],
+                    action,
+                    read_only,
+                    arguments: Value::Object(Map::new()),
+                    noop,
+                    effective_user,
+                };
+                assert_eq!(ask(STARTER, &asked), *expected, "{} {action} {effective_user:?}", who.identity());
+            }
+        }
     }
+    // The groups of a second signer lend the caller nothing.
+    let asked = Asked {
+        signers: vec![signer(&site.max), signer(&site.lea)],
+        action: "package.install",
+        read_only: Some(false),
+        arguments: Value::Object(Map::new()),
+        noop: false,
+        effective_user: None,
+    };
+    assert_eq!(ask(STARTER, &asked), no);
+}
+
+#[test]
+fn the_starter_policy_has_nothing_to_warn_of() {
+    let registry = registry();
+    let facts = Map::new();
+    let known = Known {
+        descriptions: registry.iter().map(|registered| registered.plugin.ddl()).collect(),
+        facts: Some(&facts),
+    };
+    let policy = Policy::parse(STARTER, Path::new("policy.toml")).unwrap();
+    // The lab has no `file.fetch`; a host has it, active or not.
+    let warnings: Vec<_> = policy.warnings(&known).into_iter().map(|warning| warning.message).collect();
+    assert_eq!(warnings, ["no action here is called `file.fetch`"]);
+    assert_eq!(policy.warnings(&Known::default()), []);
+}
+
+#[test]
+fn what_is_surely_not_meant_is_said() {
+    let registry = registry();
+    let Value::Object(facts) = json!({ "role": "web", "os": { "family": "Debian" } }) else { panic!() };
+    let known = Known {
+        descriptions: registry.iter().map(|registered| registered.plugin.ddl()).collect(),
+        facts: Some(&facts),
+    };
+    let check = |rules: &[(&str, &str)], expected: &[(usize, usize, &str)]| {
+        let numbered = rules.iter().enumerate();
+        let text: String = numbered.map(|(at, (effect, when))| rule(&format!("r{at}"), effect, when)).collect();
+        let found = Policy::parse(&text, Path::new("p")).unwrap().warnings(&known);
+        let places: Vec<_> = found.iter().map(|warning| (warning.place.line, warning.place.column)).collect();
+        let places_expected: Vec<_> = expected.iter().map(|(line, column, _)| (*line, *column)).collect();
+        assert_eq!(places, places_expected, "{rules:?}: {found:#?}");
+        for (warning, (.., words)) in found.iter().zip(expected) {
+            assert!(warning.message.contains(words), "{rules:?}: {} has no `{words}`", warning.message);
+        }
+    };
+    let (allow, deny) = ("allow", "deny");
+    check(&[(allow, "group = a"), (allow, "group = b"), (deny, "action = \"lab.read\"")], &[]);
+    // Rules that never decide.
+    let after_all = "can never decide: rule `r0` (line 2) decides everything before it";
+    check(&[(allow, "true"), (deny, "group = a"), (allow, "true")], &[(6, 8, after_all), (10, 8, after_all)]);
+    check(&[(allow, "group = a"), (allow, "group = a")], &[(6, 8, "can never decide: rule `r0` (line 2)")]);
+    check(&[(deny, "group = a"), (allow, "group = a and noop = true")], &[(6, 8, "can never decide: rule `r0`")]);
+    check(&[(deny, "group = a or noop = true"), (deny, "group = a")], &[(6, 8, "can never decide")]);
+    check(&[(allow, "group = a"), (deny, "group = a")], &[(6, 8, "denies only where a value is missing")]);
+    check(&[(allow, "group = a and noop = true"), (deny, "group = a")], &[]);
+    check(&[(allow, "false")], &[(2, 8, "its condition is `false`")]);
+    check(&[(allow, "group = a and false")], &[(2, 8, "`false`")]);
+    check(&[(allow, "caller.name = lea and caller.name = max")], &[(2, 8, "`caller.name` cannot have two values")]);
+    check(&[(allow, "group = a and group = b")], &[]);
+    check(&[(allow, "caller.kind = host")], &[(2, 8, "a caller is a `user` or a `service`")]);
+    check(&[(allow, "plugin = lab and action = \"cancel\"")], &[(2, 8, "is not one of plugin `lab`")]);
+    // Names.
+    check(&[(allow, "plugin = lba")], &[(4, 18, "no plugin here is called `lba`; did you mean `lab`?")]);
+    check(&[(allow, "action in [\"lab.read\", \"lab.raed\"]")], &[(4, 33, "did you mean `lab.read`?")]);
+    check(&[(allow, "action = read")], &[(4, 18, "an action is written `plugin.action`")]);
+    check(&[(allow, "action like \"lab.z*\"")], &[(4, 22, "no action here fits `lab.z*`")]);
+    check(&[(allow, "action like \"lab.r*\" or action in [cancel, watch]")], &[]);
+    // Arguments.
+    let no_name = "no action that the rule is about takes `nmae`; did you mean `arg.name`?";
+    check(&[(allow, "action = \"lab.change\" and arg.nmae = x")], &[(4, 35, no_name)]);
+    check(&[(allow, "action = \"lab.read\" and arg.name = x")], &[(4, 33, "takes `name`")]);
+    check(&[(allow, "arg.name = x and arg.force = true")], &[]);
+    check(&[(allow, "action = cancel and arg.caller = \"muster:user/lea\"")], &[]);
+    // Facts are a hint: they come and go.
+    check(&[(allow, "fact.roel = web")], &[(4, 9, "this host has no `fact.roel` now; did you mean `fact.role`?")]);
+    check(&[(allow, "fact.os.family = Debian and fact.os.name = x")], &[(4, 37, "no `fact.os.name`")]);
 }
 
 #[test]
@@ -175,4 +273,88 @@ fn a_wrong_rule_is_found_where_it_is() {
     let many: String = (0..1001).map(|number| rule(&format!("r{number}"), "allow", "true")).collect();
     assert!(Policy::parse(&many, Path::new("p")).unwrap_err().to_string().contains("more than 1000 rules"));
     assert!(Policy::load(Path::new("/nonexistent/policy.toml")).unwrap_err().to_string().contains("/nonexistent"));
+}
+
+/// A plugin with a secret input, described as a site would.
+fn vault() -> muster_plugin_api::Registry {
+    struct Vault(muster_protocol::ddl::Ddl);
+    impl muster_plugin_api::Plugin for Vault {
+        fn ddl(&self) -> &muster_protocol::ddl::Ddl {
+            &self.0
+        }
+        fn run(
+            &self,
+            _request: muster_plugin_api::ActionRequest,
+            _context: muster_plugin_api::ActionContext,
+        ) -> muster_plugin_api::BoxFuture<'_, muster_plugin_api::ActionReply> {
+            Box::pin(async { unreachable!("nothing runs here") })
+        }
+    }
+    let ddl = json!({
+        "metadata": { "name": "vault" },
+        "actions": [{
+            "action": "open", "output": {},
+            "input": {
+                "pin": { "prompt": "", "description": "", "type": "string", "optional": true, "default": "0000",
+                         "muster": { "secret": true } },
+                "door": { "prompt": "", "description": "", "type": "string", "optional": true, "default": "front" }
+            }
+        }]
+    });
+    let mut registry = muster_plugin_api::Registry::new();
+    let ddl = muster_protocol::ddl::Ddl::parse(&ddl.to_string()).unwrap();
+    registry.register(std::sync::Arc::new(Vault(ddl))).unwrap();
+    registry
+}
+
+#[test]
+fn no_rule_sees_a_secret() {
+    let site = Site::new();
+    let registry = vault();
+    let facts = Map::new();
+    let (classes, collectives, names, calls) = Default::default();
+    let scope = HostScope {
+        name: &host(),
+        facts: &facts,
+        classes: &classes,
+        plugins: &names,
+        collectives: &collectives,
+        calls: &calls,
+    };
+    let (plugin, action) = ("vault".parse().unwrap(), "open".parse().unwrap());
+    // What the policy says is looked at, whatever the rest of the examination makes of a secret in the open.
+    let verdict = |rules: &str, arguments: Value| {
+        let Value::Object(arguments) = arguments else { panic!() };
+        let policy = Policy::parse(rules, Path::new("p")).unwrap();
+        let petition = muster_agent::admit::Petition {
+            signers: &[signer(&site.lea)],
+            plugin: &plugin,
+            action: &action,
+            arguments: &arguments,
+            noop: false,
+            effective_user: None,
+        };
+        let mut steps = Vec::new();
+        drop(muster_agent::admit::examine(&petition, &registry, &policy, &scope, &mut |step| {
+            steps.push((step.truth, step.decides));
+        }));
+        steps
+    };
+    use muster_protocol::expr::Truth;
+    for arguments in [json!({}), json!({ "pin": "1234" }), json!({ "pin": "1234", "door": "back" })] {
+        for when in ["arg.pin = \"1234\"", "arg.pin = \"0000\"", "arg.pin like \"*\"", "not arg.pin = x"] {
+            assert_eq!(verdict(&rule("r", "allow", when), arguments.clone()), [(Truth::Unknown, false)], "{when}");
+            assert_eq!(verdict(&rule("r", "deny", when), arguments.clone()), [(Truth::Unknown, true)], "{when}");
+        }
+        assert_eq!(verdict(&rule("r", "allow", "has(arg.pin)"), arguments.clone()), [(Truth::False, false)]);
+    }
+    assert_eq!(verdict(&rule("r", "allow", "arg.door = front"), json!({ "pin": "1" })), [(Truth::True, true)]);
+    let known =
+        Known { descriptions: registry.iter().map(|registered| registered.plugin.ddl()).collect(), facts: None };
+    let told = |effect: &str| {
+        let policy = Policy::parse(&rule("r", effect, "arg.pin = x"), Path::new("p")).unwrap();
+        policy.warnings(&known).into_iter().map(|warning| warning.message).collect::<Vec<_>>().concat()
+    };
+    assert!(told("allow").contains("`arg.pin` is a secret of `vault.open`; no rule sees it"), "{}", told("allow"));
+    assert!(told("deny").contains("so the rule denies"), "{}", told("deny"));
 }

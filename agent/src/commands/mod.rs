@@ -1,14 +1,18 @@
 //! The command line of `musterd`.
 
+mod audit;
+mod policy;
+mod surroundings;
+
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use muster_agent::config::{self, Config, FILE_DEFAULT, Raw};
 use muster_agent::facts::{FactStore, Sources};
-use muster_agent::{audit, policy};
+use muster_agent::policy::STARTER;
 use muster_daemon::config::{ConfigError, Loaded, Problem};
 use muster_daemon::{Clock as _, SystemClock};
 use muster_protocol::{HostName, Timestamp};
@@ -51,19 +55,15 @@ enum Command {
     Facts,
     /// Print the policy to begin with.
     PrintStarterPolicy,
+    /// Check a policy, and try what it says.
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
     /// Look at the audit log.
     Audit {
         #[command(subcommand)]
-        command: AuditCommand,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Check that no line was changed, removed or put in between.
-    Verify {
-        /// The log [default: the one of the configuration].
-        file: Option<PathBuf>,
+        command: audit::AuditCommand,
     },
 }
 
@@ -75,8 +75,9 @@ pub(crate) fn run() -> ExitCode {
         None => return start::agent(&cli.files),
         Some(Command::CheckConfig) => return check_config(&cli.files),
         Some(Command::Facts) => facts(&cli.files),
-        Some(Command::PrintStarterPolicy) => print(policy::STARTER),
-        Some(Command::Audit { command: AuditCommand::Verify { file } }) => verify_audit(&cli.files, file.as_deref()),
+        Some(Command::PrintStarterPolicy) => print(STARTER),
+        Some(Command::Policy { command }) => return policy::run(command, &cli.files),
+        Some(Command::Audit { command }) => return audit::run(command, &cli.files),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,7 +104,7 @@ impl Files {
 }
 
 /// Prints to standard output. A reader that has gone is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
         _ => Ok(()),
@@ -166,20 +167,7 @@ fn facts(files: &Files) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))
 }
 
-fn kernel_host() -> Option<HostName> {
+pub(crate) fn kernel_host() -> Option<HostName> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     HostName::new(name.trim().to_lowercase()).ok()
-}
-
-fn verify_audit(files: &Files, file: Option<&Path>) -> anyhow::Result<()> {
-    let path = match file {
-        Some(path) => path.to_owned(),
-        None => files.load()?.1.audit_file().to_owned(),
-    };
-    let verified = audit::verify(&path)?;
-    let torn = match verified.torn_bytes {
-        0 => String::new(),
-        bytes => format!("\n{bytes} bytes of an unfinished line follow"),
-    };
-    print(&format!("{} lines, all in order\nlast hash {}{torn}\n", verified.lines, verified.last_hash))
 }
