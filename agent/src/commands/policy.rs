@@ -10,7 +10,7 @@ use muster_agent::admit::{ForeignRequest, Petition, Refusal, examine, examine_fo
 use muster_agent::policy::{Effect, Known, Missing, PSEUDO_ACTIONS, Policy, PolicyError, Rule, Step, Weight, missing};
 use muster_pki::Signer;
 use muster_protocol::expr::Truth;
-use muster_protocol::{ActionName, GroupName, Identity, PluginName, RequestId, Timestamp};
+use muster_protocol::{ActionName, GroupName, Identity, PluginName, RequestId, SealedArguments, SealedBox, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::surroundings::Surroundings;
@@ -253,15 +253,20 @@ fn try_out(files: &Files, test: &Test) -> anyhow::Result<ExitCode> {
         examine_foreign(&test.action, &request, &signers, &policy, &scope, &mut observe)
     } else {
         let (plugin, action) = names(&test.action)?;
+        let mut arguments = typed(&surroundings, &plugin, &action, &pairs(&test.arguments)?);
+        let secrets = take_secrets(&surroundings, &plugin, &action, &mut arguments);
+        let sealed = (!secrets.is_empty()).then(|| sealed(&secrets));
         let petition = Petition {
             signers: &signers,
             plugin: &plugin,
             action: &action,
-            arguments: &typed(&surroundings, &plugin, &action, &pairs(&test.arguments)?),
+            arguments: &arguments,
+            sealed: sealed.as_ref(),
             noop: test.noop,
             effective_user: test.effective_user.as_deref(),
         };
-        examine(&petition, &surroundings.registry, &policy, &scope, &mut observe).map(|examined| examined.rule)
+        examine(&petition, &surroundings.registry, &policy, &scope, &mut observe, || Ok(secrets))
+            .map(|examined| examined.rule)
     };
     let mut looked = looked.into_iter();
     let shown: Vec<Shown<'_>> = policy
@@ -320,6 +325,28 @@ fn typed(
     parsed.unwrap_or_else(|| {
         pairs.iter().map(|(name, value)| (name.trim_end_matches(':').to_owned(), value_of(value))).collect()
     })
+}
+
+/// Takes out the arguments that `muster run` would seal.
+fn take_secrets(
+    surroundings: &Surroundings,
+    plugin: &PluginName,
+    action: &ActionName,
+    arguments: &mut Map<String, Value>,
+) -> Map<String, Value> {
+    let Some(registered) = surroundings.registry.get(plugin) else { return Map::new() };
+    let names = registered.plugin.ddl().secret_inputs(action);
+    names.filter_map(|name| arguments.remove_entry(name)).collect()
+}
+
+/// What stands in a command for its secrets. Nobody opens this one.
+fn sealed(secrets: &Map<String, Value>) -> SealedArguments {
+    SealedArguments {
+        names: secrets.keys().cloned().collect(),
+        public_key: String::new(),
+        values: SealedBox::encode(&[], &[]),
+        recipients: BTreeMap::new(),
+    }
 }
 
 fn value_of(text: &str) -> Value {

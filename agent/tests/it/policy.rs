@@ -331,13 +331,13 @@ fn no_rule_sees_a_secret() {
             plugin: &plugin,
             action: &action,
             arguments: &arguments,
+            sealed: None,
             noop: false,
             effective_user: None,
         };
         let mut steps = Vec::new();
-        drop(muster_agent::admit::examine(&petition, &registry, &policy, &scope, &mut |step| {
-            steps.push((step.truth, step.decides));
-        }));
+        let mut observe = |step: &muster_agent::policy::Step<'_>| steps.push((step.truth, step.decides));
+        drop(muster_agent::admit::examine(&petition, &registry, &policy, &scope, &mut observe, || Ok(Map::new())));
         steps
     };
     use muster_protocol::expr::Truth;
