@@ -16,6 +16,7 @@ import argparse
 import base64
 import datetime
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -28,6 +29,8 @@ import pika
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 COMMAND = "application/vnd.muster.command.v1+json"
@@ -57,6 +60,102 @@ def uuid7():
     value = value & ~(0x3 << 62) | (0x2 << 62)
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def raw_bytes(public_key):
+    return public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+class Hpke:
+    """HPKE in base mode, single shot (RFC 9180): DHKEM(X25519), HKDF-SHA256, ChaCha20Poly1305."""
+
+    KEM = b"KEM" + bytes([0x00, 0x20])
+    SUITE = b"HPKE" + bytes([0x00, 0x20, 0x00, 0x01, 0x00, 0x03])
+
+    @staticmethod
+    def extract(suite, salt, label, material):
+        return hmac.digest(salt or bytes(32), b"HPKE-v1" + suite + label + material, "sha256")
+
+    @staticmethod
+    def expand(suite, key, label, info, length):
+        labeled = length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info
+        return hmac.digest(key, labeled + b"\x01", "sha256")[:length]  # one block: nothing here is longer
+
+    @classmethod
+    def cipher(cls, exchanged, encapsulated, recipient, info):
+        key = cls.extract(cls.KEM, b"", b"eae_prk", exchanged)
+        shared = cls.expand(cls.KEM, key, b"shared_secret", encapsulated + recipient, 32)
+        context = (
+            b"\x00"
+            + cls.extract(cls.SUITE, b"", b"psk_id_hash", b"")
+            + cls.extract(cls.SUITE, b"", b"info_hash", info)
+        )
+        secret = cls.extract(cls.SUITE, shared, b"secret", b"")
+        cipher = ChaCha20Poly1305(cls.expand(cls.SUITE, secret, b"key", context, 32))
+        return cipher, cls.expand(cls.SUITE, secret, b"base_nonce", context, 12)
+
+    @classmethod
+    def seal(cls, public, info, aad, plain):
+        once = X25519PrivateKey.generate()
+        encapsulated = raw_bytes(once.public_key())
+        exchanged = once.exchange(X25519PublicKey.from_public_bytes(public))
+        cipher, nonce = cls.cipher(exchanged, encapsulated, public, info)
+        return {
+            "encapsulated": base64.b64encode(encapsulated).decode(),
+            "ciphertext": base64.b64encode(cipher.encrypt(nonce, plain, aad)).decode(),
+        }
+
+    @classmethod
+    def open(cls, private, info, aad, box):
+        encapsulated = base64.b64decode(box["encapsulated"], validate=True)
+        exchanged = private.exchange(X25519PublicKey.from_public_bytes(encapsulated))
+        cipher, nonce = cls.cipher(exchanged, encapsulated, raw_bytes(private.public_key()), info)
+        return cipher.decrypt(nonce, base64.b64decode(box["ciphertext"], validate=True), aad)
+
+
+INFO_VALUES = b"muster/1 sealed arguments: values"
+INFO_KEY = b"muster/1 sealed arguments: key"
+
+
+def sealing_context(command):
+    return f"{command['id']}\n{command['caller']}\n{command['plugin']}.{command['action']}".encode()
+
+
+def seal_arguments(command, values, keys):
+    """The `sealed` of a command; `keys` is host name to the text of its sealing key."""
+    once = X25519PrivateKey.generate()
+    private = once.private_bytes(
+        serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+    )
+    context = sealing_context(command)
+    recipients = {}
+    for host, text in keys.items():
+        public = base64.b64decode(text.removeprefix("x25519:"), validate=True)
+        recipients[host] = {
+            "key_id": hashlib.sha256(public).hexdigest()[:16],
+            "sealed": Hpke.seal(public, INFO_KEY, context + b"\n" + host.encode(), private),
+        }
+    public = raw_bytes(once.public_key())
+    return {
+        "names": sorted(values),
+        "public_key": base64.b64encode(public).decode(),
+        "values": Hpke.seal(public, INFO_VALUES, context, json.dumps(values).encode()),
+        "recipients": recipients,
+    }
+
+
+def open_arguments(command, host, private):
+    """The values in a command's `sealed`, as the host with that private key reads them."""
+    sealed = command["sealed"]
+    recipient = sealed["recipients"][host]
+    if recipient["key_id"] != hashlib.sha256(raw_bytes(private.public_key())).hexdigest()[:16]:
+        raise Wrong("sealed to another key")
+    context = sealing_context(command)
+    key = Hpke.open(private, INFO_KEY, context + b"\n" + host.encode(), recipient["sealed"])
+    values = json.loads(Hpke.open(X25519PrivateKey.from_private_bytes(key), INFO_VALUES, context, sealed["values"]))
+    if sorted(values) != sorted(sealed["names"]):
+        raise Wrong("other arguments are inside than the names say")
+    return values
 
 
 class Party:
@@ -193,10 +292,8 @@ def messages(channel, queue, seconds):
         yield properties, body
 
 
-def controller(options):
-    """Sends one command and verifies every report."""
-    party = Party(options.certificate, options.key)
-    verifier = Verifier(options.ca, options.crl, options.schemas)
+def ask(options, party, verifier, channel, action, target, given, values=None, keys=None):
+    """Sends one command, with `values` sealed to `keys`, and verifies every report."""
     route = f"{party.identity.removeprefix('muster:')}.{secrets.token_hex(4)}"
     created = now_ms()
     command = {
@@ -206,37 +303,57 @@ def controller(options):
         "created_at_ms": created,
         "expires_at_ms": created + 30_000,
         "collective": "main",
-        "target": json.loads(options.target),
-        "plugin": options.action.split(".")[0],
-        "action": options.action.split(".")[1],
-        "arguments": json.loads(options.arguments),
+        "target": target,
+        "plugin": action.split(".")[0],
+        "action": action.split(".")[1],
+        "arguments": given,
         "options": {"noop": False, "progress": True},
         "reply_to": route,
     }
+    if values:
+        command["sealed"] = seal_arguments(command, values, keys)
+        command["requires"] = ["sealed"]
     body = json.dumps(command, indent=1).encode()  # spaces on purpose: only the exact bytes count
     verifier.check_schema(COMMAND, body)
-    connection = connect(options, party)
-    channel = connection.channel()
     queue = f"reply.{route}"
     channel.queue_declare(queue, exclusive=True, auto_delete=True)
     channel.queue_bind(queue, "reply", f"{route}.#")
-    channel.confirm_delivery()
     publish(channel, "cmd", "collective.main", COMMAND, body, [party.sign(COMMAND, body)], expiration="30000")
-    finished = {}
+    finished, output = {}, {}
     for properties, answer in messages(channel, queue, options.wait):
         signer, report = verifier.delivery(properties, answer, REPORT)
         if signer != f"muster:host/{report['host']}":
             raise Wrong(f"{signer} answers for {report['host']}")
         if report["request_id"] != command["id"] or report["caller"] != party.identity:
             raise Wrong("a report to another request")
+        for chunk in report.get("output", []):
+            if chunk["stream"] == "stdout" and chunk.get("encoding", "text") == "text":
+                output[report["host"]] = output.get(report["host"], "") + chunk["data"]
         if report["state"] == "finished":
             finished[report["host"]] = report["result"]
         if len(finished) == options.expect:
             break
-    connection.close()
+    channel.cancel()
     if len(finished) != options.expect:
         raise Wrong(f"{len(finished)} hosts answered, not {options.expect}: {sorted(finished)}")
-    return {"request_id": command["id"], "finished": finished}
+    return {"request_id": command["id"], "finished": finished, "output": output}
+
+
+def controller(options):
+    """Sends one command and verifies every report."""
+    party = Party(options.certificate, options.key)
+    verifier = Verifier(options.ca, options.crl, options.schemas)
+    target, values, keys = json.loads(options.target), json.loads(options.secrets), None
+    connection = connect(options, party)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    if values:
+        told = ask(options, party, verifier, channel, "host.sealing_key", target, {})["finished"]
+        keys = {host: result["data"]["sealing_key"] for host, result in told.items()}
+    given = json.loads(options.arguments)
+    done = ask(options, party, verifier, channel, options.action, target, given, values, keys)
+    connection.close()
+    return done
 
 
 def agent(options):
@@ -251,7 +368,9 @@ def agent(options):
     for key in ("all", "collective.main", f"host.{host}"):
         channel.queue_bind(queue, "cmd", key)
     print(json.dumps({"ready": host}), flush=True)
-    answered = []
+    private = X25519PrivateKey.generate()
+    sealing_key = "x25519:" + base64.b64encode(raw_bytes(private.public_key())).decode()
+    answered, opened = [], {}
     for properties, body in messages(channel, queue, options.wait):
         signer, command = verifier.delivery(properties, body, COMMAND)
         if signer != command["caller"] or not signer.startswith(("muster:user/", "muster:service/")):
@@ -260,6 +379,11 @@ def agent(options):
             raise Wrong("the reply route is not the caller's")
         if not command["created_at_ms"] - 60_000 <= now_ms() < command["expires_at_ms"]:
             raise Wrong("outside the time window")
+        data = json.loads(options.data)
+        if (command["plugin"], command["action"]) == ("host", "sealing_key"):
+            data = {"sealing_key": sealing_key}
+        if "sealed" in command:
+            opened.update(open_arguments(command, host, private))
         report = {
             "protocol": "muster/1",
             "request_id": command["id"],
@@ -268,7 +392,7 @@ def agent(options):
             "sequence": 0,
             "created_at_ms": now_ms(),
             "state": "finished",
-            "result": {"outcome": "succeeded", "code": "ok", "data": json.loads(options.data), "duration_ms": 1},
+            "result": {"outcome": "succeeded", "code": "ok", "data": data, "duration_ms": 1},
         }
         answer = json.dumps(report).encode()
         verifier.check_schema(REPORT, answer)
@@ -279,7 +403,7 @@ def agent(options):
     connection.close()
     if len(answered) != options.expect:
         raise Wrong(f"{len(answered)} commands came, not {options.expect}")
-    return {"answered": answered}
+    return {"answered": answered, "opened": opened}
 
 
 def raw(options):
@@ -333,6 +457,7 @@ def arguments():
             sub.add_argument("--action", default="host.ping")
             sub.add_argument("--arguments", default="{}")
             sub.add_argument("--target", default='{"all":true}')
+            sub.add_argument("--secrets", default="{}", help="JSON object of arguments to seal to each host")
         if mode == "agent":
             sub.add_argument("--data", default="{}")
         if mode == "publish":
