@@ -17,6 +17,7 @@
 //! - A question that was answered is a success, also where the answer is "not there"; a failure
 //!   means that there is no answer.
 
+pub mod external;
 mod host;
 mod package;
 pub mod process;

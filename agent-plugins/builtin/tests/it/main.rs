@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod book;
+mod external;
 mod host;
 mod package;
 mod process;
