@@ -27,6 +27,7 @@
 //! - Memory per host is bounded, whatever the host sends.
 //! - Nothing runs in the background: dropping [`Asking`] stops it.
 
+pub mod aggregate;
 mod asking;
 pub mod cache;
 pub mod collect;
