@@ -1,7 +1,8 @@
 //! Why a question could not be asked, or its answers not be collected to the end.
 
 use muster_bus::{BusError, CloseReason, PublishError, TlsProblem};
-use muster_protocol::{Code, Identity, MessageError, RequestId};
+use muster_pki::sealing::SealingError;
+use muster_protocol::{Code, HostName, Identity, MessageError, RequestId};
 
 /// Why asking failed. What had arrived until then is in the summary.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -21,6 +22,15 @@ pub enum ClientError {
     /// The command breaks a rule or a limit of the protocol. Nothing was sent.
     #[error("write the command")]
     Message(#[from] MessageError),
+    /// There are secret arguments, and a host has given no key to seal them to; or it is not known who will be asked.
+    #[error("secret arguments cannot be sealed to {}", host.as_ref().map_or("hosts that are not named".to_owned(), |host| format!("`{host}`")))]
+    NoSealingKey {
+        /// The host; `None` for a broadcast.
+        host: Option<HostName>,
+    },
+    /// The secret arguments could not be sealed.
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
     /// A host was meant by two parts of one message, so its answers could not be told apart.
     #[error("request `{request}` and another part of the message mean the same host")]
     Overlapping {
@@ -108,7 +118,8 @@ impl ClientError {
             Self::Bus(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::NotAController { .. } => NOT_A_CONTROLLER.code,
-            Self::Message(_) | Self::Overlapping { .. } => BAD_COMMAND.code,
+            Self::Message(_) | Self::Overlapping { .. } | Self::NoSealingKey { .. } => BAD_COMMAND.code,
+            Self::Sealing(error) => error.code().code,
             Self::NobodyListens { .. } => NOBODY_LISTENS.code,
             Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.code,
             Self::ConnectionLost { .. } => CONNECTION_LOST.code,
@@ -122,9 +133,12 @@ impl ClientError {
             Self::Bus(error) => error.is_transient(),
             Self::Publish(error) => error.is_transient(),
             Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => true,
-            Self::NotAController { .. } | Self::Message(_) | Self::Overlapping { .. } | Self::NobodyListens { .. } => {
-                false
-            }
+            Self::NotAController { .. }
+            | Self::Message(_)
+            | Self::Overlapping { .. }
+            | Self::NoSealingKey { .. }
+            | Self::Sealing(_)
+            | Self::NobodyListens { .. } => false,
         }
     }
 
@@ -133,9 +147,11 @@ impl ClientError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Bus(error) | Self::Publish(PublishError::Bus(error)) => bus_class(error),
-            Self::Publish(PublishError::TooLarge { .. }) | Self::Message(_) | Self::Overlapping { .. } => {
-                FailureClass::Usage
-            }
+            Self::Publish(PublishError::TooLarge { .. })
+            | Self::Message(_)
+            | Self::Overlapping { .. }
+            | Self::NoSealingKey { .. }
+            | Self::Sealing(_) => FailureClass::Usage,
             Self::Publish(_) | Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => FailureClass::Unreachable,
             Self::NotAController { .. } => FailureClass::IdentityRejected,
             Self::NobodyListens { .. } => FailureClass::NoMatch,
@@ -149,7 +165,8 @@ impl ClientError {
             Self::Bus(error) => error.hint(),
             Self::Publish(error) => error.hint(),
             Self::NotAController { .. } => NOT_A_CONTROLLER.explanation,
-            Self::Message(_) | Self::Overlapping { .. } => BAD_COMMAND.explanation,
+            Self::Message(_) | Self::Overlapping { .. } | Self::NoSealingKey { .. } => BAD_COMMAND.explanation,
+            Self::Sealing(error) => error.code().explanation,
             Self::NobodyListens { .. } => NOBODY_LISTENS.explanation,
             Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.explanation,
             Self::ConnectionLost { .. } => CONNECTION_LOST.explanation,

@@ -120,6 +120,12 @@ impl StreamOutput {
         self.unreadable_chunks
     }
 
+    /// The bytes up to the first one that is missing.
+    #[must_use]
+    pub fn beginning(&self) -> &[u8] {
+        self.fragments.get(&0).map_or(&[], Vec::as_slice)
+    }
+
     /// The text as far as it is here. Bytes that are not UTF-8 become the replacement character,
     /// and every hole becomes a line that says how much is missing.
     #[must_use]

@@ -1,16 +1,18 @@
 //! What to ask: one action on some hosts, and the signed commands that it becomes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use muster_pki::Credentials;
+use muster_pki::sealing::{SealingPublicKey, seal};
 use muster_protocol::{
     ActionName, CollectiveName, Command, HostName, Message, Options, PluginName, ProtocolVersion, ReplyRoute,
-    RequestId, Target, Timestamp, encode, routing,
+    RequestId, SealedArguments, SealingContext, Target, Timestamp, encode, routing,
 };
 use serde_json::{Map, Value};
 
 use crate::error::ClientError;
+use crate::secrets::Secrets;
 
 /// Most host names in one command. The names lie inside the signed body that each of the hosts gets,
 /// so one command to `n` names costs `n²` on the wire: 10,000 names of 30 bytes would be 3 GB, in
@@ -54,6 +56,10 @@ pub struct Question {
     pub action: ActionName,
     /// Its arguments, checked against the DDL before.
     pub arguments: Map<String, Value>,
+    /// Secret arguments; sent only sealed to each host.
+    pub secrets: Secrets,
+    /// The sealing keys of all hosts of the audience, needed where there are secrets.
+    pub sealing_keys: BTreeMap<HostName, SealingPublicKey>,
     /// How to run it.
     pub options: Options,
     /// How long the command lives, in milliseconds. Until then a host that comes back may run it.
@@ -91,6 +97,8 @@ impl Question {
             plugin,
             action,
             arguments: Map::new(),
+            secrets: Secrets::default(),
+            sealing_keys: BTreeMap::new(),
             options: Options::default(),
             ttl_ms: TTL_MS_DEFAULT,
             queue_ms: None,
@@ -108,6 +116,7 @@ impl Question {
             (options.noop, "noop"),
             (options.effective_user.is_some(), "effective_user"),
             (options.timeout_ms.is_some(), "timeout"),
+            (!self.secrets.is_empty(), "sealed"),
         ]
         .into_iter()
         .filter(|(set, _)| *set)
@@ -193,9 +202,10 @@ pub(crate) fn prepare(
     mut next_id: impl FnMut() -> RequestId,
 ) -> Result<Vec<Prepared>, ClientError> {
     let one = |(target, destinations)| -> Result<Prepared, ClientError> {
+        let id = next_id();
         let command = Command {
             protocol: ProtocolVersion::V1,
-            id: next_id(),
+            id,
             caller: sender.credentials.identity().clone(),
             created_at_ms: sender.now,
             expires_at_ms: sender.now.plus_ms(question.ttl_ms),
@@ -204,7 +214,7 @@ pub(crate) fn prepare(
             plugin: question.plugin.clone(),
             action: question.action.clone(),
             arguments: question.arguments.clone(),
-            sealed: None,
+            sealed: sealed(question, sender, id, &destinations)?,
             options: question.options.clone(),
             reply_to: sender.route.clone(),
             requires: question.requires(),
@@ -212,4 +222,25 @@ pub(crate) fn prepare(
         sender.seal(&command, command.id, command.id, destinations)
     };
     sender.targets(&question.audience).into_iter().map(one).collect()
+}
+
+/// The secrets of a question, sealed to the hosts of one of its commands.
+fn sealed(
+    question: &Question,
+    sender: &Sender<'_>,
+    request_id: RequestId,
+    destinations: &Destinations,
+) -> Result<Option<SealedArguments>, ClientError> {
+    if question.secrets.is_empty() {
+        return Ok(None);
+    }
+    let Destinations::Hosts(hosts) = destinations else { return Err(ClientError::NoSealingKey { host: None }) };
+    let mut recipients = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let key = question.sealing_keys.get(host);
+        recipients.push((host, key.ok_or_else(|| ClientError::NoSealingKey { host: Some(host.clone()) })?));
+    }
+    let caller = sender.credentials.identity();
+    let context = SealingContext { request_id, caller, plugin: &question.plugin, action: &question.action };
+    Ok(Some(seal(question.secrets.values(), &context, recipients)?))
 }

@@ -7,3 +7,4 @@ mod bad_reports;
 mod discovery;
 mod faults;
 mod follow_up;
+mod secrets;
