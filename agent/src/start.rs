@@ -14,8 +14,8 @@ use muster_bus::{AmqpBus, AmqpSettings};
 use muster_daemon::signals::{Request, Signals};
 use muster_daemon::{Clock as _, SystemClock, TaskKind, Tasks, logging};
 use muster_pki::{Credentials, Trust, tls};
-use muster_plugin_api::Registry;
-use muster_protocol::{HostName, Identity, Timestamp};
+use muster_plugin_api::{NotActivated, Registry};
+use muster_protocol::{HostName, Identity, PluginName, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Files, complain};
@@ -157,17 +157,23 @@ fn existing(path: &Path) -> anyhow::Result<Option<&Path>> {
 
 pub(crate) fn registry(config: &Config) -> anyhow::Result<Registry> {
     let mut registry = Registry::new();
-    for plugin in muster_plugins::builtin() {
+    for plugin in muster_plugins::builtin(config.plugin_settings()) {
         let name = plugin.ddl().name().clone();
         if config.disabled_plugins().contains(&name) {
             continue;
         }
-        let registered = registry.register(plugin)?;
+        let off = plugin.ddl().muster.opt_in && !config.enabled_plugins().contains(&name);
+        let registered =
+            if off { registry.register_inactive(plugin, not_enabled(&name))? } else { registry.register(plugin)? };
         if let Err(not) = &registered.activation {
             tracing::info!(plugin = %name, "Plugin is not active: {not}");
         }
     }
     Ok(registry)
+}
+
+fn not_enabled(name: &PluginName) -> NotActivated {
+    NotActivated::new(format!("`{name}` is off until the host's administrator names it in `plugins.enabled`"))
 }
 
 /// Checks what `check-config` checks beyond the file itself. Gives a summary if nothing is missing.

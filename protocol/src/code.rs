@@ -140,6 +140,9 @@ codes! {
     /// More than a bound allows.
     LIMIT_EXCEEDED = "limit-exceeded", "more than the host allows",
         "The action would have gone beyond a bound of the host, such as the size of a file. The message says which.";
+    /// A path that the plugin `file` may not touch.
+    OUTSIDE_ROOTS = "outside-roots", "the path is not below a directory that the host has opened",
+        "The host's administrator names the directories in `plugins.file.read_roots` and `plugins.file.write_roots`. Links that lead out of them are not followed.";
     /// The plugin broke.
     PLUGIN_ERROR = "plugin-error", "the plugin itself broke",
         "The plugin crashed, panicked or answered what is not an answer. This is a bug of the plugin; the agent's log has more.";

@@ -6,10 +6,13 @@ use muster_protocol::ddl::Ddl;
 
 static BUILTIN: LazyLock<Vec<Ddl>> = LazyLock::new(|| {
     let files = [
+        include_str!("../ddl/file.json"),
         include_str!("../ddl/host.json"),
         include_str!("../ddl/package.json"),
         include_str!("../ddl/puppet.json"),
+        include_str!("../ddl/script.json"),
         include_str!("../ddl/service.json"),
+        include_str!("../ddl/shell.json"),
     ];
     files.into_iter().map(|text| Ddl::parse(text).expect("a built-in description parses, as its test shows")).collect()
 });
@@ -27,7 +30,7 @@ mod tests {
     #[test]
     fn every_description_parses_without_a_warning() {
         let names: Vec<_> = builtin_ddls().iter().map(|ddl| ddl.name().as_str()).collect();
-        assert_eq!(names, ["host", "package", "puppet", "service"]);
+        assert_eq!(names, ["file", "host", "package", "puppet", "script", "service", "shell"]);
         for ddl in builtin_ddls() {
             assert_eq!(ddl.warnings(), Vec::<String>::new(), "{}", ddl.name());
         }

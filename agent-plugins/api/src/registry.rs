@@ -181,6 +181,27 @@ impl Registry {
     /// # Errors
     /// When another plugin has its name or answers the same data query.
     pub fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<&Registered, RegistryError> {
+        let activation = plugin.activate();
+        self.insert(plugin, activation)
+    }
+
+    /// Adds a plugin that is not to work here, without asking it.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn register_inactive(
+        &mut self,
+        plugin: Arc<dyn Plugin>,
+        why: NotActivated,
+    ) -> Result<&Registered, RegistryError> {
+        self.insert(plugin, Err(why))
+    }
+
+    fn insert(
+        &mut self,
+        plugin: Arc<dyn Plugin>,
+        activation: Result<(), NotActivated>,
+    ) -> Result<&Registered, RegistryError> {
         let name = plugin.ddl().name().clone();
         if self.plugins.contains_key(&name) {
             return Err(RegistryError::Duplicate { name });
@@ -191,7 +212,6 @@ impl Registry {
                 return Err(RegistryError::DuplicateQuery { name, other, query: query.name.to_string() });
             }
         }
-        let activation = plugin.activate();
         Ok(self.plugins.entry(name).or_insert(Registered { plugin, activation }))
     }
 

@@ -17,30 +17,52 @@
 //! - A question that was answered is a success, also where the answer is "not there"; a failure
 //!   means that there is no answer.
 
+mod digest;
+mod execution;
 pub mod external;
+mod file;
 mod host;
 mod package;
 pub mod process;
 mod puppet;
 mod reply;
+mod script;
 mod service;
+mod shell;
 
 use std::sync::Arc;
 
 use muster_plugin_api::Plugin;
 
+pub use file::{File, FileSettings};
 pub use host::Host;
 pub use package::{Package, PackagePaths};
 pub use puppet::{Puppet, PuppetPaths};
+pub use script::{Script, ScriptSettings};
 pub use service::{Service, ServicePaths};
+pub use shell::{Shell, ShellSettings};
+
+/// What the host's administrator lets the built-in plugins do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// For `file`.
+    pub file: FileSettings,
+    /// For `script`.
+    pub script: ScriptSettings,
+    /// For `shell`.
+    pub shell: ShellSettings,
+}
 
 /// All built-in plugins, with the paths of a real host.
 #[must_use]
-pub fn builtin() -> Vec<Arc<dyn Plugin>> {
+pub fn builtin(settings: &Settings) -> Vec<Arc<dyn Plugin>> {
     vec![
+        Arc::new(File::new(settings.file.clone())),
         Arc::new(Host::new()),
         Arc::new(Package::new(PackagePaths::default())),
         Arc::new(Puppet::new(PuppetPaths::default())),
+        Arc::new(Script::new(settings.script.clone())),
         Arc::new(Service::new(ServicePaths::default())),
+        Arc::new(Shell::new(settings.shell.clone())),
     ]
 }

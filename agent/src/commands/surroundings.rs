@@ -57,7 +57,7 @@ impl Surroundings {
 
     fn elsewhere() -> anyhow::Result<Self> {
         let mut registry = Registry::new();
-        for plugin in muster_plugins::builtin() {
+        for plugin in muster_plugins::builtin(&muster_plugins::Settings::default()) {
             registry.register(plugin)?;
         }
         Ok(Self {

@@ -57,6 +57,7 @@ const BOUNDS: &[(&str, u64, u64)] = &[
     ("limits.stop_timeout_s", 1, 3_600),
     ("limits.report_keep_s", 60, 30 * DAY_S),
     ("presence.interval_s", 10, DAY_S),
+    ("plugins.file.bytes_max", 1, 1024 * 1024 * 1024),
 ];
 
 /// The checked configuration.
@@ -85,6 +86,8 @@ pub struct Config {
     audit_file: PathBuf,
     log: LogConfig,
     disabled_plugins: BTreeSet<PluginName>,
+    enabled_plugins: BTreeSet<PluginName>,
+    plugin_settings: muster_plugins::Settings,
 }
 
 /// Where to read: the file must exist, the directory need not.
@@ -179,6 +182,17 @@ impl Config {
         if let Some(path) = &raw.audit.file {
             check.absolute("audit.file", path);
         }
+        let file = &raw.plugins.file;
+        for (key, roots) in
+            [("plugins.file.read_roots", &file.read_roots), ("plugins.file.write_roots", &file.write_roots)]
+        {
+            for root in roots {
+                check.absolute(key, root);
+                if root.components().any(|part| part == std::path::Component::ParentDir) {
+                    check.wrong(key, &format!("\"{}\"", root.display()), "a path without `..`");
+                }
+            }
+        }
         if let Err(error) = check_filter(&raw.log.filter) {
             check.wrong("log.filter", &format!("\"{}\"", raw.log.filter.escape_default()), &error.to_string());
         }
@@ -214,6 +228,15 @@ impl Config {
             audit_file: raw.audit.file.clone().unwrap_or_else(|| raw.state_dir.join(files::AUDIT)),
             log: LogConfig { filter: raw.log.filter.clone(), format: raw.log.format, base: LOG_BASE },
             disabled_plugins: raw.plugins.disabled.clone(),
+            enabled_plugins: raw.plugins.enabled.clone(),
+            plugin_settings: muster_plugins::Settings {
+                file: muster_plugins::FileSettings {
+                    read_roots: file.read_roots.clone(),
+                    write_roots: file.write_roots.clone(),
+                    bytes_max: check.within("plugins.file.bytes_max", file.bytes_max),
+                },
+                ..muster_plugins::Settings::default()
+            },
         };
         (config, check.problems)
     }
@@ -360,6 +383,18 @@ impl Config {
     #[must_use]
     pub fn disabled_plugins(&self) -> &BTreeSet<PluginName> {
         &self.disabled_plugins
+    }
+
+    /// Plugins that are off unless they are named, and are named.
+    #[must_use]
+    pub fn enabled_plugins(&self) -> &BTreeSet<PluginName> {
+        &self.enabled_plugins
+    }
+
+    /// What the built-in plugins may do here.
+    #[must_use]
+    pub fn plugin_settings(&self) -> &muster_plugins::Settings {
+        &self.plugin_settings
     }
 }
 

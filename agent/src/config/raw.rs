@@ -239,4 +239,29 @@ impl Default for Log {
 pub struct Plugins {
     /// Built-in plugins this host does not have. Default none.
     pub disabled: BTreeSet<PluginName>,
+    /// Plugins that do nothing unless they are named here: `shell`, `script` and `file`. Default none, since
+    /// each of them makes a permission of the policy as good as a login.
+    pub enabled: BTreeSet<PluginName>,
+    /// The plugin `file`.
+    pub file: FilePlugin,
+}
+
+/// Section `plugins.file`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FilePlugin {
+    /// Directories below which the plugin `file` may look at and fetch files. Default none, so that nothing may
+    /// be read before somebody has decided what.
+    pub read_roots: Vec<PathBuf>,
+    /// Directories below which it may put and remove files. Default none. What may be written may not therefore
+    /// be read.
+    pub write_roots: Vec<PathBuf>,
+    /// Bytes of the largest file that it reads, hashes or replaces. Default 67108864, 64 MiB: a second of hashing.
+    pub bytes_max: u64,
+}
+
+impl Default for FilePlugin {
+    fn default() -> Self {
+        Self { read_roots: Vec::new(), write_roots: Vec::new(), bytes_max: 64 * 1024 * 1024 }
+    }
 }

@@ -4,10 +4,13 @@
 
 mod book;
 mod external;
+mod file;
 mod host;
 mod package;
 mod process;
 mod puppet;
 mod registry;
+mod script;
 mod service;
+mod shell;
 mod support;

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use muster_plugin_api::{CancellationToken, Registry, builtin_ddls, conformance};
-use muster_plugins::{Host, Package, PackagePaths, builtin};
+use muster_plugins::{Host, Package, PackagePaths, Settings, builtin};
 use serde_json::json;
 
 #[test]
 fn there_is_a_plugin_for_each_description() {
     let names = |ddl: &muster_protocol::ddl::Ddl| ddl.name().to_string();
-    let plugins: Vec<_> = builtin().iter().map(|plugin| names(plugin.ddl())).collect();
+    let plugins: Vec<_> = builtin(&Settings::default()).iter().map(|plugin| names(plugin.ddl())).collect();
     assert_eq!(plugins, builtin_ddls().iter().map(names).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_registry_finds_actions_and_answers_questions() {
     let mut registry = Registry::new();
-    for plugin in builtin() {
+    for plugin in builtin(&Settings::default()) {
         registry.register(plugin).unwrap();
     }
     let error = registry.register(Arc::new(Host::new())).unwrap_err();

@@ -42,6 +42,30 @@ pub(crate) async fn run_within(
     plugin.run(ActionRequest { arguments, time_limit, ..request }, conformance::context(CancellationToken::new())).await
 }
 
+/// Runs an action with the options of a command: as a user, or only to see what it would do.
+pub(crate) async fn run_with(
+    plugin: &dyn Plugin,
+    action: &str,
+    arguments: Value,
+    change: impl FnOnce(&mut ActionRequest),
+) -> ActionReply {
+    let mut request = conformance::sample_request(action, arguments).unwrap();
+    request.time_limit = Duration::from_secs(60);
+    let described = plugin.ddl().action(&request.action).unwrap();
+    request.arguments = described.validate(&request.arguments).unwrap();
+    change(&mut request);
+    plugin.run(request, conformance::context(CancellationToken::new())).await
+}
+
+/// The code with which a host refuses these arguments: its description's check, or the plugin's own.
+pub(crate) async fn refusal(plugin: &dyn Plugin, action: &str, arguments: Value) -> Option<&'static str> {
+    let described = plugin.ddl().action(&action.parse().unwrap()).unwrap();
+    if let Err(error) = described.validate(arguments.as_object().unwrap()) {
+        return Some(error.code().code);
+    }
+    run(plugin, action, arguments).await.err().map(|failure| failure.code.code)
+}
+
 /// Asks a question as a target expression does.
 pub(crate) async fn ask(plugin: &dyn Plugin, query: &str, arguments: &[Value]) -> Option<Value> {
     let arguments = plugin.ddl().data_query(query).unwrap().validate(arguments).unwrap();
