@@ -9,6 +9,7 @@ static BUILTIN: LazyLock<Vec<Ddl>> = LazyLock::new(|| {
         include_str!("../ddl/file.json"),
         include_str!("../ddl/host.json"),
         include_str!("../ddl/package.json"),
+        include_str!("../ddl/plugin.json"),
         include_str!("../ddl/puppet.json"),
         include_str!("../ddl/script.json"),
         include_str!("../ddl/service.json"),
@@ -30,7 +31,7 @@ mod tests {
     #[test]
     fn every_description_parses_without_a_warning() {
         let names: Vec<_> = builtin_ddls().iter().map(|ddl| ddl.name().as_str()).collect();
-        assert_eq!(names, ["file", "host", "package", "puppet", "script", "service", "shell"]);
+        assert_eq!(names, ["file", "host", "package", "plugin", "puppet", "script", "service", "shell"]);
         for ddl in builtin_ddls() {
             assert_eq!(ddl.warnings(), Vec::<String>::new(), "{}", ddl.name());
         }

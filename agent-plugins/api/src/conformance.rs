@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use muster_protocol::ddl::{Action, Ddl, Named, Output, ValueType};
 use muster_protocol::{
-    ActionName, Code, HostName, Identity, InstalledPlugin, Inventory, RequestId, Timestamp, UserName, code,
+    ActionName, Code, HostName, Identity, InstalledPlugin, Inventory, PluginName, RequestId, Timestamp, UserName, code,
 };
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::action::{ActionFailure, ActionReply, ActionRequest};
 use crate::host::{AgentStatus, HostView};
 use crate::output::OutputSink;
-use crate::plugin::{ActionContext, Plugin};
+use crate::plugin::{ActionContext, BoxFuture, Plugin};
+use crate::store::{InstallReport, PluginRecord, PluginStore, RemoveReport};
 
 /// How long an action may take to end after it was told to: far more than it should.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -350,6 +351,10 @@ impl HostView for FixedHost {
         Some("x25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned())
     }
 
+    fn plugin_store(&self) -> Option<&dyn PluginStore> {
+        Some(self)
+    }
+
     fn agent_status(&self) -> AgentStatus {
         AgentStatus {
             version: "0.1.0".to_owned(),
@@ -363,4 +368,53 @@ impl HostView for FixedHost {
             problems: vec!["`/etc/muster/facts.d/site.json` is not JSON".to_owned()],
         }
     }
+}
+
+/// A store that has one plugin, `lab`, and accepts the pack `good` alone.
+impl PluginStore for FixedHost {
+    fn list(&self) -> BoxFuture<'_, (Vec<PluginRecord>, Vec<String>)> {
+        let record = PluginRecord {
+            name: lab(),
+            version: "1.0.0".to_owned(),
+            provider: "external".to_owned(),
+            directory: Some("/usr/lib/muster/plugins".to_owned()),
+            activated: true,
+            reason: None,
+            sha256: None,
+            signed_by: Vec::new(),
+            modified: false,
+        };
+        Box::pin(std::future::ready((vec![record], Vec::new())))
+    }
+
+    fn install(
+        &self,
+        pack: Vec<u8>,
+        allow_any: bool,
+        noop: bool,
+    ) -> BoxFuture<'_, Result<InstallReport, ActionFailure>> {
+        let report = InstallReport {
+            name: lab(),
+            version: "1.0.1".to_owned(),
+            change: if allow_any { "downgraded" } else { "upgraded" }.to_owned(),
+            previous_version: Some("1.0.0".to_owned()),
+            sha256: "0".repeat(64),
+            signed_by: vec!["user/conformance".to_owned()],
+            files: vec!["lab".to_owned(), "lab.json".to_owned()],
+            activated: (!noop).then_some(true),
+            reason: None,
+        };
+        let refused = || ActionFailure::new(&code::UNTRUSTED_PACK, "the pack's signature is not accepted");
+        Box::pin(std::future::ready(if pack == b"good" { Ok(report) } else { Err(refused()) }))
+    }
+
+    fn remove(&self, name: PluginName, _: bool) -> BoxFuture<'_, Result<RemoveReport, ActionFailure>> {
+        let missing = || ActionFailure::failed(format!("no pack of plugin `{name}` is installed here"));
+        let report = RemoveReport { name: lab(), version: "1.0.0".to_owned(), change: "removed".to_owned() };
+        Box::pin(std::future::ready(if name == lab() { Ok(report) } else { Err(missing()) }))
+    }
+}
+
+fn lab() -> PluginName {
+    PluginName::new("lab").expect("a plain name")
 }

@@ -8,6 +8,8 @@ use muster_protocol::{HostName, Inventory, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::store::PluginStore;
+
 /// The agent as a plugin sees it. Every answer is a snapshot and cheap.
 pub trait HostView: Send + Sync {
     /// The host's name.
@@ -32,6 +34,12 @@ pub trait HostView: Send + Sync {
     /// The public key to which secret arguments for this host are sealed, in the form that
     /// `muster-pki` writes; `None` where the agent has none.
     fn sealing_key(&self) -> Option<String>;
+
+    /// The agent's plugins, where they can be changed: in the agent itself, and not in a process of an
+    /// action's own.
+    fn plugin_store(&self) -> Option<&dyn PluginStore> {
+        None
+    }
 
     /// How the agent itself is doing.
     fn agent_status(&self) -> AgentStatus;

@@ -31,6 +31,7 @@ mod output;
 mod plugin;
 mod reference;
 mod registry;
+mod store;
 
 pub use action::{ActionFailure, ActionOk, ActionReply, ActionRequest, MASK, check_options};
 pub use builtin::builtin_ddls;
@@ -39,5 +40,6 @@ pub use output::{OutputPiece, OutputReceiver, OutputSink};
 pub use plugin::{ActionContext, BoxFuture, NotActivated, Plugin, Profile};
 pub use reference::reference;
 pub use registry::{DataError, Registered, Registry, RegistryError, Unavailable};
+pub use store::{InstallReport, PluginRecord, PluginStore, RemoveReport};
 /// The token with which an agent asks an action to stop.
 pub use tokio_util::sync::CancellationToken;

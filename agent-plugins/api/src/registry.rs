@@ -182,7 +182,7 @@ impl Registry {
     /// When another plugin has its name or answers the same data query.
     pub fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<&Registered, RegistryError> {
         let activation = plugin.activate();
-        self.insert(plugin, activation)
+        self.register_as(plugin, activation)
     }
 
     /// Adds a plugin that is not to work here, without asking it.
@@ -194,10 +194,14 @@ impl Registry {
         plugin: Arc<dyn Plugin>,
         why: NotActivated,
     ) -> Result<&Registered, RegistryError> {
-        self.insert(plugin, Err(why))
+        self.register_as(plugin, Err(why))
     }
 
-    fn insert(
+    /// Adds a plugin with this answer to whether it can work here, without asking it.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn register_as(
         &mut self,
         plugin: Arc<dyn Plugin>,
         activation: Result<(), NotActivated>,

@@ -40,10 +40,10 @@ use muster_protocol::{Identity, Timestamp, code};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::process::{EffectiveUser, LeaveBehind, Program, Run};
+use crate::process::{EffectiveUser, GRACE_DEFAULT, LeaveBehind, Program, Run};
 use exchange::Exchange;
 
-pub use discover::{Discovery, Found, PLUGINS_MAX, PROVIDER, Problem, Why, discover, read};
+pub use discover::{Discovery, Found, PLUGINS_MAX, PROVIDER, Problem, Why, check_description, discover, read};
 pub use environment::{shared_variables, variable};
 pub use trusted::Distrust;
 
@@ -58,6 +58,9 @@ const ACTIVATION: (&str, &str) = (
 /// How long an activation check may take. Choria gives 2 seconds; an interpreter on a host that has just
 /// started needs more.
 pub const ACTIVATION_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time that ending a session takes beyond the polite part.
+const STOP_EXTRA: Duration = Duration::from_secs(4);
 
 /// Output that is kept for a message about a failure, in bytes of each stream. All of it is streamed.
 const KEPT_BYTES: usize = 16 * 1024;
@@ -106,6 +109,13 @@ fn leave_behind(action: &Action) -> Option<LeaveBehind> {
         Some(Value::String(word)) if word == "keep" => Some(LeaveBehind::Keep),
         Some(_) => None,
     }
+}
+
+/// How long a program that is told to stop may take: what the description allows the whole action, less the
+/// time to end those who do not listen.
+fn grace(action: &Action) -> Duration {
+    let whole = action.muster.stop_grace_s.map_or(GRACE_DEFAULT, Duration::from_secs);
+    whole.saturating_sub(STOP_EXTRA).max(GRACE_DEFAULT)
 }
 
 impl External {
@@ -208,6 +218,7 @@ impl External {
             .program(&files, protocol, request.time_limit)
             .stream_to(context.output.clone())
             .leave_behind(leave_behind(action).unwrap_or_default())
+            .grace(grace(action))
             .variable("MUSTER_CALL", "run")
             .variable("MUSTER_ACTION", action.name.as_str())
             .variable("MUSTER_REQUEST_ID", request.request_id.to_string())

@@ -23,6 +23,7 @@ pub mod external;
 mod file;
 mod host;
 mod package;
+mod plugin_manager;
 pub mod process;
 mod puppet;
 mod reply;
@@ -37,6 +38,7 @@ use muster_plugin_api::Plugin;
 pub use file::{File, FileSettings};
 pub use host::Host;
 pub use package::{Package, PackagePaths};
+pub use plugin_manager::PluginManager;
 pub use puppet::{Puppet, PuppetPaths};
 pub use script::{Script, ScriptSettings};
 pub use service::{Service, ServicePaths};
@@ -60,6 +62,7 @@ pub fn builtin(settings: &Settings) -> Vec<Arc<dyn Plugin>> {
         Arc::new(File::new(settings.file.clone())),
         Arc::new(Host::new()),
         Arc::new(Package::new(PackagePaths::default())),
+        Arc::new(PluginManager::new()),
         Arc::new(Puppet::new(PuppetPaths::default())),
         Arc::new(Script::new(settings.script.clone())),
         Arc::new(Service::new(ServicePaths::default())),

@@ -238,12 +238,21 @@ fn read_ddl(path: &Path) -> Result<Ddl, Why> {
 }
 
 fn check(ddl: &Ddl, description: &Path) -> Result<(), Why> {
+    check_description(ddl)?;
+    if description.file_stem().is_none_or(|stem| stem != ddl.name().as_str()) {
+        return Err(Why::OtherName(ddl.name().clone()));
+    }
+    Ok(())
+}
+
+/// Whether a description is one that can be run from a directory.
+///
+/// # Errors
+/// It is another kind of plugin's, has data queries, or a word of Muster's own that is none.
+pub fn check_description(ddl: &Ddl) -> Result<(), Why> {
     let provider = ddl.metadata.provider.as_str();
     if !provider.is_empty() && provider != PROVIDER {
         return Err(Why::Provider(provider.chars().take(40).collect()));
-    }
-    if description.file_stem().is_none_or(|stem| stem != ddl.name().as_str()) {
-        return Err(Why::OtherName(ddl.name().clone()));
     }
     if !ddl.muster.data.is_empty() {
         return Err(Why::DataQueries);

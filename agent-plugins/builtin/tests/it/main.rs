@@ -7,6 +7,7 @@ mod external;
 mod file;
 mod host;
 mod package;
+mod plugin_manager;
 mod process;
 mod puppet;
 mod registry;
