@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-broker-config", &["muster-protocol"]),
     ("muster-plugin-api", &["muster-protocol"]),
     ("muster-plugins", &["muster-protocol", "muster-plugin-api"]),
+    ("muster-plugin-pack", &["muster-protocol", "muster-pki"]),
     ("muster-bus", &["muster-protocol", "muster-daemon", "muster-pki"]),
     (
         "muster-agent",
