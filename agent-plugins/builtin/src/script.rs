@@ -55,7 +55,7 @@ impl Script {
     }
 
     async fn run(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
-        let Some(script) = request.text("script") else {
+        let Some(script) = request.text("body") else {
             return Err(ActionFailure::unknown_action(&request.action));
         };
         if script.len() > SCRIPT_BYTES_MAX {
@@ -105,7 +105,7 @@ fn cannot_store(directory: &Path, error: &std::io::Error) -> ActionFailure {
 fn interpreter(request: &ActionRequest, script: &str) -> Result<Interpreter, ActionFailure> {
     let interpreter = match request.text("interpreter") {
         Some(wanted) => Interpreter { path: absolute_path("interpreter", wanted)?, argument: None },
-        None => match line::interpreter(script).map_err(|why| invalid("script", why))? {
+        None => match line::interpreter(script).map_err(|why| invalid("body", why))? {
             Some(interpreter) => interpreter,
             None => Interpreter { path: PathBuf::from("/bin/sh"), argument: None },
         },

@@ -5,7 +5,6 @@
 mod admit;
 mod agent;
 mod audit;
-mod audit_commands;
 mod binary;
 mod config;
 mod facts;

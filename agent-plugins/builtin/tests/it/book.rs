@@ -56,14 +56,3 @@ fn explained(chapter: &str, value: &serde_json::Value) {
         _ => {}
     }
 }
-
-#[test]
-fn every_action_is_in_the_table_of_what_was_tested() {
-    let table = page("plugins/README.md");
-    for ddl in builtin_ddls() {
-        for action in &ddl.actions {
-            let (one, all) = (format!("`{}.{}`", ddl.name(), action.name), format!("`{}.*`", ddl.name()));
-            assert!(table.contains(&one) || table.contains(&all), "{one} is missing");
-        }
-    }
-}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod book;
+mod docs;
 mod external;
 mod file;
 mod host;
