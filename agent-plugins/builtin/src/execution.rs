@@ -10,6 +10,7 @@ use muster_protocol::code;
 use serde_json::{Map, Value, json};
 
 use crate::process::{Captured, EffectiveUser, End, LeaveBehind, Program, Run, signal_name};
+use crate::reply;
 
 /// Bytes of each stream that the answer holds. Both together, with every byte written as `\u0001`, still fit into
 /// a report (`RESULT_BYTES_MAX`); all of it is streamed anyway.
@@ -65,15 +66,18 @@ pub(crate) fn argument_text<'a>(argument: &str, text: &'a str) -> Result<&'a str
 }
 
 impl Circumstances {
-    /// Reads them from a request, and looks the user up.
-    pub(crate) async fn of(request: &ActionRequest) -> Result<Self, ActionFailure> {
+    /// Reads them from a request, and looks the user up, which may wait for a directory service.
+    pub(crate) async fn of(request: &ActionRequest, context: &ActionContext) -> Result<Self, ActionFailure> {
         let working_directory = request.text("working_directory");
         let working_directory = working_directory.map(|text| absolute_path("working_directory", text)).transpose()?;
         let leaves = request.arguments.get("leave_running").and_then(Value::as_bool).unwrap_or(false);
-        let user = match &request.effective_user {
-            Some(name) => EffectiveUser::find(name).await?,
-            None => EffectiveUser::own().await?,
+        let looked_up = async {
+            match &request.effective_user {
+                Some(name) => EffectiveUser::find(name).await,
+                None => EffectiveUser::own().await,
+            }
         };
+        let user = reply::bounded(request, context, looked_up).await?;
         Ok(Self {
             user,
             working_directory,

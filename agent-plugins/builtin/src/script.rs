@@ -68,7 +68,7 @@ impl Script {
             (Some(_), Some(_)) => return Err(invalid("secret_input", "cannot be given together with `stdin`")),
             (given, secret) => given.or(secret),
         };
-        let circumstances = Circumstances::of(request).await?;
+        let circumstances = Circumstances::of(request, context).await?;
         let more = Map::from_iter([
             ("interpreter".to_owned(), Value::from(interpreter.path.display().to_string())),
             ("sha256".to_owned(), Value::from(sha256_hex(script.as_bytes()))),

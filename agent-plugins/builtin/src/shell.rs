@@ -59,7 +59,7 @@ impl Shell {
         };
         let command = as_command(argument_text("command", command)?);
         let shell = self.shell(request)?;
-        let circumstances = Circumstances::of(request).await?;
+        let circumstances = Circumstances::of(request, context).await?;
         let more = Map::from_iter([("shell".to_owned(), Value::from(shell.display().to_string()))]);
         if request.noop {
             let shown: String = command.trim().chars().take(200).collect();

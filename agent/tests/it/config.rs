@@ -72,6 +72,10 @@ fn a_wrong_value_names_file_key_and_what_is_accepted() {
     check(&format!("{GOOD}[log]\nfilter = \"info,x=loud\"\n"), &["log.filter", "loud"]);
     check(&format!("{GOOD}[log]\nformat = \"xml\"\n"), &["log.format", "json"]);
     check(&format!("{GOOD}[pki]\nca = \"ca.pem\"\n"), &["pki.ca", "absolute"]);
+    check(&format!("{GOOD}[plugins.file]\nread_roots = [\"srv\"]\n"), &["plugins.file.read_roots", "absolute"]);
+    check(&format!("{GOOD}[plugins.file]\nwrite_roots = [\"/srv/../etc\"]\n"), &["plugins.file.write_roots", "`..`"]);
+    check(&format!("{GOOD}[plugins.file]\nbytes_max = 0\n"), &["plugins.file.bytes_max", "1 to 1073741824"]);
+    check(&format!("{GOOD}[plugins]\nenabled = [\"sh ell\"]\n"), &["plugins.enabled"]);
     check(&format!("host = \"Web 1\"\n{GOOD}"), &["musterd.toml:1", "`host`"]);
     check(&format!("collectives = []\n{GOOD}"), &["collectives"]);
     // Everything out of bounds is told at once.

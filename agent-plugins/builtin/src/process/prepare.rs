@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, getegid, geteuid, setgroups, setresgid, setresuid};
 use tokio::process::Command;
@@ -31,6 +31,8 @@ pub(super) struct Preparation {
     directory: CString,
     /// Whether `/` will do where the directory cannot be entered.
     or_root: bool,
+    /// How large an image of its memory the program may allow itself again.
+    core_bytes_max: rlim_t,
 }
 
 impl Preparation {
@@ -47,7 +49,8 @@ impl Preparation {
             let groups = user.groups.iter().copied().map(Gid::from_raw).collect();
             (Uid::from_raw(user.uid), Gid::from_raw(user.gid), groups)
         });
-        Ok(Self { identity, directory, or_root })
+        let (_, core_bytes_max) = getrlimit(Resource::RLIMIT_CORE)?;
+        Ok(Self { identity, directory, or_root, core_bytes_max })
     }
 
     /// Hands it to the command. Runs after the file descriptors 0 to 2 are in place.
@@ -65,8 +68,9 @@ impl Preparation {
 
     fn apply(&self) -> nix::Result<()> {
         umask(FILE_MASK);
-        // A program that crashes with a secret in its memory leaves no copy of it on disk.
-        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        // A program that crashes with a secret in its memory leaves no copy of it on disk. A daemon that it starts
+        // may still ask for one.
+        setrlimit(Resource::RLIMIT_CORE, 0, self.core_bytes_max)?;
         if let Some((uid, gid, groups)) = &self.identity {
             // In this order: who has given up the user may not change the groups any more.
             setgroups(groups)?;

@@ -418,3 +418,33 @@ async fn a_put_that_has_no_time_changes_nothing_or_all() {
         Err(failure) => assert_eq!((failure.code.code, now.as_str()), ("timed-out", "old\n")),
     }
 }
+
+#[test]
+fn who_reads_meanwhile_sees_the_old_file_or_the_new_one() {
+    let site = Site::new();
+    let contents = ["a".repeat(300_000), "b".repeat(200_000)];
+    let file = site.path("write/file");
+    fs::write(&file, &contents[0]).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|threads| {
+        let reader = threads.spawn(|| {
+            let mut seen = 0_u32;
+            while !done.load(std::sync::atomic::Ordering::SeqCst) || seen == 0 {
+                let now = fs::read_to_string(&file).unwrap();
+                assert!(contents.contains(&now), "{} bytes", now.len());
+                seen += 1;
+            }
+            seen
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            for turn in 0..20 {
+                let data = site.ask("put", "write/file", json!({ "content": contents[(turn + 1) % 2] })).await;
+                assert_eq!(data["content_changed"], json!(true));
+            }
+        });
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        reader.join().unwrap()
+    });
+    assert!(seen > 0);
+}

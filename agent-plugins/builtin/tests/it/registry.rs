@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_plugin_api::{CancellationToken, Registry, builtin_ddls, conformance};
+use muster_plugin_api::{CancellationToken, NotActivated, Registry, builtin_ddls, conformance};
 use muster_plugins::{Host, Package, PackagePaths, Settings, builtin};
 use serde_json::json;
 
@@ -59,4 +59,22 @@ async fn a_plugin_that_cannot_work_here_says_why() {
     let context = conformance::context(CancellationToken::new());
     let error = registry.data("package", &[json!("bash")], context).await.unwrap_err();
     assert_eq!(error.code().code, "not-activated");
+}
+
+#[test]
+fn a_plugin_that_is_off_is_there_and_answers_nothing() {
+    let mut registry = Registry::new();
+    for plugin in builtin(&Settings::default()) {
+        if plugin.ddl().muster.opt_in {
+            registry.register_inactive(plugin, NotActivated::new("it is off")).unwrap();
+        }
+    }
+    let off: Vec<_> = registry.iter().map(|registered| registered.plugin.ddl().name().to_string()).collect();
+    assert_eq!(off, ["file", "script", "shell"]);
+    assert!(registry.installed().is_empty());
+    for (plugin, action) in [("file", "fetch"), ("script", "run"), ("shell", "run")] {
+        let error = registry.action(&plugin.parse().unwrap(), &action.parse().unwrap()).map(drop).unwrap_err();
+        assert_eq!(error.code().code, "not-activated", "{plugin}.{action}");
+        assert!(error.to_string().contains("it is off"), "{error}");
+    }
 }
