@@ -245,6 +245,7 @@ impl Agent {
         tracing::info!(host = %core.host, version = env!("CARGO_PKG_VERSION"), "Starting");
         core.note(Event::new("agent", "started").with_message(env!("CARGO_PKG_VERSION")));
         report_interrupted(&core).await;
+        core.reload_plugins().await;
         core.refresh_facts().await;
         let told = tell_problems(&core, &BTreeSet::new());
         let (replaced, materials) = watch::channel(0);
@@ -301,8 +302,11 @@ async fn tell_interrupted(core: &Arc<Core>, started: &Started) {
 /// Logs what has begun to be wrong since the last time, such as a revocation list that became overdue. Sources
 /// of facts log for themselves.
 fn tell_problems(core: &Core, told: &BTreeSet<String>) -> BTreeSet<String> {
-    let problems: BTreeSet<String> =
-        core.problems().into_iter().filter(|problem| !problem.starts_with("facts: ")).collect();
+    let problems: BTreeSet<String> = core
+        .problems()
+        .into_iter()
+        .filter(|problem| !problem.starts_with("facts: ") && !problem.starts_with("plugin"))
+        .collect();
     for problem in problems.difference(told) {
         tracing::warn!("{problem}");
     }
@@ -338,7 +342,9 @@ async fn reload_forever(
         if let Some(ReloadSlot(read)) = &reload {
             core.reload(read(), &replaced);
         }
+        core.reload_plugins().await;
         core.refresh_facts().await;
+        core.inventory_changed.notify_one();
         done.send_replace(number);
     }
 }

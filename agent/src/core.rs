@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::facts::{FactStore, Facts};
 use crate::journal::{Journal, JournalError, Started};
+use crate::plugins::{Fixed, Shelf};
 use crate::policy::Policy;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{StateDirectory, files};
@@ -112,6 +113,14 @@ pub(crate) struct Core {
     pub(crate) materials: Mutex<Materials>,
     /// Replaced as a whole when plugins are read again; who works with it keeps the one it has.
     plugins: Mutex<Arc<Plugins>>,
+    /// Those of them that do not come from directories.
+    pub(crate) fixed_plugins: Fixed,
+    /// What is known of the others.
+    pub(crate) shelf: Mutex<Shelf>,
+    /// Held while plugins are read again or changed.
+    pub(crate) plugin_changes: tokio::sync::Mutex<()>,
+    /// The inventory is another one and should be announced at once.
+    pub(crate) inventory_changed: Notify,
     pub(crate) facts: FactStore,
     pub(crate) inventory: Mutex<Arc<InventorySnapshot>>,
     pub(crate) state: StateDirectory,
@@ -188,7 +197,11 @@ impl Core {
             clock: parts.clock,
             started_at,
             materials: Mutex::new(parts.materials),
+            fixed_plugins: Fixed::of(&parts.registry),
             plugins: Mutex::new(Arc::new(Plugins::new(parts.registry))),
+            shelf: Mutex::default(),
+            plugin_changes: tokio::sync::Mutex::default(),
+            inventory_changed: Notify::new(),
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
@@ -229,7 +242,6 @@ impl Core {
 
     /// Puts other plugins into force. Actions that run go on with the plugin they began with; the
     /// inventory has to be made anew afterwards ([`Core::refresh_facts`]).
-    #[expect(dead_code, reason = "for the reload of plugin directories")]
     pub(crate) fn replace_plugins(&self, registry: Registry) {
         *lock(&self.plugins) = Arc::new(Plugins::new(registry));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use muster_pki::time_text::utc;
-use muster_plugin_api::{AgentStatus, HostView};
+use muster_plugin_api::{AgentStatus, HostView, PluginStore};
 use muster_protocol::{HostName, Inventory, Timestamp};
 use serde_json::{Map, Value};
 
@@ -39,6 +39,10 @@ impl HostView for Core {
         Some(self.sealing_key.public().to_string())
     }
 
+    fn plugin_store(&self) -> Option<&dyn PluginStore> {
+        Some(self)
+    }
+
     fn agent_status(&self) -> AgentStatus {
         let (broker, connected_at_ms) = match &*self.connection.borrow() {
             Connection::Online { broker, since } => (broker.clone(), Some(*since)),
@@ -66,6 +70,7 @@ impl Core {
     pub(crate) fn problems(&self) -> Vec<String> {
         let facts = self.facts.current();
         let mut problems: Vec<String> = facts.errors.iter().map(ToString::to_string).collect();
+        problems.extend(self.plugin_problems());
         let now = Self::now(self);
         let materials = self.materials();
         let not_after = materials.credentials.not_after();

@@ -41,6 +41,7 @@ mod host_view;
 pub mod journal;
 pub mod mask;
 mod outbox;
+pub mod plugins;
 pub mod policy;
 mod presence;
 mod receive;

@@ -15,7 +15,6 @@
 //! - A pack is written only after its signature and every byte were checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_plugin_api::{
@@ -35,8 +34,8 @@ use crate::core::{Core, chain, lock};
 pub const PACKS: &str = "plugins";
 
 /// Why a plugin that needs its administrator's word does not work.
-fn not_enabled() -> NotActivated {
-    NotActivated::new("it is off until the host's administrator names it in `plugins.enabled` of musterd's configuration")
+fn not_enabled(name: &PluginName) -> NotActivated {
+    NotActivated::new(format!("`{name}` is off until the host's administrator names it in `plugins.enabled`"))
 }
 
 /// The plugins that are built in, as the configuration has them.
@@ -45,14 +44,14 @@ fn not_enabled() -> NotActivated {
 /// Two of them have one name, which a test rules out.
 pub fn builtin(config: &Config) -> Result<Registry, RegistryError> {
     let mut registry = Registry::new();
-    for plugin in muster_plugins::builtin() {
+    for plugin in muster_plugins::builtin(config.plugin_settings()) {
         let name = plugin.ddl().name().clone();
         if config.disabled_plugins().contains(&name) {
             continue;
         }
         let registered = match may_work(config, plugin.ddl()) {
             Ok(()) => registry.register(plugin)?,
-            Err(not) => registry.register_as(plugin, Err(not))?,
+            Err(not) => registry.register_inactive(plugin, not)?,
         };
         if let Err(not) = &registered.activation {
             tracing::info!(plugin = %name, "Plugin is not active: {not}");
@@ -79,7 +78,11 @@ pub fn unasked(config: &Config) -> Result<Registry, RegistryError> {
 }
 
 fn may_work(config: &Config, ddl: &Ddl) -> Result<(), NotActivated> {
-    if ddl.muster.opt_in && !config.enabled_plugins().contains(ddl.name()) { Err(not_enabled()) } else { Ok(()) }
+    if ddl.muster.opt_in && !config.enabled_plugins().contains(ddl.name()) {
+        Err(not_enabled(ddl.name()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Names that no plugin from a directory may have.
@@ -89,7 +92,7 @@ fn reserved(registry: &Registry) -> BTreeSet<PluginName> {
 }
 
 fn look(config: &Config, reserved: &BTreeSet<PluginName>) -> Discovery {
-    discover(&config.plugin_directories(), reserved)
+    discover(config.plugin_directories(), reserved)
 }
 
 /// What the agent knows of plugins from directories.
@@ -144,7 +147,7 @@ impl Core {
         };
         let mut problems: Vec<String> = discovery.problems.iter().map(ToString::to_string).collect();
         if let Err(error) = recovered {
-            problems.push(format!("the directory of packs cannot be cleared up: {}", chain(&error)));
+            problems.push(format!("plugin directory of packs cannot be cleared up: {}", chain(&error)));
         }
         let mut registry = fixed.registry();
         let mut found = BTreeMap::new();
@@ -155,7 +158,9 @@ impl Core {
             }
             match registry.register_as(Arc::new(plugin), activation) {
                 Ok(_) => drop(found.insert(place.ddl.name().clone(), place)),
-                Err(error) => problems.push(format!("{}: {error}", place.description.display())),
+                Err(error) => {
+                    problems.push(format!("plugin file `{}` is not used: {error}", place.description.display()))
+                }
             }
         }
         let before = std::mem::replace(&mut *lock(&self.shelf), Shelf { found, problems: problems.clone() });
@@ -230,9 +235,8 @@ impl Core {
         let manifest = pack.manifest().clone();
         let sha256 = pack.sha256().to_owned();
         let (store, names) = (Store::new(self.config.pack_directory()), signed_by.clone());
-        let change = blocking(move || {
-            if noop { store.plan(&pack, allow) } else { store.install(&pack, names, allow, now) }
-        });
+        let change =
+            blocking(move || if noop { store.plan(&pack, allow) } else { store.install(&pack, names, allow, now) });
         let change = change.await?;
         let is_done = !noop && change != Change::Unchanged;
         if is_done {
@@ -261,8 +265,9 @@ impl Core {
         if reserved(&self.fixed_plugins.registry()).contains(name) {
             return conflict(format!("a built-in plugin is called `{name}`"));
         }
-        external::check_description(pack.ddl())
-            .map_err(|why| ActionFailure::new(&code::INVALID_ARGUMENT, format!("plugin `{name}` cannot be used: {why}")))?;
+        external::check_description(pack.ddl()).map_err(|why| {
+            ActionFailure::new(&code::INVALID_ARGUMENT, format!("plugin `{name}` cannot be used: {why}"))
+        })?;
         match lock(&self.shelf).found.get(name) {
             Some(found) if found.directory != self.config.pack_directory() => {
                 conflict(format!("plugin `{name}` is in `{}` already", found.description.display()))
@@ -281,9 +286,7 @@ impl Core {
         }
         let place = self.config.pack_directory().join(name.as_str()).display().to_string();
         let problem = lock(&self.shelf).problems.iter().find(|problem| problem.contains(&place)).cloned();
-        Err(problem.unwrap_or_else(|| {
-            format!("`{}` is not one of `plugins.directories`", self.config.pack_directory().display())
-        }))
+        Err(problem.unwrap_or_else(|| "its files were not found".to_owned()))
     }
 
     async fn remove_pack(&self, name: PluginName, noop: bool) -> Result<RemoveReport, ActionFailure> {
@@ -375,9 +378,4 @@ impl PluginStore for Core {
     fn remove(&self, name: PluginName, noop: bool) -> BoxFuture<'_, Result<RemoveReport, ActionFailure>> {
         Box::pin(self.remove_pack(name, noop))
     }
-}
-
-/// The directories of a configuration, its own or the usual ones.
-pub(crate) fn directories(configured: Option<&[PathBuf]>, packs: &Path) -> Vec<PathBuf> {
-    configured.map_or_else(|| vec![PathBuf::from("/usr/lib/muster/plugins"), packs.to_owned()], <[PathBuf]>::to_vec)
 }

@@ -257,6 +257,7 @@ async fn consume(
                 None => return ended(link, consumer.ended()).await,
             },
             reason = link.closed() => return Some(Some(End::Lost(Failed::lost(reason)))),
+            () = core.inventory_changed.notified() => presence.announce(core, &**link, AnnouncementKind::Alive).await,
             () = tokio::time::sleep_until(announce_at) => {
                 presence.announce(core, &**link, AnnouncementKind::Alive).await;
                 announce_at = Instant::now() + presence::pause(core);

@@ -14,8 +14,8 @@ use muster_bus::{AmqpBus, AmqpSettings};
 use muster_daemon::signals::{Request, Signals};
 use muster_daemon::{Clock as _, SystemClock, TaskKind, Tasks, logging};
 use muster_pki::{Credentials, Trust, tls};
-use muster_plugin_api::{NotActivated, Registry};
-use muster_protocol::{HostName, Identity, PluginName, Timestamp};
+use muster_plugin_api::Registry;
+use muster_protocol::{HostName, Identity, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Files, complain};
@@ -121,7 +121,7 @@ fn build(config: Config) -> anyhow::Result<Agent> {
     let host = host_name(&config, &materials)?;
     let parts = Parts {
         materials,
-        registry: registry(&config)?,
+        registry: muster_agent::plugins::builtin(&config)?,
         facts: Sources::of_host(&config, host),
         clock: Arc::new(SystemClock),
         random_seed: rand::random(),
@@ -155,25 +155,9 @@ fn existing(path: &Path) -> anyhow::Result<Option<&Path>> {
     Ok(exists.then_some(path))
 }
 
+/// All plugins of this host as far as they are known without running any.
 pub(crate) fn registry(config: &Config) -> anyhow::Result<Registry> {
-    let mut registry = Registry::new();
-    for plugin in muster_plugins::builtin(config.plugin_settings()) {
-        let name = plugin.ddl().name().clone();
-        if config.disabled_plugins().contains(&name) {
-            continue;
-        }
-        let off = plugin.ddl().muster.opt_in && !config.enabled_plugins().contains(&name);
-        let registered =
-            if off { registry.register_inactive(plugin, not_enabled(&name))? } else { registry.register(plugin)? };
-        if let Err(not) = &registered.activation {
-            tracing::info!(plugin = %name, "Plugin is not active: {not}");
-        }
-    }
-    Ok(registry)
-}
-
-fn not_enabled(name: &PluginName) -> NotActivated {
-    NotActivated::new(format!("`{name}` is off until the host's administrator names it in `plugins.enabled`"))
+    Ok(muster_agent::plugins::unasked(config)?)
 }
 
 /// Checks what `check-config` checks beyond the file itself. Gives a summary if nothing is missing.

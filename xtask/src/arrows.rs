@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-bus", &["muster-protocol", "muster-daemon", "muster-pki"]),
     (
         "muster-agent",
-        &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus", "muster-plugin-api", "muster-plugins"],
+        &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus", "muster-plugin-api", "muster-plugins", "muster-plugin-pack"],
     ),
     ("muster-client", &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus"]),
     (
@@ -34,6 +34,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-broker-config",
             "muster-bus",
             "muster-plugin-api",
+            "muster-plugins",
+            "muster-plugin-pack",
             "muster-client",
         ],
     ),

@@ -14,7 +14,7 @@ use muster_bus::BrokerUrl;
 use muster_daemon::config::{ConfigError, Loaded, Problem, Sources};
 use muster_daemon::logging::{LogConfig, LogFormat, check_filter};
 use muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
-use muster_protocol::{CollectiveName, HostName, PluginName};
+use muster_protocol::{CollectiveName, GroupName, HostName, PluginName};
 
 use crate::admit;
 use crate::state::{check_trusted, files};
@@ -87,6 +87,9 @@ pub struct Config {
     log: LogConfig,
     disabled_plugins: BTreeSet<PluginName>,
     enabled_plugins: BTreeSet<PluginName>,
+    plugin_directories: Vec<PathBuf>,
+    pack_signers: BTreeSet<GroupName>,
+    plugin_configuration: PathBuf,
     plugin_settings: muster_plugins::Settings,
 }
 
@@ -176,8 +179,12 @@ impl Config {
             ("facts.directory", &raw.facts.directory),
             ("facts.classes_file", &raw.facts.classes_file),
             ("policy.file", &raw.policy.file),
+            ("plugins.configuration_directory", &raw.plugins.configuration_directory),
         ] {
             check.absolute(key, path);
+        }
+        for path in &raw.plugins.directories {
+            check.absolute("plugins.directories", path);
         }
         if let Some(path) = &raw.audit.file {
             check.absolute("audit.file", path);
@@ -229,6 +236,12 @@ impl Config {
             log: LogConfig { filter: raw.log.filter.clone(), format: raw.log.format, base: LOG_BASE },
             disabled_plugins: raw.plugins.disabled.clone(),
             enabled_plugins: raw.plugins.enabled.clone(),
+            plugin_directories: {
+                let packs = raw.state_dir.join(crate::plugins::PACKS);
+                raw.plugins.directories.iter().cloned().chain([packs]).collect()
+            },
+            pack_signers: raw.plugins.signers.clone(),
+            plugin_configuration: raw.plugins.configuration_directory.clone(),
             plugin_settings: muster_plugins::Settings {
                 file: muster_plugins::FileSettings {
                     read_roots: file.read_roots.clone(),
@@ -389,6 +402,30 @@ impl Config {
     #[must_use]
     pub fn enabled_plugins(&self) -> &BTreeSet<PluginName> {
         &self.enabled_plugins
+    }
+
+    /// Where plugins that are programs of their own are looked for, in this order; last where packs are installed.
+    #[must_use]
+    pub fn plugin_directories(&self) -> &[PathBuf] {
+        &self.plugin_directories
+    }
+
+    /// Where packs are installed.
+    #[must_use]
+    pub fn pack_directory(&self) -> PathBuf {
+        self.state_dir.join(crate::plugins::PACKS)
+    }
+
+    /// Groups whose members' packs are installed.
+    #[must_use]
+    pub fn pack_signers(&self) -> &BTreeSet<GroupName> {
+        &self.pack_signers
+    }
+
+    /// Where plugins that are programs of their own find their configuration.
+    #[must_use]
+    pub fn plugin_configuration(&self) -> &Path {
+        &self.plugin_configuration
     }
 
     /// What the built-in plugins may do here.

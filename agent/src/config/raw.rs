@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use muster_bus::BrokerUrl;
 use muster_daemon::logging::LogFormat;
-use muster_protocol::{CollectiveName, HostName, PluginName};
+use muster_protocol::{CollectiveName, GroupName, HostName, PluginName};
 use serde::{Deserialize, Serialize};
 
 /// The whole file.
@@ -234,16 +234,39 @@ impl Default for Log {
 }
 
 /// Section `plugins`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Plugins {
-    /// Built-in plugins this host does not have. Default none.
+    /// Plugins this host does not have. Default none.
     pub disabled: BTreeSet<PluginName>,
     /// Plugins that do nothing unless they are named here: `shell`, `script` and `file`. Default none, since
     /// each of them makes a permission of the policy as good as a login.
     pub enabled: BTreeSet<PluginName>,
+    /// Directories in which programs of their own are looked for as plugins, with their descriptions, before the
+    /// one of installed packs, `plugins` in `state_dir`. Default `/usr/lib/muster/plugins`, for packages of the
+    /// system. One that is not there is empty; a name in two of them belongs to the first.
+    pub directories: Vec<PathBuf>,
+    /// Groups of which a pack's signer has to be in one for the pack to be installed. Default `admins`; with an
+    /// empty list no pack is.
+    pub signers: BTreeSet<GroupName>,
+    /// Where a plugin that is a program of its own finds its configuration, as `NAME.cfg` or `NAME`. Default
+    /// `/etc/muster/plugin.d`.
+    pub configuration_directory: PathBuf,
     /// The plugin `file`.
     pub file: FilePlugin,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            disabled: BTreeSet::new(),
+            enabled: BTreeSet::new(),
+            directories: vec!["/usr/lib/muster/plugins".into()],
+            signers: "admins".parse().into_iter().collect(),
+            configuration_directory: "/etc/muster/plugin.d".into(),
+            file: FilePlugin::default(),
+        }
+    }
 }
 
 /// Section `plugins.file`.

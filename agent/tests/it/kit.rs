@@ -127,6 +127,8 @@ impl Plugin for Lab {
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
     registry.register(Arc::new(Lab::new())).unwrap();
+    registry.register(Arc::new(muster_plugins::PluginManager::new())).unwrap();
+    registry.register(Arc::new(muster_plugins::Host::new())).unwrap();
     registry
 }
 

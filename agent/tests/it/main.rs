@@ -10,6 +10,7 @@ mod config;
 mod facts;
 mod journal;
 mod kit;
+mod plugins;
 mod policy;
 mod policy_commands;
 mod report;
