@@ -200,7 +200,7 @@ impl Agent {
                 "The journal had damage"
             );
         }
-        let audit = Audit::open(config.audit_file(), host.as_str(), now)?;
+        let audit = Audit::open(config.audit_file(), host.as_str(), now, config.audit_rotation())?;
         let (spool, opened) = Spool::open(&state.file(files::SPOOL))?;
         for path in &opened.damaged {
             tracing::warn!(path = %path.display(), "A file in the spool is not a report; it was set aside");
@@ -447,6 +447,9 @@ async fn stop(core: &Arc<Core>, last: Option<(Arc<dyn Link>, Presence)>) -> Stop
         drop(flushed.await);
     }
     let reports_left = lock(&core.spool).len();
+    if let Err(error) = lock(&core.audit).settle_all(core.now()) {
+        crate::core::report_error("Could not write the audit log", &error);
+    }
     core.note(
         Event::new("agent", "stopped").with_message(format!("{interrupted} interrupted, {reports_left} reports left")),
     );

@@ -306,6 +306,13 @@ impl Core {
         }
     }
 
+    /// Has the audit log tell how many refusals it left out.
+    pub(crate) fn settle_audit(&self) {
+        if let Err(error) = lock(&self.audit).settle(self.now()) {
+            report_error("Could not write the audit log", &error);
+        }
+    }
+
     /// Writes an audit line about a message whose sender nobody knows.
     pub(crate) fn note_unverified(&self, event: Event) {
         if let Err(error) = lock(&self.audit).write_unverified(self.now(), event) {

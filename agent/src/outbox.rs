@@ -151,6 +151,7 @@ impl Core {
     pub(crate) async fn empty_spool_forever(self: Arc<Self>) {
         let mut link = self.link.subscribe();
         loop {
+            self.settle_audit();
             let blocked = self.empty_spool().await;
             let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };
             tokio::select! {

@@ -17,6 +17,7 @@ use muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
 use muster_protocol::{CollectiveName, GroupName, HostName, PluginName};
 
 use crate::admit;
+use crate::audit::Rotation;
 use crate::state::{check_trusted, files};
 
 pub use raw::Raw;
@@ -58,6 +59,8 @@ const BOUNDS: &[(&str, u64, u64)] = &[
     ("limits.report_keep_s", 60, 30 * DAY_S),
     ("presence.interval_s", 10, DAY_S),
     ("plugins.file.bytes_max", 1, 1024 * 1024 * 1024),
+    ("audit.rotate_bytes", 64 * 1024, 16 * 1024 * 1024 * 1024),
+    ("audit.keep_files", 1, 10_000),
 ];
 
 /// The checked configuration.
@@ -84,6 +87,7 @@ pub struct Config {
     report_keep: Duration,
     presence_interval: Duration,
     audit_file: PathBuf,
+    audit_rotation: Rotation,
     log: LogConfig,
     disabled_plugins: BTreeSet<PluginName>,
     enabled_plugins: BTreeSet<PluginName>,
@@ -233,6 +237,10 @@ impl Config {
             report_keep: check.seconds("limits.report_keep_s", limits.report_keep_s),
             presence_interval: check.seconds("presence.interval_s", raw.presence.interval_s),
             audit_file: raw.audit.file.clone().unwrap_or_else(|| raw.state_dir.join(files::AUDIT)),
+            audit_rotation: Rotation {
+                bytes: check.within("audit.rotate_bytes", raw.audit.rotate_bytes),
+                keep_files: check.count("audit.keep_files", raw.audit.keep_files),
+            },
             log: LogConfig { filter: raw.log.filter.clone(), format: raw.log.format, base: LOG_BASE },
             disabled_plugins: raw.plugins.disabled.clone(),
             enabled_plugins: raw.plugins.enabled.clone(),
@@ -378,6 +386,12 @@ impl Config {
     #[must_use]
     pub fn audit_file(&self) -> &Path {
         &self.audit_file
+    }
+
+    /// How much of the audit log is kept.
+    #[must_use]
+    pub fn audit_rotation(&self) -> Rotation {
+        self.audit_rotation
     }
 
     /// The program's log.

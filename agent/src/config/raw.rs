@@ -209,12 +209,24 @@ impl Default for Presence {
 }
 
 /// Section `audit`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Audit {
     /// The audit log. Default `audit.jsonl` in `state_dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// From how many bytes on a file of the audit log is full and the next one begins. Default 33554432
+    /// (32 MiB): some fifty thousand lines, which every tool still opens.
+    pub rotate_bytes: u64,
+    /// How many full files are kept. Default 15: with the one that is written at most 512 MiB, which is years on
+    /// an ordinary host.
+    pub keep_files: usize,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { file: None, rotate_bytes: 32 * 1024 * 1024, keep_files: 15 }
+    }
 }
 
 /// Section `log`.

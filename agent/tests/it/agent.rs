@@ -65,7 +65,7 @@ async fn a_command_is_run_answered_and_audited() {
     assert_eq!(allowed["details"]["arguments"], json!({ "name": "x", "force": true }));
     assert_eq!(allowed["details"]["caller"], "muster:user/lea");
     assert_eq!(allowed["details"]["rule"], "all");
-    muster_agent::audit::verify(&stage.state.path().join("state/audit.jsonl")).unwrap();
+    muster_agent::audit::verify_all(&stage.state.path().join("state/audit.jsonl"), None).unwrap();
 }
 
 #[tokio::test]
@@ -606,7 +606,7 @@ async fn what_cannot_be_recorded_does_not_run_and_is_answered() {
         assert_eq!(controller.code(command.id).await, "ok");
     }
     agent.stop().await;
-    muster_agent::audit::verify(&stage.state.path().join("state/audit.jsonl")).unwrap();
+    muster_agent::audit::verify_all(&stage.state.path().join("state/audit.jsonl"), None).unwrap();
 }
 
 #[tokio::test]

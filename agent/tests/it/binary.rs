@@ -191,19 +191,3 @@ fn facts_are_printed_as_the_agent_would_use_them() {
     assert_eq!(value["facts"]["muster"]["host"], "web1.example.com");
     assert!(value["errors"][0]["source"].as_str().unwrap().ends_with("bad.json"), "{}", value["errors"]);
 }
-
-#[test]
-fn the_audit_log_is_verified_by_command() {
-    use muster_agent::audit::{Audit, Durability, Event};
-    let folder = Folder::new();
-    fs::create_dir(folder.path("state")).unwrap();
-    let path = folder.path("state/audit.jsonl");
-    let mut audit = Audit::open(&path, "web1", now()).unwrap();
-    for _ in 0..3 {
-        audit.write(now(), Event::new("command", "allowed"), Durability::Written).unwrap();
-    }
-    folder.check(&["audit", "verify"], true, &["3 lines, all in order", audit.head().1]);
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replacen("allowed", "ALLOWED", 1)).unwrap();
-    folder.check(&["audit", "verify", path.to_str().unwrap()], false, &["line 2", "was changed or removed"]);
-}

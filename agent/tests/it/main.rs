@@ -5,6 +5,7 @@
 mod admit;
 mod agent;
 mod audit;
+mod audit_commands;
 mod binary;
 mod config;
 mod facts;
