@@ -50,7 +50,12 @@ impl HostView for Core {
         };
         let mut counters = self.counters.all();
         counters.insert("journal_entries".to_owned(), lock(&self.journal).len() as u64);
-        counters.insert("audit_lines".to_owned(), lock(&self.audit).head().0);
+        let (audit_lines, audit_head) = {
+            let audit = lock(&self.audit);
+            let (sequence, hash) = audit.head();
+            (sequence, format!("{sequence}:{hash}"))
+        };
+        counters.insert("audit_lines".to_owned(), audit_lines);
         AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ms: self.started_at,
@@ -61,6 +66,7 @@ impl HostView for Core {
             spooled_reports: lock(&self.spool).len() as u64,
             counters,
             problems: self.problems(),
+            audit_head,
         }
     }
 }

@@ -366,6 +366,7 @@ impl HostView for FixedHost {
             spooled_reports: 0,
             counters: BTreeMap::from([("commands_received".to_owned(), 7)]),
             problems: vec!["`/etc/muster/facts.d/site.json` is not JSON".to_owned()],
+            audit_head: String::new(),
         }
     }
 }

@@ -67,4 +67,8 @@ pub struct AgentStatus {
     /// What does not work and has no end of its own, such as facts that cannot be read; one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Head of the audit log, `NUMBER:HASH` of its last line: whoever keeps it elsewhere can prove later that the log
+    /// was whole up to there.
+    #[serde(default)]
+    pub audit_head: String,
 }

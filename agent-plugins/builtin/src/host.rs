@@ -68,6 +68,7 @@ fn status(host: &dyn HostView) -> Result<Value, ActionFailure> {
         "spooled_reports": agent.spooled_reports,
         "counters": agent.counters,
         "problems": agent.problems,
+        "audit_head": agent.audit_head,
     }))?
     .data)
 }

@@ -515,11 +515,8 @@ mod tests {
             let steps: [&dyn Fn(&mut Audit); 6] = [
                 &|audit| audit.close(NOW).unwrap(),
                 &|audit| audit.put_aside().unwrap(),
-                &|audit| {
-                    // The new file is written beside its place first.
-                    fs::write(path.with_file_name(".audit.jsonl.1.0.new"), "{\"half").unwrap();
-                    drop(audit);
-                },
+                // The new file is written beside its place first.
+                &|_| fs::write(path.with_file_name(".audit.jsonl.1.0.new"), "{\"half").unwrap(),
                 &|audit| audit.begin(NOW, FULL).unwrap(),
                 &|audit| audit.note_removal(NOW, &mark_of(&oldest).unwrap().1).unwrap(),
                 &|_| fs::remove_file(&oldest).unwrap(),
