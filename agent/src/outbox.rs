@@ -14,6 +14,7 @@ use bytes::Bytes;
 use muster_bus::{Guarantee, Link, Outgoing, PublishError};
 use muster_protocol::routing::{EXCHANGE_REPLY, reply_key};
 use muster_protocol::{MessageError, PayloadType, ProgressReport, Signature, encode};
+use tokio::time::Instant;
 
 use crate::audit::Event;
 use crate::core::{Core, RecordError, chain, lock};
@@ -24,8 +25,13 @@ use crate::spool::{Keep, Key, Parcel};
 /// busy for a moment needs, shorter than its reply queue lives.
 const RUNNING_EXPIRATION_MS: u64 = 60_000;
 
-/// Pause after a report could not be sent although there is a connection.
+/// Pause after a report could not be sent although there is a connection. A report whose reader is not there
+/// waits by itself; others go on.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Longest pause between two tries to send a report whose reader is not there. It grows with the time that the
+/// reader has been away.
+const UNROUTABLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How often the spool is looked through without a reason: reports expire.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -94,7 +100,10 @@ impl Core {
         match care {
             Care::Durable => {
                 let put = move || lock(&spool).put(parcel, Keep::OnDisk);
-                tokio::task::spawn_blocking(put).await.map_err(|_| RecordError::Panicked)??;
+                let (_, evicted) = tokio::task::spawn_blocking(put).await.map_err(|_| RecordError::Panicked)??;
+                for parcel in &evicted {
+                    self.give_up(parcel, "its room was needed for the end of an action that changed something");
+                }
             }
             Care::Confirmed | Care::Cheap => {
                 lock(&spool).put(parcel, Keep::InMemory)?;
@@ -154,17 +163,25 @@ impl Core {
             self.settle_audit();
             let blocked = self.empty_spool().await;
             let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };
+            let next = lock(&self.spool).next_retry();
+            let wake_at = next.into_iter().fold(Instant::now() + pause, Instant::min);
             tokio::select! {
                 () = self.tasks.stopping().cancelled() => return,
-                // A report that cannot go now would be tried in a circle if each new one woke us.
+                // While the broker takes nothing, each new report would only try all the others again.
                 () = self.spool_changed.notified(), if !blocked => {}
-                changed = link.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(pause) => {}
+                changed = link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    lock(&self.spool).retry_all();
+                }
+                () = tokio::time::sleep_until(wake_at) => {}
             }
         }
     }
 
-    /// Tries to send each waiting report once. Returns whether one is left although there is a connection.
+    /// Tries to send each report that is due once. Returns whether the broker, although there is a connection, does
+    /// not take what it is sent.
     pub(crate) async fn empty_spool(&self) -> bool {
         // One at a time: two would send the same report twice.
         let _sending = self.spool_sending.lock().await;
@@ -172,8 +189,7 @@ impl Core {
         for parcel in expired {
             self.give_up(&parcel, "it could not be delivered before it expired");
         }
-        let waiting = lock(&self.spool).waiting();
-        let mut blocked = false;
+        let waiting = lock(&self.spool).waiting(Instant::now());
         for key in waiting {
             let Some(link) = self.link() else { return false };
             let parcel = lock(&self.spool).get(key).cloned();
@@ -184,18 +200,33 @@ impl Core {
                     self.counters.reports_sent.add_one();
                     lock(&self.spool).remove(key);
                 }
-                Err(error) => blocked |= self.not_sent(key, &parcel, &error),
+                // What the broker does not take now, it does not take from the next report either.
+                Err(error) if self.not_sent(key, &parcel, &error) => return true,
+                Err(_) => {}
             }
         }
-        blocked
+        false
     }
 
-    /// Returns whether the report still waits.
+    /// Returns whether the broker is what is in the way.
     fn not_sent(&self, key: Key, parcel: &Parcel, error: &PublishError) -> bool {
         let for_good = match error {
             PublishError::Unroutable { .. } => {
-                let gone = lock(&self.spool).is_unroutable_for_good(key, self.now());
-                gone.then_some("its reader's queue has been gone for five minutes")
+                let away_ms = lock(&self.spool).note_unroutable(key, self.now());
+                match away_ms {
+                    Some(away_ms) => {
+                        let away = Duration::from_millis(u64::try_from(away_ms).unwrap_or(0));
+                        let pause = away.clamp(RETRY_PAUSE, UNROUTABLE_PAUSE_MAX);
+                        lock(&self.spool).put_off(key, Instant::now() + pause);
+                        return false;
+                    }
+                    None => Some("its reader's queue has been gone for five minutes"),
+                }
+            }
+            // The reader's queue is full: that is nobody else's matter either.
+            PublishError::Refused { .. } => {
+                lock(&self.spool).put_off(key, Instant::now() + RETRY_PAUSE);
+                return false;
             }
             PublishError::TooLarge { .. } => Some("it is larger than the broker takes"),
             _ => None,

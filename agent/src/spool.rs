@@ -15,6 +15,7 @@ use bytes::Bytes;
 use muster_daemon::write_atomic;
 use muster_protocol::{Envelope, RequestId, Signature, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// Most reports kept at once, on disk and in memory together.
 pub const REPORTS_MAX: usize = 1_000;
@@ -110,6 +111,8 @@ struct Entry {
     parcel: Parcel,
     on_disk: bool,
     unroutable_since: Option<Timestamp>,
+    /// Not tried again before this.
+    retry_at: Option<Instant>,
 }
 
 /// Where a report lives until it is confirmed.
@@ -162,7 +165,8 @@ impl Spool {
                 Some(parcel) => {
                     spool.bytes += parcel.body.len();
                     let key = Key { request_id: parcel.request_id, copy: 0 };
-                    spool.entries.insert(key, Entry { parcel, on_disk: true, unroutable_since: None });
+                    let entry = Entry { parcel, on_disk: true, unroutable_since: None, retry_at: None };
+                    spool.entries.insert(key, entry);
                 }
                 None => {
                     let aside = path.with_extension("damaged");
@@ -177,15 +181,18 @@ impl Spool {
         Ok((spool, opened))
     }
 
-    /// Keeps a report. Once this returns `Ok` with [`Keep::OnDisk`] it survives a crash of the host.
+    /// Keeps a report. Once this returns `Ok` with [`Keep::OnDisk`] it survives a crash of the host. Where there is
+    /// no room for such a report, those in memory give way, the oldest first: they are refusals and answers of
+    /// actions that only read, which anybody can cause by the thousand. The ones that had to go are given back.
     ///
     /// # Errors
     /// When there is no room, or the file cannot be written.
-    pub fn put(&mut self, parcel: Parcel, keep: Keep) -> Result<Key, SpoolError> {
-        if self.entries.len() >= REPORTS_MAX || self.bytes + parcel.body.len() > BYTES_MAX {
+    pub fn put(&mut self, parcel: Parcel, keep: Keep) -> Result<(Key, Vec<Parcel>), SpoolError> {
+        let on_disk = keep == Keep::OnDisk;
+        let evicted = if on_disk { self.make_room(parcel.body.len()) } else { Vec::new() };
+        if !self.has_room(parcel.body.len()) {
             return Err(SpoolError::Full { reports: self.entries.len(), bytes: self.bytes });
         }
-        let on_disk = keep == Keep::OnDisk;
         if on_disk {
             let path = self.path(&parcel.request_id);
             write(&path, &parcel).map_err(|source| SpoolError::Io { action: "write", path, source })?;
@@ -193,10 +200,32 @@ impl Spool {
         self.bytes += parcel.body.len();
         let key =
             Key { request_id: parcel.request_id, copy: if on_disk { 0 } else { self.next_copy(parcel.request_id) } };
-        if let Some(before) = self.entries.insert(key, Entry { on_disk, unroutable_since: None, parcel }) {
+        let entry = Entry { on_disk, unroutable_since: None, retry_at: None, parcel };
+        if let Some(before) = self.entries.insert(key, entry) {
             self.bytes -= before.parcel.body.len();
         }
-        Ok(key)
+        Ok((key, evicted))
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.entries.len() < REPORTS_MAX && self.bytes + bytes <= BYTES_MAX
+    }
+
+    /// Drops reports in memory until there is room, if that helps at all.
+    fn make_room(&mut self, bytes: usize) -> Vec<Parcel> {
+        let durable = || self.entries.values().filter(|entry| entry.on_disk);
+        let durable_bytes: usize = durable().map(|entry| entry.parcel.body.len()).sum();
+        if durable().count() >= REPORTS_MAX || durable_bytes + bytes > BYTES_MAX {
+            return Vec::new();
+        }
+        let mut evicted = Vec::new();
+        while !self.has_room(bytes) {
+            let oldest = self.entries.iter().find(|(_, entry)| !entry.on_disk).map(|(key, _)| *key);
+            let Some(entry) = oldest.and_then(|key| self.entries.remove(&key)) else { break };
+            self.bytes -= entry.parcel.body.len();
+            evicted.push(entry.parcel);
+        }
+        evicted
     }
 
     fn next_copy(&self, request_id: RequestId) -> u32 {
@@ -233,18 +262,37 @@ impl Spool {
         expired.into_iter().map(|(_, parcel)| parcel).collect()
     }
 
-    /// Notes that a report's reader has no queue. Returns `true` when it has been so for
-    /// [`UNROUTABLE_KEEP_MS`] and the report may be given up.
-    pub fn is_unroutable_for_good(&mut self, key: Key, now: Timestamp) -> bool {
-        let Some(entry) = self.entries.get_mut(&key) else { return false };
-        let since = *entry.unroutable_since.get_or_insert(now);
-        now.since_ms(since) >= UNROUTABLE_KEEP_MS
+    /// Notes that a report's reader has no queue. Gives for how many milliseconds it has been so, or `None` once
+    /// that is [`UNROUTABLE_KEEP_MS`] and the report may be given up.
+    pub fn note_unroutable(&mut self, key: Key, now: Timestamp) -> Option<i64> {
+        let entry = self.entries.get_mut(&key)?;
+        let for_ms = now.since_ms(*entry.unroutable_since.get_or_insert(now));
+        (for_ms < UNROUTABLE_KEEP_MS).then_some(for_ms)
     }
 
-    /// The reports that wait, oldest request first.
+    /// The reports that wait and may be tried now, oldest request first.
     #[must_use]
-    pub fn waiting(&self) -> Vec<Key> {
-        self.entries.keys().copied().collect()
+    pub fn waiting(&self, now: Instant) -> Vec<Key> {
+        let is_due = |entry: &Entry| entry.retry_at.is_none_or(|at| at <= now);
+        self.entries.iter().filter(|(_, entry)| is_due(entry)).map(|(key, _)| *key).collect()
+    }
+
+    /// Does not try a report again before `at`.
+    pub fn put_off(&mut self, key: Key, at: Instant) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.retry_at = Some(at);
+        }
+    }
+
+    /// Tries everything again at once, since there is a new connection.
+    pub fn retry_all(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.retry_at = None);
+    }
+
+    /// When the next report that was put off may be tried; `None` if none was.
+    #[must_use]
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.retry_at).min()
     }
 
     /// The report, if it still waits.

@@ -168,6 +168,7 @@ pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<
     let policy = Policy::load_all(config.policy_file())
         .map_err(|errors| complaints.extend(errors.iter().map(Complaint::of_policy)))
         .ok();
+    check_state_directory(config, complaints);
     if let Some(credentials) = &credentials {
         check_certificate(config, credentials, trust.as_ref(), complaints);
     }
@@ -179,6 +180,20 @@ pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<
             muster_pki::time_text::utc(credentials.not_after())
         )),
         _ => None,
+    }
+}
+
+/// Looks at the directory of the agent's state as its start does. One that is not there yet is made then.
+fn check_state_directory(config: &Config, complaints: &mut Vec<Complaint>) {
+    let path = config.state_dir();
+    match muster_agent::state::check_trusted(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => complaints
+            .push(Complaint::new(format!("`state_dir`: `{}` cannot be used", path.display())).why(error.to_string())),
+        Ok(()) if !path.is_dir() => {
+            complaints.push(Complaint::new(format!("`state_dir`: `{}` is not a directory", path.display())));
+        }
+        Ok(()) => {}
     }
 }
 

@@ -98,7 +98,10 @@ pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
 
 /// Checks that a file or directory that decides what the agent does can be written by nobody but root or
 /// the agent's user.
-pub(crate) fn check_trusted(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// It cannot be looked at, or somebody else can write it; the message says what to do.
+pub fn check_trusted(path: &Path) -> io::Result<()> {
     let metadata = std::fs::metadata(path)?;
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);

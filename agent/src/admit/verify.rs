@@ -12,6 +12,7 @@ use crate::digest::sha256_hex;
 
 /// A verified message an agent obeys.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives for a moment, while its delivery is decided")]
 pub enum Incoming {
     /// Run an action.
     Command(Verified<Command>),

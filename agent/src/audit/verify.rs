@@ -142,12 +142,10 @@ pub(super) fn in_order(log: &Path) -> Result<Vec<PathBuf>, AuditError> {
 /// The number of the first line of a file whose first line is damaged: that of the first sound line, less the
 /// lines before it.
 fn guess(path: &Path) -> Option<u64> {
-    let mut before = 0;
-    for bytes in BufReader::new(File::open(path).ok()?).split(b'\n') {
+    for (before, bytes) in BufReader::new(File::open(path).ok()?).split(b'\n').enumerate() {
         if let Ok(line) = decode(&bytes.ok()?) {
-            return Some(line.sequence.saturating_sub(before));
+            return Some(line.sequence.saturating_sub(before as u64));
         }
-        before += 1;
     }
     None
 }

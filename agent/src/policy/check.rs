@@ -142,10 +142,12 @@ fn contradiction(node: &Node) -> Option<String> {
 
 /// The texts that a comparison names, if it names any.
 fn literals(comparison: &Comparison) -> Vec<&str> {
-    let text = |literal| match literal {
-        &Literal::Text(ref text) => Some(text.as_str()),
-        _ => None,
-    };
+    fn text(literal: &Literal) -> Option<&str> {
+        match literal {
+            Literal::Text(text) => Some(text),
+            _ => None,
+        }
+    }
     match comparison {
         Comparison::Equal(literal) | Comparison::NotEqual(literal) => text(literal).into_iter().collect(),
         Comparison::In(list) | Comparison::NotIn(list) => list.iter().filter_map(text).collect(),

@@ -162,6 +162,7 @@ fn what_others_can_write_is_not_trusted() {
     }
     fs::create_dir(folder.path("state")).unwrap();
     mode("state", 0o777);
+    folder.check(&["check-config"], false, &[&format!("chmod go-w {}", folder.path("state").display())]);
     let said = String::from_utf8_lossy(&folder.run(&[]).stderr).into_owned();
     assert!(said.contains(&format!("chmod go-w {}", folder.path("state").display())), "{said}");
 }

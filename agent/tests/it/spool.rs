@@ -1,9 +1,11 @@
 //! The spool keeps what was not confirmed, and nothing longer than it should.
 
 use std::fs;
+use std::time::Duration;
 
 use muster_agent::spool::{BYTES_MAX, Keep, Parcel, REPORTS_MAX, Spool, SpoolError, UNROUTABLE_KEEP_MS};
 use muster_protocol::{RequestId, Signature};
+use tokio::time::Instant;
 
 use crate::kit::{NOW, fresh_id};
 
@@ -25,16 +27,16 @@ fn what_is_on_disk_survives_and_what_is_confirmed_goes() {
     let (mut spool, opened) = Spool::open(&path).unwrap();
     assert_eq!(opened.reports, 0);
     let kept = parcel(fresh_id(), 10);
-    let key = spool.put(kept.clone(), Keep::OnDisk).unwrap();
-    let memory = spool.put(parcel(fresh_id(), 10), Keep::InMemory).unwrap();
+    let (key, _) = spool.put(kept.clone(), Keep::OnDisk).unwrap();
+    let (memory, _) = spool.put(parcel(fresh_id(), 10), Keep::InMemory).unwrap();
     // A refusal of a second copy does not take the place of the outcome.
-    let copies: Vec<_> = (0..2).map(|_| spool.put(parcel(kept.request_id, 1), Keep::InMemory).unwrap()).collect();
+    let copies: Vec<_> = (0..2).map(|_| spool.put(parcel(kept.request_id, 1), Keep::InMemory).unwrap().0).collect();
     assert_eq!(spool.len(), 4);
     assert!(spool.holds_outcome(kept.request_id) && !spool.holds_outcome(memory.request_id()));
     assert_eq!(spool.get(key), Some(&kept));
     drop(spool);
     let (mut spool, opened) = Spool::open(&path).unwrap();
-    assert_eq!((opened.reports, spool.waiting()), (1, vec![key]));
+    assert_eq!((opened.reports, spool.waiting(Instant::now())), (1, vec![key]));
     assert_eq!(spool.get(key), Some(&kept));
     for key in copies.into_iter().chain([memory, key]) {
         spool.remove(key);
@@ -49,13 +51,64 @@ fn reports_expire_and_readers_that_are_gone_are_given_up() {
     let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
     let old = parcel(fresh_id(), 1);
     spool.put(old.clone(), Keep::OnDisk).unwrap();
-    let key = spool.put(Parcel { expires_at: NOW.plus_ms(1_000_000), ..parcel(fresh_id(), 1) }, Keep::OnDisk).unwrap();
+    let (key, _) =
+        spool.put(Parcel { expires_at: NOW.plus_ms(1_000_000), ..parcel(fresh_id(), 1) }, Keep::OnDisk).unwrap();
     assert_eq!(spool.take_expired(NOW.plus_ms(999)), []);
     assert_eq!(spool.take_expired(NOW.plus_ms(1_000)), [old]);
     assert_eq!(spool.len(), 1);
-    assert!(!spool.is_unroutable_for_good(key, NOW));
-    assert!(!spool.is_unroutable_for_good(key, NOW.plus_ms(UNROUTABLE_KEEP_MS - 1)));
-    assert!(spool.is_unroutable_for_good(key, NOW.plus_ms(UNROUTABLE_KEEP_MS)));
+    assert_eq!(spool.note_unroutable(key, NOW), Some(0));
+    assert_eq!(spool.note_unroutable(key, NOW.plus_ms(UNROUTABLE_KEEP_MS - 1)), Some(UNROUTABLE_KEEP_MS - 1));
+    assert_eq!(spool.note_unroutable(key, NOW.plus_ms(UNROUTABLE_KEEP_MS)), None);
+}
+
+#[test]
+fn a_report_that_is_put_off_holds_up_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let keys: Vec<_> = (0..3).map(|_| spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap().0).collect();
+    let now = Instant::now();
+    let (soon, late) = (now + Duration::from_secs(5), now + Duration::from_secs(9));
+    assert_eq!(spool.next_retry(), None);
+    let waiting = |spool: &Spool, at| {
+        let mut waiting = spool.waiting(at);
+        waiting.sort_by_key(|key| keys.iter().position(|known| known == key));
+        waiting
+    };
+    spool.put_off(keys[0], late);
+    spool.put_off(keys[1], soon);
+    assert_eq!((waiting(&spool, now), spool.next_retry()), (vec![keys[2]], Some(soon)));
+    assert_eq!(waiting(&spool, soon), keys[1..]);
+    assert_eq!(waiting(&spool, late), keys);
+    spool.retry_all();
+    assert_eq!((waiting(&spool, now), spool.next_retry()), (keys.clone(), None));
+}
+
+#[test]
+fn the_end_of_a_change_takes_the_room_of_refusals() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let refusals: Vec<_> = (0..REPORTS_MAX).map(|_| parcel(fresh_id(), 1)).collect();
+    for refusal in &refusals {
+        spool.put(refusal.clone(), Keep::InMemory).unwrap();
+    }
+    let (_, evicted) = spool.put(parcel(fresh_id(), 1), Keep::OnDisk).unwrap();
+    assert_eq!((evicted.len(), spool.len()), (1, REPORTS_MAX));
+    let oldest = refusals.iter().min_by_key(|refusal| refusal.request_id).unwrap();
+    assert_eq!(&evicted[0], oldest);
+    // A large one takes the room of as many as it needs, and no more.
+    let (mut spool, _) = Spool::open(&directory.path().join("large")).unwrap();
+    for _ in 0..4 {
+        spool.put(parcel(fresh_id(), BYTES_MAX / 4), Keep::InMemory).unwrap();
+    }
+    let (_, evicted) = spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk).unwrap();
+    assert_eq!((evicted.len(), spool.len()), (2, 3));
+    // Where what is on disk fills it, nothing is dropped in vain.
+    for _ in 0..2 {
+        spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk).unwrap();
+    }
+    let before = spool.len();
+    assert!(matches!(spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk), Err(SpoolError::Full { .. })));
+    assert_eq!(spool.len(), before);
 }
 
 #[test]
@@ -69,7 +122,7 @@ fn it_is_bounded() {
     assert!(matches!(error, SpoolError::Full { reports: REPORTS_MAX, .. }) && error.is_transient());
     let (mut spool, _) = Spool::open(&directory.path().join("other")).unwrap();
     let half = BYTES_MAX / 2 + 1;
-    let key = spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
+    let (key, _) = spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
     assert!(spool.put(parcel(fresh_id(), half), Keep::InMemory).is_err());
     spool.remove(key);
     spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
