@@ -143,6 +143,9 @@ codes! {
     /// A path that the plugin `file` may not touch.
     OUTSIDE_ROOTS = "outside-roots", "the path is not below a directory that the host has opened",
         "The host's administrator names the directories in `plugins.file.read_roots` and `plugins.file.write_roots`. Links that lead out of them are not followed.";
+    /// Switched off by an administrator.
+    DISABLED = "disabled", "it is switched off on the host",
+        "An administrator of the host has disabled what the action needs, such as Puppet's runs; the message gives their reason. It can be enabled again, as with `muster run puppet.enable`, by somebody who knows that the reason is gone.";
     /// The plugin broke.
     PLUGIN_ERROR = "plugin-error", "the plugin itself broke",
         "The plugin crashed, panicked or answered what is not an answer. This is a bug of the plugin; the agent's log has more.";
@@ -177,9 +180,8 @@ impl Code {
     pub fn outcome(&self) -> Outcome {
         match *self {
             OK => Outcome::Succeeded,
-            FAILED | CONFLICT | CHECKSUM_MISMATCH | LIMIT_EXCEEDED | PLUGIN_ERROR | START_FAILED | SIGNALLED => {
-                Outcome::Failed
-            }
+            FAILED | CONFLICT | CHECKSUM_MISMATCH | LIMIT_EXCEEDED | DISABLED | PLUGIN_ERROR | START_FAILED
+            | SIGNALLED => Outcome::Failed,
             TIMED_OUT => Outcome::TimedOut,
             CANCELLED => Outcome::Cancelled,
             INTERRUPTED => Outcome::Interrupted,

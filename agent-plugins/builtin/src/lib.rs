@@ -39,7 +39,7 @@ pub use file::{File, FileSettings};
 pub use host::Host;
 pub use package::{Package, PackagePaths};
 pub use plugin_manager::PluginManager;
-pub use puppet::{Puppet, PuppetPaths};
+pub use puppet::{Puppet, PuppetInstallation, PuppetPaths};
 pub use script::{Script, ScriptSettings};
 pub use service::{Service, ServicePaths};
 pub use shell::{Shell, ShellSettings};

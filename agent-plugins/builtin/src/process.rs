@@ -28,6 +28,7 @@ mod pump;
 mod record;
 mod run;
 mod session;
+mod strays;
 mod user;
 
 use std::ffi::{OsStr, OsString};
@@ -76,6 +77,7 @@ pub struct Program {
     user: Option<EffectiveUser>,
     sink: Option<OutputSink>,
     leave_behind: LeaveBehind,
+    finish: Option<Duration>,
     time_limit: Duration,
     grace: Duration,
     output_bytes_max: usize,
@@ -119,6 +121,7 @@ impl Program {
             user: None,
             sink: None,
             leave_behind: LeaveBehind::Stop,
+            finish: None,
             time_limit,
             grace: GRACE_DEFAULT,
             output_bytes_max: OUTPUT_BYTES_DEFAULT,
@@ -186,6 +189,13 @@ impl Program {
     #[must_use]
     pub fn leave_behind(self, leave_behind: LeaveBehind) -> Self {
         Self { leave_behind, ..self }
+    }
+
+    /// When it is stopped, also stops the programs that it runs in sessions of their own at that moment, after
+    /// giving them this long to end by themselves. Otherwise they are out of reach, as daemons are.
+    #[must_use]
+    pub fn finish(self, finish: Duration) -> Self {
+        Self { finish: Some(finish), ..self }
     }
 
     /// Sets the time between the polite signal and the one that cannot be ignored.

@@ -25,6 +25,8 @@ pub struct Run {
     /// How many processes outlived it in its session (under a [subreaper](super::become_subreaper) also
     /// outside of it). [`LeaveBehind`](super::LeaveBehind) decides whether they were stopped.
     pub left_behind: usize,
+    /// How many programs in sessions of their own were stopped with it; see [`Program::finish`].
+    pub stopped_elsewhere: usize,
     /// Whether a process that lives on still held the output open. What it writes from now on is lost.
     pub output_held_open: bool,
     /// Bytes of output that the sink had not taken when the time was over. They are counted in the
@@ -107,6 +109,7 @@ impl Run {
             stderr: Captured::default(),
             duration: Duration::ZERO,
             left_behind: 0,
+            stopped_elsewhere: 0,
             output_held_open: false,
             unstreamed_bytes: 0,
             core_dumped: false,

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::prepare::Preparation;
 use super::pump::{Drain, Progress, feed};
 use super::session::{self, KILL_PATIENCE, Session};
+use super::strays::Strays;
 use super::{End, Program, Run, SEARCH_PATH, is_executable};
 
 /// How long to read on, when nothing comes, after the program and its session have ended. Only a
@@ -100,6 +101,7 @@ impl Program {
         tokio::pin!(pumps);
         let mut pumped = false;
 
+        let mut strays = Strays::default();
         let (stop, status) = {
             let feeding = feed(stdin, self.input.as_deref().unwrap_or_default());
             tokio::pin!(feeding);
@@ -107,6 +109,7 @@ impl Program {
             let mut wait = child.wait();
             let mut stop: Option<End> = None;
             let mut killed = false;
+            let mut note = || strays = self.finish.map(|_| session.strays()).unwrap_or_default();
             let mut next_step = started + self.time_limit;
             loop {
                 tokio::select! {
@@ -115,12 +118,14 @@ impl Program {
                     () = &mut feeding, if !fed => fed = true,
                     () = cancel.cancelled(), if stop.is_none() => {
                         stop = Some(End::Cancelled);
+                        note();
                         session.signal(Signal::SIGTERM);
                         next_step = Instant::now() + self.grace;
                     }
                     () = tokio::time::sleep_until(next_step) => match (&stop, killed) {
                         (None, _) => {
                             stop = Some(End::TimedOut);
+                            note();
                             session.signal(Signal::SIGTERM);
                             next_step = Instant::now() + self.grace;
                         }
@@ -136,11 +141,14 @@ impl Program {
         };
 
         {
-            let sweep = session.sweep(self.grace, stop.is_some(), status.is_some());
+            let sweep = async {
+                let left_behind = session.sweep(self.grace, stop.is_some(), status.is_some()).await;
+                (left_behind, strays.end(self.finish.unwrap_or_default(), self.grace).await)
+            };
             tokio::pin!(sweep);
-            run.left_behind = loop {
+            (run.left_behind, run.stopped_elsewhere) = loop {
                 tokio::select! {
-                    left_behind = &mut sweep => break left_behind,
+                    counts = &mut sweep => break counts,
                     _ = &mut pumps, if !pumped => pumped = true,
                 }
             };

@@ -19,6 +19,7 @@ use nix::unistd::{Pid, getpid};
 use process_wrap::tokio::ChildWrapper;
 use tokio::time::Instant;
 
+use super::strays::Strays;
 use super::{LeaveBehind, record};
 
 /// How long to wait for the end of a process after the signal that cannot be ignored: only one
@@ -95,6 +96,11 @@ impl Session {
         }
     }
 
+    /// Programs that run below the leader in sessions of their own.
+    pub(super) fn strays(&self) -> Strays {
+        self.leader.map(Strays::below).unwrap_or_default()
+    }
+
     /// Ends whoever is left after the leader, politely and then not, unless they may live on. Returns
     /// how many there were. `stopped` says that the leader did not end by itself, `reaped` that it ended.
     pub(super) async fn sweep(&mut self, grace: Duration, stopped: bool, reaped: bool) -> usize {
@@ -163,6 +169,15 @@ fn members(leader: Pid, everywhere: bool) -> Vec<(Pid, Pid)> {
     let in_session = |process: &&Process| process.session == leader.as_raw() || ours.contains(&process.pid);
     let found = table.iter().filter(|process| process.alive).filter(in_session);
     found.map(Process::pid_and_group).collect()
+}
+
+/// Everybody alive below the leader of a session who is not in the session.
+pub(super) fn below_elsewhere(leader: Pid) -> Vec<Pid> {
+    let table = table();
+    let below = descendants(&table, leader.as_raw(), &BTreeSet::new(), leader.as_raw());
+    let elsewhere = |process: &&Process| process.alive && process.session != leader.as_raw();
+    let found = table.iter().filter(|process| below.contains(&process.pid)).filter(elsewhere);
+    found.map(|process| Pid::from_raw(process.pid)).collect()
 }
 
 pub(super) fn of_session(table: &[Process], leader: Pid) -> Vec<(Pid, Pid)> {
