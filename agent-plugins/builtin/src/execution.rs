@@ -271,6 +271,7 @@ mod tests {
             stderr: worst,
             duration: std::time::Duration::ZERO,
             left_behind: 0,
+            stopped_elsewhere: 0,
             output_held_open: false,
             unstreamed_bytes: 0,
             core_dumped: false,
