@@ -43,10 +43,13 @@ pub(super) fn written_ms(path: &Path) -> Option<i64> {
     i64::try_from(since.as_millis()).ok()
 }
 
-/// At most this many characters of a text, with a mark where some were left out.
+/// At most this many characters of a text, with a mark where some were left out. Control characters other than
+/// line breaks become blanks.
 pub(super) fn cut(text: &str, characters_max: usize) -> String {
-    match text.char_indices().nth(characters_max) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let plain = |character: char| if character.is_control() && character != '\n' { ' ' } else { character };
+    let mut kept: String = text.chars().take(characters_max).map(plain).collect();
+    if text.chars().nth(characters_max).is_some() {
+        kept.push('…');
     }
+    kept
 }

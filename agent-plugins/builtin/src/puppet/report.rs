@@ -19,13 +19,16 @@ use super::files;
 const REPORT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// How many resources and errors of each kind are kept.
-const ENTRIES_MAX: usize = 50;
+const ENTRIES_MAX: usize = 40;
 
 /// Longest message that is kept, in characters.
-const MESSAGE_CHARACTERS_MAX: usize = 500;
+const MESSAGE_CHARACTERS_MAX: usize = 400;
+
+/// Longest error in the reason for a run that failed, in characters.
+const REASON_CHARACTERS_MAX: usize = 250;
 
 /// Longest name of a resource that is kept, in characters.
-const RESOURCE_CHARACTERS_MAX: usize = 300;
+const RESOURCE_CHARACTERS_MAX: usize = 200;
 
 /// What Puppet logs after the reason.
 const CONSEQUENCE: &str = "Could not retrieve catalog; skipping run";
@@ -199,12 +202,17 @@ impl Report {
         &self.logs.0
     }
 
-    /// The error that ended a run without a catalog: the last one of Puppet itself that is not only about
-    /// the consequence.
-    pub(super) fn decisive_error(&self) -> Option<&str> {
-        let own = self.logs.0.iter().rev().filter(|error| error.source == "Puppet");
-        let mut reasons = own.map(|error| error.message.as_str()).filter(|message| *message != CONSEQUENCE);
-        reasons.next().or_else(|| Some(self.logs.0.last()?.message.as_str()))
+    /// Why there was no catalog: the first and the last error of Puppet itself, without the sentence that is only
+    /// about the consequence. The last one alone may be "no more routes", the first one only a warning of it.
+    pub(super) fn reason(&self) -> Option<String> {
+        let own = self.logs.0.iter().filter(|error| error.source == "Puppet" && error.message != CONSEQUENCE);
+        let lines: Vec<_> = own.filter_map(|error| error.message.lines().next()).collect();
+        let shown = |line: &&str| files::cut(line, REASON_CHARACTERS_MAX);
+        match lines.as_slice() {
+            [] => None,
+            [only] => Some(shown(only)),
+            [first, .., last] => Some(format!("{}; {}", shown(first), shown(last))),
+        }
     }
 
     /// How many resources are not in the lists, for their length.
@@ -432,20 +440,28 @@ mod tests {
     #[test]
     fn much_is_cut_and_garbage_is_refused() {
         let mut text = format!("{HEAD}resource_statuses:\n");
-        for number in 0..2_000 {
+        for number in 0..200 {
             text.push_str(&format!(
                 "  File[/{number}]:\n    failed: true\n    events:\n    - status: failure\n      message: {}\n",
                 "m".repeat(2_000)
             ));
         }
         let report = parse(&text).unwrap();
-        assert_eq!((report.failed().len(), report.left_out()), (ENTRIES_MAX, 2_000 - ENTRIES_MAX as u64));
+        assert_eq!((report.failed().len(), report.left_out()), (ENTRIES_MAX, 200 - ENTRIES_MAX as u64));
         assert_eq!(report.failed()[0].message.chars().count(), MESSAGE_CHARACTERS_MAX + 1);
+        for character in ["\u{1}", "\n", "😀", "\""] {
+            let long = character.repeat(1_000);
+            let (name, message) =
+                (files::cut(&long, RESOURCE_CHARACTERS_MAX), files::cut(&long, MESSAGE_CHARACTERS_MAX));
+            let entry = json!({ "resource": name, "message": message, "file": name, "line": 1 });
+            let four_lists = entry.to_string().len() * ENTRIES_MAX * 4;
+            assert!(four_lists + 100_000 < muster_protocol::limits::RESULT_BYTES_MAX, "{character:?} {four_lists}");
+        }
         let mut bomb = String::from("a0: &a0 [x, x]\n");
-        for level in 1..60 {
+        for level in 1..40 {
             bomb.push_str(&format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1));
         }
-        bomb.push_str("logs: *a59\n");
+        bomb.push_str("logs: *a39\n");
         for bad in ["", "just a word", "- a\n", "a: [1, 2", "logs: 7\n", "time: [1]\n", &bomb] {
             assert!(parse(bad).is_err(), "{bad:.60?}");
         }

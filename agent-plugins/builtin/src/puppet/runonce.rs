@@ -199,7 +199,7 @@ impl Outcome<'_> {
         let total = told.total_resources.unwrap_or_default();
         let reason = last.report.as_ref().and_then(|report| {
             let failed = report.failed().first().map(|failed| format!("{}: {}", failed.resource, failed.message));
-            failed.or_else(|| report.decisive_error().map(str::to_owned))
+            failed.or_else(|| report.reason())
         });
         let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         Ok(match (exit_code, told.result) {

@@ -83,7 +83,7 @@ async fn from_the_first_run_to_one_with_nothing_to_do() {
     real.stop_server();
     let failure = real.act("runonce", json!({})).await.unwrap_err();
     assert_eq!((failure.code.code, failure.exit_code), ("failed", Some(1)));
-    assert!(failure.message.contains("localhost"), "{failure}");
+    assert!(failure.message.contains("localhost"), "{failure} {}", failure.data["errors"]);
     assert_ne!(failure.data["transaction_uuid"], second["transaction_uuid"], "{}", failure.data);
     assert_eq!(real.told("status", json!({})).await["last_run_result"], json!("failed"));
 }
