@@ -1,14 +1,26 @@
 //! The plugin descriptions this program knows: the built-in ones and those in the context's directory.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use muster_plugin_api::builtin_ddls;
 use muster_protocol::ddl::{Action, Ddl};
 use muster_protocol::expr::did_you_mean;
 
-use crate::context::Context;
+use crate::context::{Context, variables};
 use crate::output::{ExitCode, Failure};
+
+/// Descriptions for everybody on this machine.
+const SYSTEM_DIRECTORY: &str = "/usr/share/muster/plugins";
+
+/// Where the descriptions of plugins go that this user has installed on hosts: `$XDG_DATA_HOME/muster/plugins`, or the
+/// same below `~/.local/share`. Relative values do not count (XDG base directories).
+pub(crate) fn own_directory() -> Option<PathBuf> {
+    let variables = variables();
+    let absolute = |name: &str| variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
+    Some(data.join("muster/plugins"))
+}
 
 /// Descriptions by plugin name.
 #[derive(Debug, Clone)]
@@ -22,19 +34,23 @@ impl Catalogue {
         Self { ddls: builtin_ddls().iter().map(Cow::Borrowed).collect() }
     }
 
-    /// The built-in descriptions and those of the context's directory, which win over built-in ones of the same name.
+    /// The built-in descriptions, those of the machine, of the user and of the context's directory: of two with
+    /// the same name the later one counts.
     ///
     /// # Errors
-    /// The directory cannot be read, or a file in it is no description. Exit code 2.
+    /// A directory cannot be read, or a file in it is no description. Exit code 2.
     pub(crate) fn load(context: Option<&Context>) -> Result<Self, Failure> {
         let mut catalogue = Self::builtin();
-        if let Some(directory) = context.and_then(|context| context.ddl_directory.as_deref()) {
-            for ddl in read_directory(directory)? {
+        let usual = [Some(PathBuf::from(SYSTEM_DIRECTORY)), own_directory()];
+        let usual = usual.into_iter().flatten().filter(|directory| directory.is_dir());
+        let configured = context.and_then(|context| context.ddl_directory.clone());
+        for directory in usual.chain(configured) {
+            for ddl in read_directory(&directory)? {
                 catalogue.ddls.retain(|known| known.name() != ddl.name());
                 catalogue.ddls.push(Cow::Owned(ddl));
             }
-            catalogue.ddls.sort_by(|one, other| one.name().cmp(other.name()));
         }
+        catalogue.ddls.sort_by(|one, other| one.name().cmp(other.name()));
         Ok(catalogue)
     }
 

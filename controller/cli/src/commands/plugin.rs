@@ -1,4 +1,9 @@
-//! `muster plugin list|show`: what can be run, and what it takes.
+//! `muster plugin`: what can be run and what it takes; plugins written, checked, packed and brought to hosts.
+
+mod check;
+mod deliver;
+mod new;
+mod pack;
 
 use clap::{Args, Subcommand};
 use muster_client::discover;
@@ -21,6 +26,26 @@ pub(crate) enum PluginCommand {
     /// Show a plugin's actions, or what one action takes and gives.
     #[command(before_help = "Examples:\n  muster plugin show package\n  muster plugin show package.status")]
     Show(ShowArguments),
+    /// Write the beginning of a plugin of your own.
+    #[command(before_help = "Examples:\n  muster plugin new hello\n  muster plugin new hello --language python")]
+    New(new::NewArguments),
+    /// Run a plugin's samples here and hold it to the contract.
+    #[command(before_help = "Examples:\n  muster plugin check ./hello")]
+    Check(check::CheckArguments),
+    /// Make a signed pack of a plugin's folder.
+    #[command(before_help = "Examples:\n  muster plugin pack ./hello\n  muster plugin pack ./hello --out /tmp")]
+    Pack(pack::PackArguments),
+    /// Bring a pack to hosts, and use it at once.
+    #[command(before_help = "Examples:\n  \
+        muster plugin install hello-1.0.0.tar.gz -t 'role = web'\n  \
+        muster plugin install hello-1.0.0.tar.gz --all --noop\n  \
+        muster plugin install hello-1.0.0.tar.gz --local")]
+    Install(Box<deliver::InstallArguments>),
+    /// Take a plugin that came from a pack away from hosts.
+    #[command(
+        before_help = "Examples:\n  muster plugin remove hello -t 'role = web'\n  muster plugin remove hello --local"
+    )]
+    Remove(Box<deliver::RemoveArguments>),
 }
 
 /// Arguments of `plugin list`.
@@ -41,6 +66,14 @@ pub(crate) struct ShowArguments {
 
 /// Lists or shows what is known here.
 pub(crate) fn run(command: &PluginCommand, invocation: &Invocation) -> Result<ExitCode, Failure> {
+    match command {
+        PluginCommand::New(arguments) => return new::run(arguments, invocation),
+        PluginCommand::Check(arguments) => return crate::block_on(check::run(arguments, invocation)),
+        PluginCommand::Pack(arguments) => return pack::run(arguments, invocation),
+        PluginCommand::Install(arguments) => return crate::block_on(deliver::install(arguments, invocation)),
+        PluginCommand::Remove(arguments) => return crate::block_on(deliver::remove(arguments, invocation)),
+        PluginCommand::List(_) | PluginCommand::Show(_) => {}
+    }
     // Descriptions need no broker and so no whole context; a directory of more of them needs one.
     let context = invocation.context().ok();
     let catalogue = Catalogue::load(context.as_ref())?;
@@ -51,6 +84,11 @@ pub(crate) fn run(command: &PluginCommand, invocation: &Invocation) -> Result<Ex
             Ok(ExitCode::Success)
         }
         PluginCommand::Show(arguments) => show(&arguments.name, &catalogue, &invocation.printer),
+        PluginCommand::New(_)
+        | PluginCommand::Check(_)
+        | PluginCommand::Pack(_)
+        | PluginCommand::Install(_)
+        | PluginCommand::Remove(_) => Err(Failure::usage("this needs no descriptions")),
     }
 }
 

@@ -8,5 +8,6 @@ mod context;
 mod explain;
 mod identity;
 mod plugin;
+mod plugin_author;
 mod site;
 mod usage;
