@@ -131,6 +131,15 @@ codes! {
     /// Something else is at work.
     CONFLICT = "conflict", "something else is at work on the host",
         "Another program holds a lock that the action needs, such as the package manager's or a Puppet run's, and did not let go in time. The message says who. Try again later, or give it more time.";
+    /// No such service.
+    UNKNOWN_SERVICE = "unknown-service", "the host has no such service",
+        "No service manager of the host knows the name. `muster run service.list match=PART` shows what it has.";
+    /// Masked.
+    SERVICE_MASKED = "service-masked", "the service is masked",
+        "Somebody has masked the unit so that nothing may start it. Find out why; `systemctl unmask` on the host takes it back.";
+    /// No way to reload.
+    CANNOT_RELOAD = "cannot-reload", "the service has no way to reload",
+        "Its unit or init script offers no reload, so nothing was done. Restart it if an interruption is acceptable.";
     /// The bytes are not those that were announced.
     CHECKSUM_MISMATCH = "checksum-mismatch", "the content does not have the checksum it should have",
         "The content that came, or the content that was there, is not what the command says. Nothing was changed.";
@@ -180,8 +189,8 @@ impl Code {
     pub fn outcome(&self) -> Outcome {
         match *self {
             OK => Outcome::Succeeded,
-            FAILED | CONFLICT | CHECKSUM_MISMATCH | LIMIT_EXCEEDED | DISABLED | PLUGIN_ERROR | START_FAILED
-            | SIGNALLED => Outcome::Failed,
+            FAILED | CONFLICT | UNKNOWN_SERVICE | SERVICE_MASKED | CANNOT_RELOAD | CHECKSUM_MISMATCH | LIMIT_EXCEEDED
+            | DISABLED | PLUGIN_ERROR | START_FAILED | SIGNALLED => Outcome::Failed,
             TIMED_OUT => Outcome::TimedOut,
             CANCELLED => Outcome::Cancelled,
             INTERRUPTED => Outcome::Interrupted,
