@@ -49,6 +49,28 @@ pub(crate) fn need_openssl() -> Result<()> {
     if succeeds("openssl", &["version"]) { Ok(()) } else { install("OpenSSL is not installed", &["openssl"]) }
 }
 
+/// What the tests of the plugin `service` start in namespaces, with the package it is in.
+const SERVICE_MANAGERS: [(&str, &str); 6] = [
+    ("/lib/systemd/systemd", "systemd"),
+    ("/usr/bin/dbus-daemon", "dbus"),
+    ("/usr/bin/nsenter", "util-linux"),
+    ("/usr/bin/unshare", "util-linux"),
+    ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/sbin/update-rc.d", "init-system-helpers"),
+];
+
+/// Makes sure that the tests of the plugin `service` find their service managers. OpenRC is not installed: those
+/// tests take its package from apt's archive or download it.
+///
+/// # Errors
+/// When they are not there and cannot be installed.
+pub(crate) fn need_service_managers() -> Result<()> {
+    let missing = SERVICE_MANAGERS.iter().filter(|(program, _)| !Path::new(program).is_file());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() { Ok(()) } else { install("What the tests of `service` need is not installed", &packages) }
+}
+
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)

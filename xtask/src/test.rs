@@ -13,6 +13,7 @@ pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     machine::need_rabbitmq()?;
     machine::need_openssl()?;
     machine::need_python()?;
+    machine::need_service_managers()?;
     if filter.is_none() {
         quick()?;
     }

@@ -209,9 +209,9 @@ impl Manager for Systemd {
 
     fn carry_out<'a>(&'a self, verb: Verb, found: &'a Found, bounds: Bounds<'a>) -> BoxFuture<'a, Carried> {
         Box::pin(async move {
-            match Bus::connect(&self.bus).await {
-                Ok(bus) => self.over_bus(bus, verb, &found.unit, bounds).await,
-                Err(_) => self.by_program(verb, &found.unit, bounds).await,
+            match tokio::time::timeout(bounds.left(), Bus::connect(&self.bus)).await {
+                Ok(Ok(bus)) => self.over_bus(bus, verb, &found.unit, bounds).await,
+                Ok(Err(_)) | Err(_) => self.by_program(verb, &found.unit, bounds).await,
             }
         })
     }

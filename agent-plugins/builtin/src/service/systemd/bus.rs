@@ -212,3 +212,68 @@ fn first_text(fields: Vec<Field>) -> Result<String, BusError> {
 async fn in_time<T>(answer: impl Future<Output = Result<T, BusError>>) -> Result<T, BusError> {
     tokio::time::timeout(ANSWER_PATIENCE, answer).await.unwrap_or(Err(BusError::Silent))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signal `JobRemoved` of systemd 252 about its job 16, from the connection `:1.0`.
+    const JOB_REMOVED: &[u8] = include_bytes!("../../../tests/recorded/job-removed.dbus");
+
+    fn job() -> JobId {
+        JobId { path: "/org/freedesktop/systemd1/job/16".to_owned(), number: 16 }
+    }
+
+    /// A connection to a systemd of that name, and the other end.
+    fn bus(systemd: &str) -> (Bus, UnixStream) {
+        let (stream, other) = UnixStream::pair().unwrap();
+        let (buffer, ends) = (Vec::new(), HashMap::new());
+        (Bus { stream, buffer, serial: 0, systemd: systemd.to_owned(), ends }, other)
+    }
+
+    #[tokio::test]
+    async fn only_systemd_says_what_became_of_a_job() {
+        let (mut bus, mut other) = bus(":1.7");
+        other.write_all(JOB_REMOVED).await.unwrap();
+        drop(other);
+        assert!(bus.job_result(&job()).await.is_err(), "the signal of a stranger was believed");
+        assert!(bus.ends.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_signal_may_come_in_pieces_and_the_wait_may_be_dropped() {
+        let (mut bus, mut other) = bus(":1.0");
+        for piece in JOB_REMOVED.chunks(7) {
+            other.write_all(piece).await.unwrap();
+            let waited = tokio::time::timeout(Duration::from_millis(1), bus.job_result(&job())).await;
+            if let Ok(result) = waited {
+                assert_eq!(result.unwrap(), "done");
+                return;
+            }
+        }
+        panic!("the whole signal is there, but not the result");
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_ends_or_talks_nonsense_is_an_error() {
+        for said in [
+            &b""[..],
+            b"l",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            &[b'l', 1, 0, 1, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            let (mut bus, mut other) = bus(":1.0");
+            other.write_all(said).await.unwrap();
+            drop(other);
+            assert!(bus.job_result(&job()).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_does_not_know_us() {
+        let (mut stream, mut other) = UnixStream::pair().unwrap();
+        other.write_all(b"REJECTED EXTERNAL\r\n").await.unwrap();
+        let error = log_in(&mut stream).await.unwrap_err();
+        assert_eq!(error.to_string(), "the system bus refused the login: REJECTED EXTERNAL");
+    }
+}

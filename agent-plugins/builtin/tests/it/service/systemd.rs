@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::machine::Machine;
 use super::{log, run_noop};
-use crate::support::{ask, conforms, run};
+use crate::support::{ask, conforms, run, until};
 
 const WEB: &str = "[Unit]\nDescription=Serves pages\n[Service]\nExecStart=/bin/sh -c 'echo hello from web; exec sleep infinity'\n\
     ExecReload=/bin/sh -c 'echo reloaded >> /run/reloads'\n[Install]\nWantedBy=multi-user.target\n";
@@ -237,6 +237,7 @@ async fn lists_what_is_loaded_and_what_is_not() {
 async fn without_a_bus_systemctl_and_the_journal_tell() {
     let machine = Machine::systemd();
     machine.units(&[
+        ("hangs.service", "[Service]\nType=notify\nExecStart=sleep infinity\n"),
         ("web.service", WEB),
         ("broken.service", "[Service]\nType=oneshot\nExecStart=false\n"),
         (
@@ -257,4 +258,17 @@ async fn without_a_bus_systemctl_and_the_journal_tell() {
     assert_eq!(failure.exit_code, Some(1));
     assert!(log(&failure.data).contains("Dependency failed"), "{}", failure.data);
     assert!(plugin.activate().is_ok());
+
+    // systemd keeps no record of jobs that somebody else canceled; then the result is not known, and not guessed.
+    let stop = async {
+        until(
+            || machine.output(&["systemctl", "show", "--property=ActiveState", "hangs"]),
+            |state| state.contains("activating"),
+        )
+        .await;
+        machine.output(&["systemctl", "stop", "hangs"]);
+    };
+    let (reply, ()) = tokio::join!(run(&plugin, "start", json!({ "name": "hangs" })), stop);
+    let failure = reply.unwrap_err();
+    assert_eq!((failure.code.code, &failure.data["job"]["result"]), ("failed", &Value::Null), "{failure}");
 }

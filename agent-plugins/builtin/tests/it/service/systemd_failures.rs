@@ -202,7 +202,7 @@ async fn an_old_unit_file_is_told_about() {
     run(&plugin, "start", json!({ "name": "web" })).await.unwrap();
     let file = machine.root.join("etc/systemd/system/web.service");
     std::fs::write(&file, "[Service]\nExecStart=sleep 4711\n").unwrap();
-    let later = std::time::SystemTime::now() + Duration::from_secs(60);
+    let later = std::fs::metadata(&file).unwrap().modified().unwrap() + Duration::from_secs(60);
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
     let answer = run(&plugin, "restart", json!({ "name": "web" })).await.unwrap();
     assert!(answer.message.contains("daemon-reload"), "{}", answer.message);
