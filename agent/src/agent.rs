@@ -277,7 +277,7 @@ async fn report_interrupted(core: &Arc<Core>) {
     for started in unfinished {
         let id = started.id;
         // The report may have been written, and only the journal not.
-        if !started.read_only && !lock(&core.spool).holds_outcome(id) {
+        if !lock(&core.spool).holds_outcome(id) {
             tell_interrupted(core, &started).await;
         }
         core.record_finish(id, started.read_only).await;
@@ -285,7 +285,12 @@ async fn report_interrupted(core: &Arc<Core>) {
 }
 
 async fn tell_interrupted(core: &Arc<Core>, started: &Started) {
-    let message = "the agent or the host stopped while the action ran; what it did is not known";
+    let message = if started.read_only {
+        "the agent or the host stopped while the action ran"
+    } else {
+        "the agent or the host stopped while the action ran; what it did is not known"
+    };
+    let care = if started.read_only { Care::Confirmed } else { Care::Durable };
     tracing::warn!(request.id = %started.id, action = started.action, "Interrupted by the end of the agent");
     let mut event = Event::new("finished", "interrupted").with_message(message);
     event.request_id = Some(started.id.to_string());
@@ -296,7 +301,7 @@ async fn tell_interrupted(core: &Arc<Core>, started: &Started) {
     let address =
         Address { request_id: started.id, caller: started.caller.clone(), reply_to: started.reply_to.clone() };
     let ending = Ending::new(&code::INTERRUPTED, message);
-    core.send_finished(&address, started.sequence_reserved, Vec::new(), ending, Care::Durable).await;
+    core.send_finished(&address, started.sequence_reserved, Vec::new(), ending, care).await;
 }
 
 /// Logs what has begun to be wrong since the last time, such as a revocation list that became overdue. Sources

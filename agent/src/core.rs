@@ -327,9 +327,14 @@ impl Core {
         let durable = !started.read_only;
         let write = move || {
             let id = started.id;
-            lock(&journal).start(started)?;
-            let durability = if durable { Durability::Synced } else { Durability::Written };
-            let audited = lock(&audit).write(now, event, durability);
+            // Locks are held for writing only, a statement each; the disk is waited for without them.
+            let begun = lock(&journal).begin(started)?;
+            if let Some(Err(error)) = begun.map(|unsynced| unsynced.sync()) {
+                lock(&journal).sync_failed(id);
+                return Err(error.into());
+            }
+            let written = lock(&audit).write_unsynced(now, event);
+            let audited = written.and_then(|unsynced| if durable { unsynced.sync() } else { Ok(()) });
             if audited.is_err() {
                 // It will not run, so it must not look interrupted after a restart.
                 lock(&journal).finish(id)?;
@@ -348,8 +353,11 @@ impl Core {
         let (journal, now) = (self.journal.clone(), self.now());
         let is_quick = read_only && !lock(&journal).is_compaction_due();
         let write = move || {
+            let unsynced = lock(&journal).end(id)?;
+            if let Some(unsynced) = unsynced {
+                unsynced.sync()?;
+            }
             let mut journal = lock(&journal);
-            journal.finish(id)?;
             if journal.is_compaction_due() { journal.compact(now) } else { Ok(()) }
         };
         let written = if is_quick {

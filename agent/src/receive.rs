@@ -10,7 +10,7 @@ use muster_pki::Signer;
 use muster_plugin_api::{ActionContext, OutputSink};
 use muster_protocol::envelope::CONTENT_TYPE_CRL;
 use muster_protocol::expr::{Call, Literal};
-use muster_protocol::{Cancel, Command, RequestId, code};
+use muster_protocol::{Cancel, Code, Command, Identity, RequestId, Timestamp, code};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -161,6 +161,11 @@ async fn reject(core: &Arc<Core>, rejected: &Rejected) {
     if let Some(lapsed) = &rejected.lapsed
         && with_host(core, None, |host| lapsed.is_answered(host))
     {
+        // A certificate that is not valid yet will be: what was answered with a refusal must not run then.
+        let keep_until = lapsed.keep_until(core.limits());
+        if let Err(error) = record_refusal(core, lapsed.id(), lapsed.caller(), refusal.code, keep_until).await {
+            crate::core::report_error("Could not record a refused request; a repeat of it may run", &error);
+        }
         let address =
             Address { request_id: lapsed.id(), caller: lapsed.caller().clone(), reply_to: lapsed.reply_to().clone() };
         let ending = Ending::new(refusal.code, &refusal.message);
@@ -189,7 +194,11 @@ async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal:
     // Nobody waits for the details of a ping; what somebody watches is worth a confirmation.
     let care = if verified.message().options.progress { Care::Confirmed } else { Care::Cheap };
     if refusal.answer
-        && let Err(error) = record_refusal(core, verified.message()).await
+        && let Err(error) = {
+            let command = verified.message();
+            let keep_until = keep_until(command, core.limits());
+            record_refusal(core, command.id, &command.caller, refusal.code, keep_until).await
+        }
     {
         crate::core::report_error("Could not record a refused request; a repeat of it may run", &error);
     }
@@ -197,10 +206,15 @@ async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal:
 }
 
 /// Records that a request is refused: once its sender knows that nothing was started, no copy may run.
-async fn record_refusal(core: &Arc<Core>, command: &Command) -> Result<(), JournalError> {
+async fn record_refusal(
+    core: &Arc<Core>,
+    id: RequestId,
+    caller: &Identity,
+    code: &'static Code,
+    keep_until: Timestamp,
+) -> Result<(), JournalError> {
     let (journal, now) = (core.journal.clone(), core.now());
-    let (id, keep_until) = (command.id, keep_until(command, core.limits()));
-    lock(&journal).refuse(id, keep_until, now)?;
+    lock(&journal).refuse(id, caller, code, keep_until, now)?;
     if !lock(&journal).is_compaction_due() {
         return Ok(());
     }

@@ -243,6 +243,11 @@ fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> 
     match (host.seen)(&message.id, keep_until(message, host.limits)) {
         None => Ok(()),
         Some(Seen::Started | Seen::Finished) if verified.redelivered => Err(End::Silence(Silence::Recovered)),
+        // The broker delivers it again because the first delivery was not acknowledged, so the answer may be lost.
+        Some(Seen::Refused(code)) if verified.redelivered => {
+            Err(End::Refuse(Refusal::new(code, "refused before, when the request was delivered the first time")))
+        }
+        Some(Seen::Refused(_)) => refuse("the request has been refused here already"),
         Some(Seen::Started) => refuse("the request has been started here already"),
         Some(Seen::Finished) => refuse("the request has ended here already"),
         Some(Seen::Forgotten) => {

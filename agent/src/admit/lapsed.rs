@@ -8,7 +8,7 @@ use muster_protocol::{
 
 use super::decide::remember_until;
 use super::target::{self, Match};
-use super::{Addressed, Host, Received, Refusal};
+use super::{Addressed, Host, Limits, Received, Refusal};
 
 /// The envelope of a message whose signatures are right, and whose only fault is that a certificate has
 /// expired, is not valid yet or is revoked.
@@ -42,6 +42,12 @@ impl Lapsed {
     #[must_use]
     pub fn reply_to(&self) -> &ReplyRoute {
         &self.reply_to
+    }
+
+    /// Until when the id must be remembered, so that the message does not get through once the certificate counts.
+    #[must_use]
+    pub fn keep_until(&self, limits: &Limits) -> Timestamp {
+        remember_until(self.expires_at, limits)
     }
 
     /// Whether this host tells him: only if it is meant, as far as it can tell without asking plugins, and

@@ -88,14 +88,14 @@ pub(super) struct Tail {
 }
 
 /// Reads only the end of a file: it is long, and this happens at each start.
-pub(super) fn read_tail(file: &mut File) -> io::Result<Tail> {
+pub(super) fn read_tail(mut file: &File) -> io::Result<Tail> {
     let end = file.metadata()?.len();
     let mut window: u64 = 64 * 1024;
     loop {
         let from = end.saturating_sub(window);
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
-        (&*file).take(end - from).read_to_end(&mut bytes)?;
+        file.take(end - from).read_to_end(&mut bytes)?;
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
         let body = &bytes[..complete.saturating_sub(1)];
         let start = body.iter().rposition(|byte| *byte == b'\n').map(|index| index + 1);

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use muster_daemon::write_atomic;
 use muster_protocol::Timestamp;
@@ -61,10 +62,29 @@ pub struct Audit {
     limiter: Limiter,
 }
 
+/// A line that the kernel has and the disk may not.
+#[derive(Debug)]
+#[must_use]
+pub struct Unsynced {
+    file: Arc<File>,
+    path: PathBuf,
+}
+
+impl Unsynced {
+    /// Waits until the line is on the disk.
+    ///
+    /// # Errors
+    /// When nobody knows whether it is.
+    pub fn sync(&self) -> Result<(), AuditError> {
+        let failed = |source| AuditError::Io { action: "sync", path: self.path.clone(), source };
+        self.file.sync_data().map_err(failed)
+    }
+}
+
 /// The file that is written.
 #[derive(Debug)]
 struct Current {
-    file: File,
+    file: Arc<File>,
     device: u64,
     inode: u64,
     length: u64,
@@ -74,7 +94,7 @@ impl Current {
     fn open(path: &Path) -> std::io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let metadata = file.metadata()?;
-        Ok(Self { file, device: metadata.dev(), inode: metadata.ino(), length: metadata.len() })
+        Ok(Self { file: Arc::new(file), device: metadata.dev(), inode: metadata.ino(), length: metadata.len() })
     }
 }
 
@@ -104,7 +124,7 @@ impl Audit {
         let exists = path.try_exists().map_err(audit.failed("open"))?;
         if exists {
             let mut current = Current::open(path).map_err(audit.failed("open"))?;
-            let tail = read_tail(&mut current.file).map_err(audit.failed("read"))?;
+            let tail = read_tail(&current.file).map_err(audit.failed("read"))?;
             torn_bytes = tail.torn_bytes;
             if torn_bytes > 0 {
                 current.file.set_len(tail.length).map_err(audit.failed("cut the torn end of"))?;
@@ -170,8 +190,8 @@ impl Audit {
             self.file = Some(Current::open(&self.path).map_err(self.failed("open"))?);
             return Ok(());
         };
-        let mut file = File::open(&path).map_err(self.failed("open"))?;
-        let tail = read_tail(&mut file).map_err(self.failed("read"))?;
+        let file = File::open(&path).map_err(self.failed("open"))?;
+        let tail = read_tail(&file).map_err(self.failed("read"))?;
         let last = self.take_up(&path, &tail)?;
         self.set_aside = path.file_name().and_then(|name| name.to_str()).map(ToOwned::to_owned);
         let was_full = last.is_some_and(|line| line.details.is_about_itself(itself::CLOSED));
@@ -215,6 +235,23 @@ impl Audit {
             _ => None,
         };
         self.write_limited(now, event, durability, who)
+    }
+
+    /// Appends a line that the caller waits for: once what is given back is synced it is on the disk. Waiting takes
+    /// no lock, so that a slow disk holds up nobody else.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_unsynced(&mut self, now: Timestamp, event: Event) -> Result<Unsynced, AuditError> {
+        self.settle(now)?;
+        self.ready(now)?;
+        self.put(now, &event, Durability::Written)?;
+        let failed = self.failed("write");
+        let missing = || failed(std::io::Error::from(std::io::ErrorKind::NotFound));
+        let file = self.file.as_ref().map(|current| current.file.clone()).ok_or_else(missing)?;
+        // If the file is full now, closing it syncs it too.
+        self.rotate_if_full(now);
+        Ok(Unsynced { file, path: self.path.clone() })
     }
 
     /// Appends a line about a message whose sender is not verified. All such senders are one caller.
@@ -299,8 +336,8 @@ impl Audit {
             return self.lose(now, MOVED);
         }
         // A copy of the log in its own place continues it as well as the original.
-        let mut other = Current::open(&self.path).map_err(self.failed("open"))?;
-        let tail = read_tail(&mut other.file).map_err(self.failed("read"))?;
+        let other = Current::open(&self.path).map_err(self.failed("open"))?;
+        let tail = read_tail(&other.file).map_err(self.failed("read"))?;
         let last = tail.last_line.as_deref().and_then(|bytes| decode(bytes).ok());
         if tail.torn_bytes == 0 && last.is_some_and(|line| line.hash == self.previous) {
             self.file = Some(other);
@@ -324,7 +361,7 @@ impl Audit {
         let failed = self.failed("cut the torn end of");
         let Some(current) = &mut self.file else { return Ok(()) };
         let lost = current.length - left;
-        let cut_torn = read_tail(&mut current.file).and_then(|tail| current.file.set_len(tail.length).map(|()| tail));
+        let cut_torn = read_tail(&current.file).and_then(|tail| current.file.set_len(tail.length).map(|()| tail));
         current.length = cut_torn.map_err(failed)?.length;
         if current.length == 0 {
             self.first_sequence = self.sequence + 1;
@@ -345,7 +382,7 @@ impl Audit {
         let Some(current) = &mut self.file else {
             return Err(failed(std::io::Error::from(std::io::ErrorKind::NotFound)));
         };
-        if let Err(error) = append(&mut current.file, &bytes, durability) {
+        if let Err(error) = append(&current.file, &bytes, durability) {
             // A half line would break the chain for every line after it.
             if let Err(error) = current.file.set_len(current.length) {
                 tracing::error!(path = %self.path.display(), %error, "Could not cut a half-written audit line off");
@@ -459,7 +496,7 @@ fn opening(mark: FileMark, why: &str) -> Event {
     event
 }
 
-fn append(file: &mut File, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
+fn append(mut file: &File, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
     file.write_all(bytes)?;
     match durability {
         Durability::Synced => file.sync_data(),
@@ -470,7 +507,7 @@ fn append(file: &mut File, bytes: &[u8], durability: Durability) -> std::io::Res
 /// Number of a file's first line, and its mark; `None` if it is damaged.
 fn mark_of(path: &Path) -> Option<(u64, FileMark)> {
     let first = files::first_line(path).ok()??.sequence;
-    let tail = read_tail(&mut File::open(path).ok()?).ok()?;
+    let tail = read_tail(&File::open(path).ok()?).ok()?;
     let last = decode(&tail.last_line?).ok()?;
     let mark = FileMark {
         name: path.file_name().and_then(|name| name.to_str()).map(ToOwned::to_owned),

@@ -48,7 +48,7 @@ use serde_json::{Map, Value};
 
 pub use limit::{REFUSALS_PER_WINDOW, WINDOW_MS};
 pub use line::Line;
-pub use log::{Audit, Durability, Rotation};
+pub use log::{Audit, Durability, Rotation, Unsynced};
 pub use verify::{Anchor, Verified, verify, verify_all};
 
 /// What the first line of all names as the hash of the line before it.

@@ -16,6 +16,9 @@
 //! then is that a repeat of the same request reads the same thing twice, which harms nobody, whereas
 //! a sync for each ping of a fleet would cost every host a disk write.
 //!
+//! Waiting for the disk takes no lock ([`Unsynced`]): while a slow disk syncs one record, others are looked up and
+//! written.
+//!
 //! # Clocks that jump
 //!
 //! Ids are dropped once their window is over. If the clock jumps ahead and back, a dropped id could
@@ -23,29 +26,25 @@
 //! ([`Seen::Forgotten`]): a command that expires before that point may have been seen and does not run.
 
 mod record;
+mod room;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use muster_daemon::write_atomic;
 use muster_protocol::{Code, Identity, ReplyRoute, RequestId, Timestamp, code};
 use serde::{Deserialize, Serialize};
 
 pub use record::FORMAT_VERSION;
-use record::{Line, Record};
+use record::{Finished, Line, Record};
+pub use room::Kind;
+use room::{Room, Share};
 
 use crate::state::io_error;
-
-/// Most ids the journal holds at once. At a command a second and the longest window of a day it
-/// holds about that many; beyond it the host refuses rather than forgets.
-pub const ENTRIES_MAX: usize = 100_000;
-
-/// How full the journal may be for a refused request to be recorded in it. Whoever is allowed nothing
-/// can be refused as often as he likes, and must not take the room of requests that run.
-pub const REFUSED_ENTRIES_MAX: usize = ENTRIES_MAX / 2;
 
 /// After this many records it is worth looking whether the file can be made smaller: often enough to
 /// keep it small, seldom enough to cost nothing.
@@ -73,13 +72,18 @@ pub enum JournalError {
         /// The format it is in.
         found: u32,
     },
-    /// As many ids as it may hold.
-    #[error("journal `{path}` holds {most} requests whose time windows are still open")]
+    /// As many ids of a caller as he may have remembered.
+    #[error(
+        "the journal remembers {holds} {kind} of `{}` whose time windows are still open, and keeps the rest of the room for others",
+        caller.short()
+    )]
     Full {
-        /// The journal's file.
-        path: PathBuf,
-        /// How many it may hold.
-        most: usize,
+        /// Who asks.
+        caller: Identity,
+        /// What for.
+        kind: Kind,
+        /// How many he has.
+        holds: usize,
     },
 }
 
@@ -128,6 +132,8 @@ pub enum Seen {
     Started,
     /// It was recorded and has ended.
     Finished,
+    /// It was refused with this code.
+    Refused(&'static Code),
     /// The id is not there, but ids with this expiry have been dropped already, which happens only
     /// if the clock was further ahead before.
     Forgotten,
@@ -149,13 +155,17 @@ struct Entry {
     keep_until: Timestamp,
     /// Present while the request has not finished.
     running: Option<Box<Started>>,
+    /// The code with which it was refused, if it was.
+    refused: Option<&'static Code>,
+    /// Whose room it takes; `None` if a record of the first agents does not say.
+    share: Option<Share>,
 }
 
 /// The journal of one host: an index in memory and an append-only file of checksummed lines.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Length of the file up to the end of the last good record.
     length: u64,
     /// Records since somebody looked whether the file can be made smaller.
@@ -163,7 +173,28 @@ pub struct Journal {
     /// A write went wrong and could not be undone: the file is rewritten before the next record.
     suspect: bool,
     entries: HashMap<RequestId, Entry>,
+    room: Room,
     forgotten_until: Timestamp,
+}
+
+/// A record that the kernel has and the disk may not. Waiting for the disk takes no lock, so that a slow disk holds
+/// up nobody else.
+#[derive(Debug)]
+#[must_use]
+pub struct Unsynced {
+    file: Arc<File>,
+    path: PathBuf,
+}
+
+impl Unsynced {
+    /// Waits until the record is on the disk.
+    ///
+    /// # Errors
+    /// When nobody knows whether it is. [`Journal::sync_failed`] has to be told.
+    pub fn sync(&self) -> Result<(), JournalError> {
+        let failed = |source| JournalError::Io { action: "sync", path: self.path.clone(), source };
+        self.file.sync_data().map_err(failed)
+    }
 }
 
 impl Journal {
@@ -185,7 +216,7 @@ impl Journal {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed("open")(error)),
         }
-        let (entries, forgotten_until, mut opened) = Self::replay(path, &bytes)?;
+        let Replayed { entries, room, forgotten_until, mut opened } = Self::replay(path, &bytes)?;
         if opened.damaged_lines > 0 {
             // Whoever looks into the damage wants the bytes as they were.
             let kept = path.with_extension("damaged");
@@ -195,11 +226,12 @@ impl Journal {
         let file = open_for_append(path).map_err(failed("open"))?;
         let mut journal = Self {
             path: path.to_owned(),
-            file,
+            file: Arc::new(file),
             length: 0,
             records_since_look: 0,
             suspect: true,
             entries,
+            room,
             forgotten_until,
         };
         journal.forget(now);
@@ -207,19 +239,22 @@ impl Journal {
         Ok((journal, opened))
     }
 
-    fn replay(path: &Path, bytes: &[u8]) -> Result<(HashMap<RequestId, Entry>, Timestamp, Opened), JournalError> {
-        let mut entries: HashMap<RequestId, Entry> = HashMap::new();
-        let mut forgotten_until = Timestamp(i64::MIN);
-        let mut opened = Opened::default();
+    fn replay(path: &Path, bytes: &[u8]) -> Result<Replayed, JournalError> {
+        let mut replayed = Replayed {
+            entries: HashMap::new(),
+            room: Room::default(),
+            forgotten_until: Timestamp(i64::MIN),
+            opened: Opened::default(),
+        };
         for line in record::lines(bytes) {
             let record = match line {
                 Line::Good(record) => record,
                 Line::Torn(length) => {
-                    opened.torn_bytes = length;
+                    replayed.opened.torn_bytes = length;
                     continue;
                 }
                 Line::Damaged => {
-                    opened.damaged_lines += 1;
+                    replayed.opened.damaged_lines += 1;
                     continue;
                 }
             };
@@ -228,24 +263,19 @@ impl Journal {
                     return Err(JournalError::Newer { path: path.to_owned(), found: version });
                 }
                 Record::Format { .. } => {}
-                Record::Started(started) => {
-                    entries.insert(
-                        started.id,
-                        Entry { keep_until: started.keep_until_ms, running: Some(Box::new(started)) },
-                    );
-                }
+                Record::Started(started) => replayed.start(started),
                 Record::Sequence { id, reserved } => {
-                    if let Some(running) = entries.get_mut(&id).and_then(|entry| entry.running.as_mut()) {
+                    if let Some(running) = replayed.entries.get_mut(&id).and_then(|entry| entry.running.as_mut()) {
                         running.sequence_reserved = running.sequence_reserved.max(reserved);
                     }
                 }
-                Record::Finished { id, keep_until_ms } => {
-                    entries.insert(id, Entry { keep_until: keep_until_ms, running: None });
+                Record::Finished(finished) => replayed.finish(&finished),
+                Record::Forgotten { until_ms } => {
+                    replayed.forgotten_until = replayed.forgotten_until.max(until_ms);
                 }
-                Record::Forgotten { until_ms } => forgotten_until = forgotten_until.max(until_ms),
             }
         }
-        Ok((entries, forgotten_until, opened))
+        Ok(replayed)
     }
 
     /// What is known about `id`, whose command must be remembered until `keep_until`.
@@ -253,7 +283,8 @@ impl Journal {
     pub fn seen(&self, id: &RequestId, keep_until: Timestamp) -> Option<Seen> {
         match self.entries.get(id) {
             Some(Entry { running: Some(_), .. }) => Some(Seen::Started),
-            Some(Entry { running: None, .. }) => Some(Seen::Finished),
+            Some(Entry { refused: Some(code), .. }) => Some(Seen::Refused(code)),
+            Some(_) => Some(Seen::Finished),
             None if keep_until <= self.forgotten_until => Some(Seen::Forgotten),
             None => None,
         }
@@ -283,40 +314,96 @@ impl Journal {
     /// Records that a request is about to run. Only after `Ok` may it run.
     ///
     /// # Errors
-    /// When the record did not reach the file (for a changing action: the disk). The request must
-    /// then be refused; the id counts as not seen.
+    /// When the record did not reach the file (for a changing action: the disk), or the caller has as many
+    /// requests remembered as he may. The request must then be refused; the id counts as not seen.
     pub fn start(&mut self, started: Started) -> Result<(), JournalError> {
-        if self.entries.len() >= ENTRIES_MAX {
-            self.forget(started.at_ms);
-            if self.entries.len() >= ENTRIES_MAX {
-                return Err(JournalError::Full { path: self.path.clone(), most: ENTRIES_MAX });
-            }
-        }
-        let durable = !started.read_only;
-        self.append(&Record::Started(started.clone()), durable)?;
-        self.entries.insert(started.id, Entry { keep_until: started.keep_until_ms, running: Some(Box::new(started)) });
-        Ok(())
+        let id = started.id;
+        let Some(unsynced) = self.begin(started)? else { return Ok(()) };
+        unsynced.sync().inspect_err(|_| self.sync_failed(id))
+    }
+
+    /// As [`start`](Self::start), but the caller waits for the disk: the request may run once what is given back
+    /// is synced. Until then it counts as started.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn begin(&mut self, started: Started) -> Result<Option<Unsynced>, JournalError> {
+        let kind = if started.read_only { Kind::Read } else { Kind::Change };
+        self.check_room(&started.caller, kind, started.at_ms)?;
+        self.append(&Record::Started(started.clone()))?;
+        let share = self.room.take(&started.caller, kind);
+        let entry = Entry {
+            keep_until: started.keep_until_ms,
+            running: Some(Box::new(started.clone())),
+            refused: None,
+            share: Some(share),
+        };
+        self.insert(started.id, entry);
+        Ok((!started.read_only).then(|| self.unsynced()))
+    }
+
+    /// Takes back a request that was begun, whose record may not have reached the disk.
+    pub fn sync_failed(&mut self, id: RequestId) {
+        // After a failed sync nobody knows what the disk holds.
+        self.suspect = true;
+        self.remove(id);
     }
 
     /// Records a request that is refused, as one that has ended, so that a repeat of it does not run.
     /// An id that is known already stays as it is. Not synced, as for an action that only reads.
     ///
     /// # Errors
-    /// When the record cannot be written, or so many ids are remembered that the room left is for
-    /// requests that run. The id then counts as not seen.
-    pub fn refuse(&mut self, id: RequestId, keep_until: Timestamp, now: Timestamp) -> Result<(), JournalError> {
+    /// When the record cannot be written, or the caller has as many refused requests remembered as he may. The id
+    /// then counts as not seen.
+    pub fn refuse(
+        &mut self,
+        id: RequestId,
+        caller: &Identity,
+        code: &'static Code,
+        keep_until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
         if self.seen(&id, keep_until).is_some() {
             return Ok(());
         }
-        if self.entries.len() >= REFUSED_ENTRIES_MAX {
-            self.forget(now);
-            if self.entries.len() >= REFUSED_ENTRIES_MAX {
-                return Err(JournalError::Full { path: self.path.clone(), most: REFUSED_ENTRIES_MAX });
-            }
-        }
-        self.append(&Record::Finished { id, keep_until_ms: keep_until }, false)?;
-        self.entries.insert(id, Entry { keep_until, running: None });
+        self.check_room(caller, Kind::Refusal, now)?;
+        self.append(&Record::Finished(Finished {
+            id,
+            keep_until_ms: keep_until,
+            caller: Some(caller.clone()),
+            kind: Some(Kind::Refusal),
+            refused: Some(code.code.to_owned()),
+        }))?;
+        let share = Some(self.room.take(caller, Kind::Refusal));
+        self.insert(id, Entry { keep_until, running: None, refused: Some(code), share });
         Ok(())
+    }
+
+    fn check_room(&mut self, caller: &Identity, kind: Kind, now: Timestamp) -> Result<(), JournalError> {
+        if self.room.is_denied(caller, kind).is_none() {
+            return Ok(());
+        }
+        self.forget(now);
+        match self.room.is_denied(caller, kind) {
+            None => Ok(()),
+            Some(holds) => Err(JournalError::Full { caller: caller.clone(), kind, holds }),
+        }
+    }
+
+    fn insert(&mut self, id: RequestId, entry: Entry) {
+        if let Some(share) = self.entries.insert(id, entry).and_then(|before| before.share) {
+            self.room.give_back(&share);
+        }
+    }
+
+    fn remove(&mut self, id: RequestId) {
+        if let Some(share) = self.entries.remove(&id).and_then(|entry| entry.share) {
+            self.room.give_back(&share);
+        }
+    }
+
+    fn unsynced(&self) -> Unsynced {
+        Unsynced { file: self.file.clone(), path: self.path.clone() }
     }
 
     /// Records that reports below `reserved` may have been sent. Not synced: it matters after a
@@ -327,7 +414,7 @@ impl Journal {
     pub fn reserve_sequence(&mut self, id: RequestId, reserved: u32) -> Result<(), JournalError> {
         if let Some(running) = self.entries.get_mut(&id).and_then(|entry| entry.running.as_mut()) {
             running.sequence_reserved = running.sequence_reserved.max(reserved);
-            self.append(&Record::Sequence { id, reserved }, false)?;
+            self.append(&Record::Sequence { id, reserved })?;
         }
         Ok(())
     }
@@ -337,10 +424,20 @@ impl Journal {
     /// # Errors
     /// When the record cannot be written. In memory the request counts as finished all the same.
     pub fn finish(&mut self, id: RequestId) -> Result<(), JournalError> {
-        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
-        let Some(started) = entry.running.take() else { return Ok(()) };
-        let keep_until_ms = entry.keep_until;
-        self.append(&Record::Finished { id, keep_until_ms }, !started.read_only)
+        let Some(unsynced) = self.end(id)? else { return Ok(()) };
+        unsynced.sync().inspect_err(|_| self.suspect = true)
+    }
+
+    /// As [`finish`](Self::finish), but the caller waits for the disk.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn end(&mut self, id: RequestId) -> Result<Option<Unsynced>, JournalError> {
+        let Some(entry) = self.entries.get_mut(&id) else { return Ok(None) };
+        let Some(started) = entry.running.take() else { return Ok(None) };
+        let finished = entry.finished(id);
+        self.append(&Record::Finished(finished))?;
+        Ok((!started.read_only).then(|| self.unsynced()))
     }
 
     /// Whether enough was written that [`compact`](Self::compact) may be worth its sync.
@@ -360,15 +457,15 @@ impl Journal {
 
     /// Drops ids whose window is over. A request that still runs stays, however old it is.
     pub fn forget(&mut self, now: Timestamp) {
-        let mut forgotten_until = self.forgotten_until;
+        let (forgotten_until, room) = (&mut self.forgotten_until, &mut self.room);
         self.entries.retain(|_, entry| {
             let keep = entry.running.is_some() || entry.keep_until > now;
             if !keep {
-                forgotten_until = forgotten_until.max(entry.keep_until);
+                *forgotten_until = (*forgotten_until).max(entry.keep_until);
+                entry.share.iter().for_each(|share| room.give_back(share));
             }
             keep
         });
-        self.forgotten_until = forgotten_until;
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> JournalError + use<> {
@@ -376,20 +473,15 @@ impl Journal {
         move |source| JournalError::Io { action, path, source }
     }
 
-    fn append(&mut self, record: &Record, durable: bool) -> Result<(), JournalError> {
+    fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         if self.suspect {
             self.rewrite()?;
         }
         let line = record.to_line();
-        if let Err(error) = self.file.write_all(&line) {
+        if let Err(error) = (&*self.file).write_all(&line) {
             // Half a line may be there. Cut it off; if even that fails, start a new file next time.
             self.suspect = self.file.set_len(self.length).is_err();
             return Err(self.failed("write")(error));
-        }
-        if durable && let Err(error) = self.file.sync_data() {
-            // After a failed sync nobody knows what the disk holds.
-            self.suspect = true;
-            return Err(self.failed("sync")(error));
         }
         self.length += line.len() as u64;
         self.records_since_look += 1;
@@ -407,17 +499,58 @@ impl Journal {
         for (id, entry) in &self.entries {
             let record = match &entry.running {
                 Some(started) => Record::Started((**started).clone()),
-                None => Record::Finished { id: *id, keep_until_ms: entry.keep_until },
+                None => Record::Finished(entry.finished(*id)),
             };
             bytes.extend(record.to_line());
         }
         write_atomic(&self.path, 0o600, &bytes).map_err(io_error).map_err(self.failed("rewrite"))?;
         // From here on the old file is no longer the journal.
         self.suspect = true;
-        self.file = open_for_append(&self.path).map_err(self.failed("open"))?;
+        self.file = Arc::new(open_for_append(&self.path).map_err(self.failed("open"))?);
         self.length = bytes.len() as u64;
         self.suspect = false;
         Ok(())
+    }
+}
+
+impl Entry {
+    fn finished(&self, id: RequestId) -> Finished {
+        Finished {
+            id,
+            keep_until_ms: self.keep_until,
+            caller: self.share.as_ref().map(|share| (*share.caller).clone()),
+            kind: self.share.as_ref().map(|share| share.kind),
+            refused: self.refused.map(|code| code.code.to_owned()),
+        }
+    }
+}
+
+/// What a file says.
+struct Replayed {
+    entries: HashMap<RequestId, Entry>,
+    room: Room,
+    forgotten_until: Timestamp,
+    opened: Opened,
+}
+
+impl Replayed {
+    fn start(&mut self, started: Started) {
+        let kind = if started.read_only { Kind::Read } else { Kind::Change };
+        let share = self.room.take(&started.caller, kind);
+        let (id, keep_until) = (started.id, started.keep_until_ms);
+        self.insert(id, Entry { keep_until, running: Some(Box::new(started)), refused: None, share: Some(share) });
+    }
+
+    fn finish(&mut self, finished: &Finished) {
+        let share = finished.caller.as_ref().zip(finished.kind).map(|(caller, kind)| self.room.take(caller, kind));
+        let refused = finished.refused.as_deref().and_then(Code::find);
+        self.insert(finished.id, Entry { keep_until: finished.keep_until_ms, running: None, refused, share });
+    }
+
+    fn insert(&mut self, id: RequestId, entry: Entry) {
+        if let Some(share) = self.entries.insert(id, entry).and_then(|before| before.share) {
+            self.room.give_back(&share);
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 //! The checksum is the first 16 hexadecimal digits of SHA-256 over the JSON, the length its bytes in
 //! decimal. JSON holds no raw newline, so a damaged line never takes its neighbours with it.
 
-use muster_protocol::{RequestId, Timestamp};
+use muster_protocol::{Identity, RequestId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::Started;
+use super::{Kind, Started};
 use crate::digest::sha256_hex;
 
 /// Version of the file's format.
@@ -20,8 +20,23 @@ pub(super) enum Record {
     Format { version: u32 },
     Started(Started),
     Sequence { id: RequestId, reserved: u32 },
-    Finished { id: RequestId, keep_until_ms: Timestamp },
+    Finished(Finished),
     Forgotten { until_ms: Timestamp },
+}
+
+/// A request that has ended, or was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Finished {
+    pub(super) id: RequestId,
+    pub(super) keep_until_ms: Timestamp,
+    /// Whose room it takes; not there in records of the first agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) caller: Option<Identity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<Kind>,
+    /// The code with which it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<String>,
 }
 
 impl Record {

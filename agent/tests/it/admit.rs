@@ -379,6 +379,14 @@ fn a_request_runs_at_most_once() {
         };
         world.check(&again, Came::Silence(Silence::Recovered));
     }
+    // What was refused is told again: the first answer may have been lost.
+    world.seen = Some(Seen::Refused(&muster_protocol::code::BUSY));
+    world.check_change(|_| {}, refused("replayed"));
+    let again = Received {
+        redelivered: true,
+        ..received(signed(&command(&world.site.lea, "read", json!({})), &[&world.site.lea]))
+    };
+    world.check(&again, refused("busy"));
     world.seen = Some(Seen::Forgotten);
     let message = world.check_change(|_| {}, refused("replayed"));
     assert!(message.contains("set back"), "{message}");

@@ -325,14 +325,63 @@ async fn a_shutdown_in_the_middle_interrupts_and_says_so() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn what_came_before_its_certificate_counts_does_not_run_once_it_does() {
+    let stage = Stage::new();
+    let early = stage.site.authority.not_yet_valid("user/new").unwrap();
+    let agent = stage.start(Setup::default()).await;
+    let mut controller = stage.controller(&early).await;
+    let day_ms = 24 * 60 * 60 * 1000;
+    let mut read = command(&early, "read", json!({}));
+    (read.created_at_ms, read.expires_at_ms) = (NOW.plus_ms(day_ms + 1_000), NOW.plus_ms(day_ms + 61_000));
+    controller.send(&read, &early).await;
+    assert_eq!(controller.code(read.id).await, "expired-certificate");
+    stage.clock.advance_ms(day_ms + 2_000);
+    controller.send(&read, &early).await;
+    assert_eq!(controller.code(read.id).await, "replayed");
+    let (created, expires) = (NOW.plus_ms(day_ms + 1_000), NOW.plus_ms(day_ms + 61_000));
+    let fresh = Command { created_at_ms: created, expires_at_ms: expires, ..command(&early, "read", json!({})) };
+    controller.send(&fresh, &early).await;
+    assert_eq!(controller.code(fresh.id).await, "ok");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_policy_reaches_the_sender_with_the_rules_name() {
+    let stage = Stage::new();
+    let policy = "[[rule]]\nname = \"frozen-until-monday\"\neffect = \"deny\"\nwhen = 'read_only = false'\n";
+    let agent = stage.start(Setup { policy: policy.to_owned(), ..Setup::default() }).await;
+    let mut controller = stage.controller(&stage.site.lea).await;
+    for (action, message, rule) in [
+        ("change", "rule `frozen-until-monday` denies it", Some("frozen-until-monday")),
+        ("read", "no rule allows it", None),
+    ] {
+        let command = command(&stage.site.lea, action, json!({ "name": "x" }));
+        controller.send(&command, &stage.site.lea).await;
+        let result = controller.finished(command.id).await.1.result.unwrap();
+        assert_eq!((result.code.as_str(), result.message.as_str()), ("policy-denied", message));
+        let audit = stage.audit();
+        let line = audit.iter().find(|line| line["details"]["request_id"] == command.id.to_string()).unwrap();
+        assert_eq!(line["details"]["rule"].as_str(), rule);
+    }
+    agent.stop().await;
+}
+
 /// Runs an agent in a runtime of its own and lets the whole runtime vanish in the middle of an action, as
-/// a crash of the process does.
-fn crash_during(stage: &Stage, action: &str) -> muster_protocol::RequestId {
+/// a crash of the process does. `interrupted` was crashed before and is told about first.
+fn crash_during(
+    stage: &Stage,
+    action: &str,
+    interrupted: Option<muster_protocol::RequestId>,
+) -> muster_protocol::RequestId {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let id = runtime.block_on(async {
         let _agent = stage.start(Setup::default()).await;
         let mut controller = stage.controller(&stage.site.lea).await;
         let command = command(&stage.site.lea, action, json!({}));
+        if let Some(interrupted) = interrupted {
+            assert_eq!(controller.code(interrupted).await, "interrupted");
+        }
         controller.send(&command, &stage.site.lea).await;
         let report = controller.report().await;
         assert_eq!((report.request_id, report.sequence), (command.id, 0));
@@ -345,8 +394,8 @@ fn crash_during(stage: &Stage, action: &str) -> muster_protocol::RequestId {
 #[test]
 fn after_a_crash_the_interruption_is_told_and_nothing_runs_again() {
     let stage = Stage::new();
-    let reading = crash_during(&stage, "watch");
-    let changing = crash_during(&stage, "wait");
+    let reading = crash_during(&stage, "watch", None);
+    let changing = crash_during(&stage, "wait", Some(reading));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let agent = stage.start(Setup::default()).await;
@@ -358,7 +407,7 @@ fn after_a_crash_the_interruption_is_told_and_nothing_runs_again() {
         assert_eq!((result.outcome, result.code.as_str()), (Outcome::Interrupted, "interrupted"));
         let audited = decisions(&stage, &changing.to_string());
         assert_eq!(audited, ["command allowed", "finished interrupted"]);
-        assert_eq!(decisions(&stage, &reading.to_string()), ["command allowed"]);
+        assert_eq!(decisions(&stage, &reading.to_string()), ["command allowed", "finished interrupted"]);
         agent.stop().await;
         // Told once.
         let agent = stage.start(Setup::default()).await;

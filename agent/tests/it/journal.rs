@@ -234,3 +234,91 @@ proptest! {
         prop_assert!(cut || lost <= 2, "one byte costs its line, and the next if it was the line end");
     }
 }
+
+#[test]
+fn a_refusal_is_remembered_with_its_code() {
+    use muster_protocol::code;
+    let place = Place::new();
+    let (id, lea) = (fresh_id(), "muster:user/lea".parse().unwrap());
+    let mut journal = place.open();
+    journal.refuse(id, &lea, &code::POLICY_DENIED, WINDOW, NOW).unwrap();
+    // The first code stays.
+    journal.refuse(id, &lea, &code::BUSY, WINDOW, NOW).unwrap();
+    for journal in [journal, place.open(), place.open()] {
+        assert_eq!(journal.seen(&id, WINDOW), Some(Seen::Refused(&code::POLICY_DENIED)));
+    }
+}
+
+#[test]
+fn one_caller_leaves_room_for_others_also_after_a_restart() {
+    use muster_agent::journal::Kind;
+    let place = Place::new();
+    let mut journal = place.open();
+    let of =
+        |caller: &str, read_only: bool| Started { caller: caller.parse().unwrap(), ..started(fresh_id(), read_only) };
+    let half = Kind::Read.budget() / 2;
+    for _ in 0..half {
+        journal.start(of("user/max", true)).unwrap();
+    }
+    let refused = |journal: &mut Journal| match journal.start(of("user/max", true)) {
+        Err(JournalError::Full { caller, kind, holds }) => (caller.short(), kind, holds),
+        other => panic!("{other:?}"),
+    };
+    let mut journal = {
+        assert_eq!(refused(&mut journal), ("user/max".to_owned(), Kind::Read, half));
+        drop(journal);
+        place.open()
+    };
+    assert_eq!(refused(&mut journal), ("user/max".to_owned(), Kind::Read, half));
+    let said = journal.start(of("user/max", true)).unwrap_err().to_string();
+    assert!(said.contains("20000 requests that only read of `user/max`"), "{said}");
+    // Others, and other kinds.
+    journal.start(of("user/lea", true)).unwrap();
+    journal.start(of("user/max", false)).unwrap();
+    let max = "user/max".parse().unwrap();
+    journal.refuse(fresh_id(), &max, &muster_protocol::code::BUSY, WINDOW, NOW).unwrap();
+    // Once the windows are over there is room again.
+    let later = Started { at_ms: NOW.plus_ms(60_001), ..of("user/max", true) };
+    for started in journal.unfinished() {
+        if started.read_only {
+            journal.finish(started.id).unwrap();
+        }
+    }
+    journal.start(later).unwrap();
+}
+
+#[test]
+fn records_of_the_first_agents_are_still_read() {
+    let place = Place::new();
+    let id = fresh_id();
+    let mut journal = place.open();
+    journal.start(started(id, false)).unwrap();
+    journal.finish(id).unwrap();
+    drop(journal);
+    let json = format!("{{\"record\":\"finished\",\"id\":\"{id}\",\"keep_until_ms\":{}}}", WINDOW.0);
+    let sum = {
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::digest(json.as_bytes());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    fs::write(&place.path, format!("{sum} {} {json}\n", json.len())).unwrap();
+    let (journal, opened) = Journal::open(&place.path, NOW).unwrap();
+    assert_eq!((opened.damaged_lines, journal.seen(&id, WINDOW)), (0, Some(Seen::Finished)));
+}
+
+#[test]
+fn what_did_not_reach_the_disk_counts_as_not_seen() {
+    let place = Place::new();
+    let mut journal = place.open();
+    let (one, two) = (started(fresh_id(), false), started(fresh_id(), false));
+    let unsynced = journal.begin(one.clone()).unwrap().expect("an action that changes something is synced");
+    // Until the disk has it, a copy is one.
+    assert_eq!(journal.seen(&one.id, WINDOW), Some(Seen::Started));
+    unsynced.sync().unwrap();
+    drop(journal.begin(two.clone()).unwrap());
+    journal.sync_failed(two.id);
+    assert_eq!((journal.seen(&one.id, WINDOW), journal.seen(&two.id, WINDOW)), (Some(Seen::Started), None));
+    assert!(journal.begin(started(fresh_id(), true)).unwrap().is_none());
+    let journal = place.open();
+    assert_eq!((journal.seen(&one.id, WINDOW), journal.seen(&two.id, WINDOW)), (Some(Seen::Started), None));
+}
