@@ -318,6 +318,43 @@ impl Spool {
     }
 }
 
+/// A file of a spool, for whoever looks at it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The file.
+    pub path: PathBuf,
+    /// The report; `None` if the file is not one.
+    pub parcel: Option<Parcel>,
+}
+
+/// Reads the files of a spool without touching them, as another process than the agent may do at any time. Reports
+/// in the agent's memory are not among them.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn list(directory: &Path) -> Result<Vec<Listed>, SpoolError> {
+    let failed = |source| SpoolError::Io { action: "list", path: directory.to_owned(), source };
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut listed = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let is_report = path.extension().is_some_and(|extension| extension == "json");
+        if !is_report && path.extension().is_none_or(|extension| extension != "damaged") {
+            continue;
+        }
+        let parcel = if is_report { read(&path) } else { None };
+        // It may have been confirmed and removed just now.
+        if parcel.is_some() || path.exists() {
+            listed.push(Listed { path, parcel });
+        }
+    }
+    listed.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(listed)
+}
+
 fn write(path: &Path, parcel: &Parcel) -> std::io::Result<()> {
     let file = SpoolFile {
         format: FORMAT_VERSION,

@@ -30,7 +30,7 @@ pub(crate) enum AuditCommand {
         json: bool,
     },
     /// Print what stands in the log, oldest first.
-    Show(Show),
+    Show(Box<Show>),
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod audit;
 mod policy;
+mod spool;
 mod surroundings;
 
 use std::io::Write as _;
@@ -60,6 +61,11 @@ enum Command {
         #[command(subcommand)]
         command: policy::PolicyCommand,
     },
+    /// Look at the final reports that wait for the broker.
+    Spool {
+        #[command(subcommand)]
+        command: spool::SpoolCommand,
+    },
     /// Look at the audit log.
     Audit {
         #[command(subcommand)]
@@ -77,6 +83,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Facts) => facts(&cli.files),
         Some(Command::PrintStarterPolicy) => print(STARTER),
         Some(Command::Policy { command }) => return policy::run(command, &cli.files),
+        Some(Command::Spool { command }) => spool::run(command, &cli.files),
         Some(Command::Audit { command }) => return audit::run(command, &cli.files),
     };
     match done {

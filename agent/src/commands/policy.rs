@@ -37,7 +37,7 @@ pub(crate) enum PolicyCommand {
         json: bool,
     },
     /// Say what the policy does with a request, rule by rule. Exit code 0 if it is allowed, 6 if it is refused.
-    Test(Test),
+    Test(Box<Test>),
 }
 
 #[derive(Debug, Args)]

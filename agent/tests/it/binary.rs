@@ -192,3 +192,32 @@ fn facts_are_printed_as_the_agent_would_use_them() {
     assert_eq!(value["facts"]["muster"]["host"], "web1.example.com");
     assert!(value["errors"][0]["source"].as_str().unwrap().ends_with("bad.json"), "{}", value["errors"]);
 }
+
+#[test]
+fn the_spool_is_listed() {
+    use muster_agent::spool::{Keep, Parcel, Spool};
+    let folder = Folder::new();
+    folder.check(&["spool", "list"], true, &["0 reports, 0 bytes\n"]);
+    let (mut spool, _) = Spool::open(&folder.path("state/spool")).unwrap();
+    let request_id = crate::kit::fresh_id();
+    let parcel = Parcel {
+        request_id,
+        routing_key: "user/lea.s1.web1.example.com".to_owned(),
+        content_type: "application/vnd.muster.report.v1+json".to_owned(),
+        body: b"{}".to_vec().into(),
+        signatures: vec![muster_protocol::Signature {
+            keyid: "ab".into(),
+            sig: "AA==".into(),
+            chain: vec!["AA==".into()],
+        }],
+        expires_at: now().plus_ms(60_000),
+    };
+    spool.put(parcel, Keep::OnDisk).unwrap();
+    fs::write(folder.path("state/spool/x.damaged"), "rubbish").unwrap();
+    let said =
+        folder.check(&["spool", "list"], true, &[&request_id.to_string(), "until 20", "x.damaged is not a report"]);
+    assert!(said.ends_with("1 report, 2 bytes\n") && said.contains("to user/lea.s1.web1.example.com\n"), "{said}");
+    let list: serde_json::Value = serde_json::from_str(&folder.check(&["spool", "list", "--json"], true, &[])).unwrap();
+    assert_eq!(list[0]["request_id"], request_id.to_string());
+    assert_eq!(list[1]["damaged"], true);
+}
