@@ -22,7 +22,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-bus", &["muster-protocol", "muster-daemon", "muster-pki"]),
     (
         "muster-agent",
-        &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus", "muster-plugin-api", "muster-plugins", "muster-plugin-pack"],
+        &[
+            "muster-protocol",
+            "muster-daemon",
+            "muster-pki",
+            "muster-bus",
+            "muster-plugin-api",
+            "muster-plugins",
+            "muster-plugin-pack",
+        ],
     ),
     ("muster-client", &["muster-protocol", "muster-daemon", "muster-pki", "muster-bus"]),
     (

@@ -71,6 +71,18 @@ pub(crate) fn need_service_managers() -> Result<()> {
     if packages.is_empty() { Ok(()) } else { install("What the tests of `service` need is not installed", &packages) }
 }
 
+/// Makes sure that Debian's Puppet agent is there, which the plugin `puppet` is tested with. The package neither
+/// enables nor starts its service.
+///
+/// # Errors
+/// When it is not and cannot be installed.
+pub(crate) fn need_puppet() -> Result<()> {
+    if Path::new("/usr/bin/puppet").is_file() {
+        return Ok(());
+    }
+    install("Puppet is not installed", &["puppet-agent"])
+}
+
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)

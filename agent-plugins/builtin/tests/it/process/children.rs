@@ -1,6 +1,7 @@
 //! What a program leaves behind: stopped, kept, and found even where it left the session.
 
 use std::fs;
+use std::time::Duration;
 
 use muster_plugins::process::{End, LeaveBehind, become_subreaper};
 
@@ -22,6 +23,29 @@ async fn a_program_that_is_stopped_takes_its_session_with_it_all_the_same() {
     let run = run(&shell(text, SHORT).leave_behind(LeaveBehind::Keep)).await;
     assert!(matches!(run.end, End::TimedOut), "{run:?}");
     dies(pid(&run)).await;
+}
+
+/// As Puppet does: each program that it runs leads a session, which signals to its own do not reach.
+#[tokio::test]
+async fn programs_in_sessions_of_their_own_may_finish_and_are_then_stopped() {
+    let soon = Duration::from_millis(100);
+    let hangs = "setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' >/dev/null 2>&1 & echo $!; wait";
+    let out_of_reach = run(&shell(hangs, SHORT)).await;
+    let stray = Killed(pid(&out_of_reach));
+    assert!(alive(stray.0).is_some(), "{out_of_reach:?}");
+    assert_eq!(out_of_reach.stopped_elsewhere, 0);
+
+    let stopped = run(&shell(hangs, SHORT).leave_behind(LeaveBehind::Keep).finish(soon).grace(soon)).await;
+    assert!(matches!(stopped.end, End::TimedOut), "{stopped:?}");
+    assert!(stopped.stopped_elsewhere >= 1, "{stopped:?}");
+    dies(pid(&stopped)).await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let done = directory.path().join("done");
+    let finishes = "setsid sh -c 'sleep 1; touch \"$0\"' \"$1\" >/dev/null 2>&1 & echo $!; wait";
+    let finished = run(&shell(finishes, SHORT).argument(&done).finish(LONG)).await;
+    assert!(matches!(finished.end, End::TimedOut), "{finished:?}");
+    assert_eq!((finished.stopped_elsewhere, done.exists()), (0, true));
 }
 
 /// Starts a daemon in a session of its own that ignores the polite signal, and says its number.

@@ -68,10 +68,14 @@ impl Real {
         for directory in ["server/catalogs", "conf", "var/state", "run", "out", "ssl/certs", "ssl/private_keys"] {
             fs::create_dir_all(path(directory)).unwrap();
         }
-        // The agent under test: the real one, told where its files are. `exec` keeps the process.
+        // The agent under test: the real one, told where its files are. `exec` keeps the process. The two
+        // directories are in `puppet.conf` as well; here they keep a Puppet that cannot read it off the machine's own.
         script(
             &path("puppet"),
-            &format!("#!/bin/sh\nexec /usr/bin/puppet \"$@\" --confdir {}\n", path("conf").display()),
+            &format!(
+                "#!/bin/sh\nexec /usr/bin/puppet \"$@\" --confdir {0}/conf --vardir {0}/var\n",
+                root.path().display()
+            ),
         );
         let paths = PuppetPaths {
             installations: vec![PuppetInstallation {

@@ -163,6 +163,14 @@ async fn puppet_and_the_plugin_disable_each_other() {
     let said =
         output_of(real.puppet(&["agent", "--onetime", "--no-daemonize", "--logdest", "console"]).spawn().unwrap());
     assert!(said.contains(&format!("administratively disabled (Reason: '{reason}')")), "{said}");
+
+    // Puppet that has no authority's certificate and gets none ends before there is a run.
+    real.told("enable", json!({})).await;
+    fs::remove_file(real.path("ssl/certs/ca.pem")).unwrap();
+    let failure = real.act("runonce", json!({})).await.unwrap_err();
+    assert_eq!((failure.code.code, failure.exit_code), ("failed", Some(1)));
+    assert!(failure.message.contains("without a run: Error: Connection to https://localhost"), "{failure}");
+    assert_eq!((failure.data.get("result"), &failure.data["exit_code"]), (None, &json!(1)));
 }
 
 #[tokio::test]
@@ -200,19 +208,20 @@ async fn a_run_of_somebody_else() {
 
     // Two wait, their run ends, ours follows.
     let release = async {
-        // Their first look comes before these, and finds the lock held.
-        for _ in 0..3 {
+        // Their first look at the lock comes before the last of these, and finds it held.
+        for _ in 0..20 {
             assert_eq!(real.told("is_running", json!({})).await["pid"], json!(pid));
         }
         real.write("go", "");
-        output_of(theirs)
+        tokio::task::spawn_blocking(move || output_of(theirs)).await.unwrap()
     };
     let (waited, ours, said) =
         tokio::join!(real.told("wait", json!({})), real.told("runonce", json!({ "wait": true })), release);
     assert!(said.contains("Applied catalog"), "{said}");
     assert_eq!(waited["waited_for_pid"], json!(pid));
     assert_eq!(told(&ours, &["result", "environment"]), json!(["changed", "production"]));
-    assert!(ours["waited_s"].as_f64().unwrap() > 0.0, "{ours}");
+    let released = go.metadata().unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(u128::from(ours["started_ms"].as_u64().unwrap()) > released.as_millis(), "{ours}");
 }
 
 /// Puppet starts each program in a session of its own, where a signal to Puppet's does not reach it.
