@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::broker::BrokerCommand;
+use crate::commands::cancel::CancelArguments;
 use crate::commands::completion::CompletionArguments;
 use crate::commands::context::ContextCommand;
 use crate::commands::doctor::DoctorArguments;
@@ -14,7 +15,9 @@ use crate::commands::host::HostCommand;
 use crate::commands::ping::PingArguments;
 use crate::commands::pki::PkiArguments;
 use crate::commands::plugin::PluginCommand;
+use crate::commands::request::RequestCommand;
 use crate::commands::run::RunArguments;
+use crate::commands::watch::WatchArguments;
 use crate::context::Selection;
 use crate::output::{ColorChoice, Format, Settings};
 
@@ -128,6 +131,13 @@ pub(crate) enum Command {
     Find(FindArguments),
     /// Run an action of a plugin on hosts.
     Run(RunArguments),
+    /// Attach to a request again, until its end.
+    Watch(WatchArguments),
+    /// Stop a request on its hosts.
+    Cancel(CancelArguments),
+    /// List what was asked from here lately.
+    #[command(subcommand, before_help = "Examples:\n  muster request list")]
+    Request(RequestCommand),
     /// List hosts, show what they are and have.
     #[command(subcommand, before_help = "Examples:\n  muster host list\n  muster host facts web1.example.com os")]
     Host(HostCommand),

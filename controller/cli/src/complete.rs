@@ -15,6 +15,7 @@ use muster_protocol::ddl::{Input, ValueType};
 
 use crate::catalogue::Catalogue;
 use crate::context::{self, Context, Files, Locations, Selection};
+use crate::requests::Requests;
 use crate::session::host_cache;
 
 /// How long reading the local files may take.
@@ -106,6 +107,16 @@ pub(crate) fn arguments() -> ArgValueCompleter {
                 starting(inputs.map(|(name, input)| (format!("{name}="), Some(input.description.clone()))), typed)
             }
         })
+    })
+}
+
+/// Requests that were made from here, newest first.
+pub(crate) fn requests() -> ArgValueCompleter {
+    completer(|_, typed| {
+        let last = ("last".to_owned(), Some("the newest of all".to_owned()));
+        let all = Requests::of_user().all();
+        let all = all.into_iter().rev().map(|request| (request.id.to_string(), Some(request.what)));
+        Some(starting(std::iter::once(last).chain(all), typed))
     })
 }
 

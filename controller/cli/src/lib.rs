@@ -10,8 +10,8 @@
 //! # Non-goals
 //!
 //! No decision about hosts is taken here: who matches, what is allowed and what came back is
-//! known to the hosts and to the client. Nothing is stored but the context file and a cache for
-//! completion.
+//! known to the hosts and to the client. Nothing is stored but the context file, a cache for
+//! completion, and a small record of what this user has asked.
 //!
 //! # Invariants
 //!
@@ -32,6 +32,7 @@ mod invocation;
 mod one_host;
 mod outcome;
 mod output;
+mod requests;
 mod session;
 mod target;
 mod usage;
@@ -88,6 +89,9 @@ fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, 
         cli::Command::Ping(arguments) => block_on(commands::ping::run(&arguments, invocation)),
         cli::Command::Find(arguments) => block_on(commands::find::run(&arguments, invocation)),
         cli::Command::Run(arguments) => block_on(commands::run::run(&arguments, invocation)),
+        cli::Command::Watch(arguments) => block_on(commands::watch::run(&arguments, invocation)),
+        cli::Command::Cancel(arguments) => block_on(commands::cancel::run(&arguments, invocation)),
+        cli::Command::Request(command) => commands::request::run(&command, invocation),
         cli::Command::Host(command) => block_on(commands::host::run(&command, invocation)),
         cli::Command::Plugin(command) => commands::plugin::run(&command, invocation),
         cli::Command::Doctor(arguments) => block_on(commands::doctor::run(&arguments, invocation)),

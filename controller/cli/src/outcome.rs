@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_client::{Cause, Counts, HostRecord};
+use muster_protocol::code::POLICY_DENIED;
 use muster_protocol::ddl::Action;
 use muster_protocol::{ActionResult, HostName, OutputStream, RequestId, TaskState};
 use serde_json::Value;
@@ -32,6 +35,10 @@ pub(crate) struct Row {
     pub(crate) missing_reports: u32,
     /// The command it was asked with.
     pub(crate) request: Option<RequestId>,
+    /// More about the reason.
+    pub(crate) detail: Option<String>,
+    /// Whether what it wrote was shown while it came.
+    pub(crate) shown: bool,
 }
 
 /// Why a host is in a state that it did not report.
@@ -55,6 +62,8 @@ pub(crate) enum Reason {
     StopRule,
     /// The operator stopped before its wave.
     NotReached,
+    /// It lacks what the action needs, such as a key for secrets.
+    NotAble,
 }
 
 impl Reason {
@@ -70,6 +79,7 @@ impl Reason {
             Self::Unconfirmed => "unconfirmed",
             Self::StopRule => "stop_rule",
             Self::NotReached => "not_reached",
+            Self::NotAble => "not_able",
         }
     }
 
@@ -84,6 +94,7 @@ impl Reason {
             Self::Unconfirmed => "the broker did not confirm the command in time",
             Self::StopRule => "stop rule",
             Self::NotReached => "its wave was not sent",
+            Self::NotAble => "not able",
         }
     }
 }
@@ -92,7 +103,11 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) text: String,
+    /// How many bytes it wrote, missing ones included.
+    pub(crate) bytes: u64,
     pub(crate) missing_bytes: u64,
+    /// The bytes up to the first missing one in base64, where they are not UTF-8.
+    pub(crate) base64: Option<String>,
 }
 
 impl Row {
@@ -108,7 +123,9 @@ impl Row {
         });
         let written = |stream| {
             let output = record.output.stream(stream)?;
-            Some(Written { text: output.text(), missing_bytes: output.missing_bytes() })
+            let beginning = output.beginning();
+            let base64 = std::str::from_utf8(beginning).is_err().then(|| BASE64.encode(beginning));
+            Some(Written { text: output.text(), bytes: output.length(), missing_bytes: output.missing_bytes(), base64 })
         };
         Self {
             host: host.clone(),
@@ -120,6 +137,8 @@ impl Row {
             reply_ms: record.first_report_ms,
             missing_reports: record.missing_reports(),
             request,
+            detail: None,
+            shown: false,
         }
     }
 
@@ -135,6 +154,8 @@ impl Row {
             reply_ms: None,
             missing_reports: 0,
             request: None,
+            detail: None,
+            shown: false,
         }
     }
 }
@@ -153,7 +174,11 @@ impl Headline<'_> {
         let line = match (row.state, &row.result) {
             (TaskState::Succeeded, Some(result)) => self.success(row, result),
             (_, Some(result)) => failure(row, result),
-            (_, None) => row.reason.map(Reason::label).unwrap_or_default().to_owned(),
+            (_, None) => {
+                let label = row.reason.map(Reason::label).unwrap_or_default();
+                let detail = row.detail.as_deref().unwrap_or_default();
+                if detail.is_empty() { label.to_owned() } else { format!("{label}: {detail}") }
+            }
         };
         let mut characters = line.chars();
         let cut: String = characters.by_ref().take(HEADLINE_CHARACTERS_MAX).collect();
@@ -205,7 +230,10 @@ impl Headline<'_> {
 }
 
 fn failure(row: &Row, result: &ActionResult) -> String {
+    let denied = result.code == POLICY_DENIED.code && !result.message.is_empty();
     let head = match result.exit_code {
+        // The rule's name says it; that the policy refused, the state says.
+        None if denied => String::new(),
         Some(exit_code) => format!("exit {exit_code}"),
         None if result.code == "failed" || result.code == row.state.word().replace('_', "-") => String::new(),
         None => result.code.clone(),
@@ -260,6 +288,8 @@ pub(crate) struct Group {
     pub(crate) hosts: BTreeSet<HostName>,
     /// The size of the largest group of successes, where this is a smaller one of them.
     pub(crate) differs_from: Option<usize>,
+    /// What is said instead of the state.
+    pub(crate) words: Option<String>,
 }
 
 /// What is equal in a group: state, reason, exit code, code and masked text.
@@ -281,6 +311,7 @@ pub(crate) fn group(rows: &[Row], headline: &Headline<'_>) -> Vec<Group> {
             headline: headline.of(row),
             hosts: BTreeSet::new(),
             differs_from: None,
+            words: None,
         });
         group.hosts.insert(row.host.clone());
     }
@@ -343,7 +374,11 @@ pub(crate) fn summary(counts: &Counts, separator: &str) -> String {
 
 /// The exit code that the rows call for.
 pub(crate) fn exit_code(rows: &[Row], tolerated: &[Tolerated]) -> ExitCode {
-    ExitCode::choose(rows.iter().map(|row| ExitCode::of_state(row.state, tolerated)))
+    ExitCode::choose(rows.iter().map(|row| match row.reason {
+        Some(Reason::NotAble) => ExitCode::HostFailed,
+        Some(Reason::NotSent) => ExitCode::Unreachable,
+        _ => ExitCode::of_state(row.state, tolerated),
+    }))
 }
 
 #[cfg(test)]
@@ -407,7 +442,7 @@ pub(crate) mod tests {
                 (2, TaskState::Succeeded, "3.0.13".to_owned(), None),
                 (1, TaskState::Succeeded, "3.0.11".to_owned(), Some(2)),
                 (1, TaskState::NoReply, String::new(), None),
-                (1, TaskState::Refused, "policy-denied  rule ops, line 4".to_owned(), None),
+                (1, TaskState::Refused, "rule ops, line 4".to_owned(), None),
             ]
         );
         assert_eq!(summary(&count(&rows), " · "), "3 succeeded · 1 failed · 1 no reply · 1 refused");
@@ -434,7 +469,7 @@ pub(crate) mod tests {
     #[test]
     fn a_failure_says_failed_what() {
         let line = |result: ActionResult, stderr: &str| {
-            let stderr = Some(Written { text: stderr.to_owned(), missing_bytes: 0 });
+            let stderr = Some(Written { text: stderr.to_owned(), bytes: 0, missing_bytes: 0, base64: None });
             let base = row("a", result.outcome.clone(), Value::Null, "");
             Headline { action: None }.of(&Row { result: Some(result), stderr, ..base })
         };

@@ -100,6 +100,18 @@ impl TargetArguments {
         })
     }
 
+    /// Whether there is any flag that says who.
+    pub(crate) fn is_given(&self) -> bool {
+        let lists =
+            [&self.targets, &self.hosts, &self.facts, &self.classes, &self.agents, &self.identities, &self.compound];
+        self.all || lists.iter().any(|list| !list.is_empty())
+    }
+
+    /// Whether names are read from standard input.
+    pub(crate) fn uses_stdin(&self) -> bool {
+        self.hosts.iter().chain(&self.exclude).any(|names| names == "-")
+    }
+
     fn read_with(&self, command: &str, stdin: impl FnOnce() -> io::Result<String>) -> Result<Target, Failure> {
         let (expression, typed) = self.expression()?;
         if expression.is_none() && self.hosts.is_empty() && !self.all {

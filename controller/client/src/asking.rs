@@ -172,6 +172,7 @@ impl Course {
             start_timeout_ms,
             run_timeout_ms: time_limit_ms.saturating_add(RUN_GRACE_MS),
             output_bytes_max: output.keep_bytes.unwrap_or_else(|| output_bytes_per_stream(hosts)),
+            output_from_anywhere: output.from_anywhere,
         };
         Self { expected, quiet, rules, expiration_ms, output_events: output.events }
     }
@@ -183,6 +184,7 @@ pub struct Asking<'a> {
     commands: Vec<Prepared>,
     expiration_ms: u64,
     output_events: bool,
+    asked: BTreeMap<HostName, RequestId>,
     unsent: VecDeque<Sendable>,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
     collector: Collector,
@@ -216,9 +218,10 @@ impl<'a> Asking<'a> {
         let unsent = sendables(&commands);
         Self {
             controller,
-            commands,
             expiration_ms: course.expiration_ms,
             output_events: course.output_events,
+            asked: commands.iter().flat_map(Prepared::asked).collect(),
+            commands,
             unsent,
             sending: FuturesUnordered::new(),
             collector,
@@ -502,6 +505,12 @@ impl<'a> Asking<'a> {
         })
     }
 
+    /// The request that a host is asked about: its command's, or the one that is cancelled or watched.
+    #[must_use]
+    pub fn asked_about(&self, host: &HostName) -> Option<RequestId> {
+        self.asked.get(host).copied()
+    }
+
     /// How long it has been going on, in milliseconds.
     #[must_use]
     pub fn elapsed_ms(&self) -> u64 {
@@ -522,7 +531,7 @@ impl<'a> Asking<'a> {
             rejections: self.rejections,
             reconnects: self.reconnects,
             requests: self.commands.iter().map(|command| command.id).collect(),
-            asked: self.commands.iter().flat_map(Prepared::asked).collect(),
+            asked: self.asked,
             elapsed_ms,
             hosts: self.collector.into_hosts(),
         }

@@ -56,6 +56,8 @@ pub struct Rules {
     pub run_timeout_ms: i64,
     /// How many bytes of each output stream of a host are kept.
     pub output_bytes_max: usize,
+    /// Whether a stream begins wherever its first piece does.
+    pub output_from_anywhere: bool,
 }
 
 /// Why a host is in a state that no report of its own gave it.
@@ -517,6 +519,9 @@ fn take(record: &mut HostRecord, report: &ProgressReport, rules: &Rules, closed:
         Inserted::Full => {}
     }
     for chunk in &report.output {
+        if rules.output_from_anywhere {
+            record.output.begin_at(chunk);
+        }
         record.output.insert(chunk, rules.output_bytes_max);
     }
     record.first_report_ms.get_or_insert(elapsed_ms);

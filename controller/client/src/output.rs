@@ -29,6 +29,13 @@ impl Output {
         }
     }
 
+    /// Takes a chunk's place for the beginning of its stream, if nothing came before.
+    pub fn begin_at(&mut self, chunk: &OutputChunk) {
+        self.streams
+            .entry(chunk.stream)
+            .or_insert_with(|| StreamOutput { base: chunk.offset, ..StreamOutput::default() });
+    }
+
     /// One stream, if the host wrote anything to it.
     #[must_use]
     pub fn stream(&self, stream: OutputStream) -> Option<&StreamOutput> {
@@ -47,12 +54,16 @@ impl Output {
 pub struct StreamOutput {
     /// Pieces by offset: not touching, not overlapping, none beyond the bound.
     fragments: BTreeMap<u64, Vec<u8>>,
+    /// Offset of the first byte that was asked for; all others count from it.
+    base: u64,
     end: u64,
     unreadable_chunks: u32,
 }
 
 impl StreamOutput {
     fn insert(&mut self, offset: u64, bytes: &[u8], bytes_max: usize) {
+        let before = to_index(self.base.saturating_sub(offset)).min(bytes.len());
+        let (offset, bytes) = (offset.saturating_sub(self.base), &bytes[before..]);
         let end = offset.saturating_add(bytes.len() as u64);
         self.end = self.end.max(end);
         let bound = bytes_max as u64;
@@ -102,7 +113,7 @@ impl StreamOutput {
         }
     }
 
-    /// How many bytes the host is known to have written.
+    /// How many bytes the host is known to have written, counted from the first that was asked for.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.end
@@ -191,6 +202,17 @@ mod tests {
         check(&[(5, "late")], 100, "[5 bytes missing]\nlate", 5);
         check(&[(0, "0123456789")], 4, "0123\n[6 bytes missing]\n", 6);
         check(&[(100, "x")], 4, "[101 bytes missing]\n", 101);
+    }
+
+    #[test]
+    fn a_stream_that_is_joined_later_has_no_hole_in_front() {
+        let mut output = Output::default();
+        for (offset, data) in [(100, "two\n"), (96, "one\ntw"), (104, "three\n")] {
+            output.begin_at(&text_chunk(offset, data));
+            output.insert(&text_chunk(offset, data), 100);
+        }
+        let stream = output.stream(OutputStream::Stdout).unwrap();
+        assert_eq!((stream.text().as_str(), stream.length(), stream.missing_bytes()), ("two\nthree\n", 10, 0));
     }
 
     #[test]

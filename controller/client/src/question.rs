@@ -86,6 +86,8 @@ pub struct OutputWish {
     /// How many bytes of each stream of a host are kept in its record; without it, a share of the
     /// memory for all, see [`output_bytes_per_stream`](crate::collect::output_bytes_per_stream).
     pub keep_bytes: Option<usize>,
+    /// Whether a stream begins wherever its first piece does, because what was written before was not asked for.
+    pub from_anywhere: bool,
 }
 
 impl Question {

@@ -1,17 +1,14 @@
 //! What is to be run: `PLUGIN.ACTION k=v ...` against its description, before anything is sent.
 
-use std::io::Read as _;
-use std::path::Path;
-
-use muster_protocol::ddl::{Action, ArgumentError, Ddl};
+use muster_client::secrets::Secrets;
+use muster_plugin_api::MASK;
+use muster_protocol::ddl::{Action, ArgumentError, Ddl, Input};
 use muster_protocol::{Options, PluginName};
 use serde_json::{Map, Value};
 
+use super::input::Inputs;
 use crate::catalogue::Catalogue;
 use crate::output::{ExitCode, Failure};
-
-/// Most bytes of a value from a file. A whole command may have 1 MiB.
-const VALUE_BYTES_MAX: u64 = 768 * 1024;
 
 /// Most characters of an argument's value in a line for people.
 const SHOWN_CHARACTERS_MAX: usize = 40;
@@ -22,6 +19,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) ddl: &'a Ddl,
     pub(crate) action: &'a Action,
     pub(crate) arguments: Map<String, Value>,
+    /// Arguments that nobody may see, the hosts apart.
+    pub(crate) secrets: Secrets,
     pub(crate) options: Options,
     /// The action's time limit, in milliseconds.
     pub(crate) time_limit_ms: i64,
@@ -36,18 +35,17 @@ pub(crate) struct How {
 }
 
 impl<'a> Wanted<'a> {
-    /// Reads the words.
+    /// Checks the inputs against the description.
     ///
     /// # Errors
     /// Exit 2: unknown plugin, action or argument, a value that does not fit, an option that the action does not have.
-    pub(crate) fn read(catalogue: &'a Catalogue, action: &str, words: &[String], how: How) -> Result<Self, Failure> {
+    pub(crate) fn read(catalogue: &'a Catalogue, action: &str, inputs: &Inputs, how: How) -> Result<Self, Failure> {
         let name = action;
         let (ddl, action) = catalogue.action(name)?;
-        let mut pairs = Vec::with_capacity(words.len());
-        for word in words {
-            pairs.push(pair(name, word)?);
-        }
-        let arguments = action.parse_arguments(&pairs).map_err(|error| bad_input(name, &pairs, &error))?;
+        let pairs = inputs.pairs.as_slice();
+        let mut arguments = action.parse_arguments(pairs).map_err(|error| bad_input(name, action, pairs, &error))?;
+        let secret = ddl.secret_inputs(&action.name);
+        let secrets = Secrets::new(secret.filter_map(|name| arguments.remove_entry(name)).collect());
         let supports = &action.muster.supports;
         let without = |option: &str, what: &str| {
             Failure::new(ExitCode::Usage, "unsupported-option", format!("{name} cannot {what}; nothing was sent"))
@@ -68,7 +66,7 @@ impl<'a> Wanted<'a> {
             progress: true,
         };
         let time_limit_ms = how.timeout_ms.unwrap_or(ddl_limit_ms);
-        Ok(Self { ddl, action, arguments, options, time_limit_ms })
+        Ok(Self { ddl, action, arguments, secrets, options, time_limit_ms })
     }
 
     /// The plugin.
@@ -88,35 +86,22 @@ impl<'a> Wanted<'a> {
             let mark = if cut.len() < value.len() { "..." } else { "" };
             shown.push_str(&format!(" {name}={cut}{mark}"));
         }
+        self.secrets.names().for_each(|name| shown.push_str(&format!(" {name}={MASK}")));
         shown
     }
 }
 
-/// `k=v`, or `k=@FILE` for a value from a file; `k=@@v` for a value that begins with `@`.
-fn pair(action: &str, word: &str) -> Result<(String, String), Failure> {
-    let Some((name, value)) = word.split_once('=') else {
-        return Err(Failure::usage(format!("`{word}` is not an input: write NAME=VALUE"))
-            .hint(format!("muster plugin show {action}")));
-    };
-    let value = match value.strip_prefix('@') {
-        None => value.to_owned(),
-        Some(rest) if rest.starts_with('@') => rest.to_owned(),
-        Some(path) => {
-            let mut text = String::new();
-            let read =
-                std::fs::File::open(path).and_then(|file| file.take(VALUE_BYTES_MAX + 1).read_to_string(&mut text));
-            read.map_err(|error| Failure::file("read", Path::new(path), &error))?;
-            if text.len() as u64 > VALUE_BYTES_MAX {
-                return Err(Failure::usage(format!("`{path}` is larger than {VALUE_BYTES_MAX} bytes")));
-            }
-            text.trim_end_matches(['\n', '\r']).to_owned()
-        }
-    };
-    Ok((name.to_owned(), value))
-}
-
-fn bad_input(action: &str, pairs: &[(String, String)], error: &ArgumentError) -> Failure {
-    let failure = Failure::new(ExitCode::Usage, "bad-input", format!("{action}: {error}"));
+fn bad_input(name: &str, action: &Action, pairs: &[(String, String)], error: &ArgumentError) -> Failure {
+    let failure = Failure::new(ExitCode::Usage, "bad-input", format!("{name}: {error}"));
+    if action.input.get(error.argument()).is_some_and(Input::is_secret) {
+        // Not even a piece of what was given, nor what it comes near to.
+        return match error {
+            ArgumentError::Missing { argument, .. } => failure
+                .why("note", "it is secret, and there is no terminal to ask at")
+                .hint(format!("{argument}=@FILE, or {argument}=- with the value piped in")),
+            _ => failure.why("given", MASK).hint(format!("muster plugin show {name}")),
+        };
+    }
     let meant = error.suggestion().map(|suggestion| format!("did you mean `{suggestion}`?"));
     // As it was typed: `NAME:=JSON` has its colon in front of the split.
     let json = pairs.iter().any(|(name, _)| name.strip_suffix(':') == Some(error.argument()));
@@ -127,24 +112,30 @@ fn bad_input(action: &str, pairs: &[(String, String)], error: &ArgumentError) ->
         (None, Some(meant)) => failure.why("given", format!("{}      {meant}", error.argument())),
         (None, None) => failure,
     };
-    failure.hint(format!("muster plugin show {action}"))
+    failure.hint(format!("muster plugin show {name}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ask::input;
     use crate::output::Text;
 
     fn read(action: &str, words: &[&str], how: How) -> Result<(String, i64), String> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let catalogue = Catalogue::builtin();
-        match Wanted::read(&catalogue, action, &words, how) {
+        let (_, described) = catalogue.action(action).map_err(shown)?;
+        let none = || Ok(zeroize::Zeroizing::new(Vec::new()));
+        let inputs = input::read(action, described, &words, Vec::new(), none).map_err(shown)?;
+        match Wanted::read(&catalogue, action, &inputs, how) {
             Ok(wanted) => Ok((wanted.shown(), wanted.time_limit_ms)),
-            Err(failure) => {
-                assert_eq!(failure.exit, ExitCode::Usage);
-                Err(failure.lines().iter().map(Text::to_plain).collect::<Vec<_>>().join("\n"))
-            }
+            Err(failure) => Err(shown(failure)),
         }
+    }
+
+    fn shown(failure: Failure) -> String {
+        assert_eq!(failure.exit, ExitCode::Usage);
+        failure.lines().iter().map(Text::to_plain).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub(crate) fn lines(row: &Row, action: Option<&Action>, ascii: bool) -> Vec<Text
     }
     let mut lines = vec![head];
     if let Some(reason) = row.reason.map(why) {
-        lines.push(Text::from("    ").plain(reason));
+        let detail =
+            row.detail.iter().fold(Text::from("    ").plain(reason), |line, detail| line.plain(": ").plain(detail));
+        lines.push(detail);
     }
     if let Some(result) = &row.result {
         if !result.message.is_empty() {
@@ -31,8 +33,10 @@ pub(crate) fn lines(row: &Row, action: Option<&Action>, ascii: bool) -> Vec<Text
             lines.push(Text::from("    ").push(Style::Warning, format!("cut by the host; it was {bytes} bytes")));
         }
     }
-    lines.extend(written("out", row.stdout.as_ref()));
-    lines.extend(written("err", row.stderr.as_ref()));
+    if !row.shown {
+        lines.extend(written("out", row.stdout.as_ref()));
+        lines.extend(written("err", row.stderr.as_ref()));
+    }
     if row.missing_reports > 0 {
         let words = format!("{} of its reports never came", row.missing_reports);
         lines.push(Text::from("    ").push(Style::Warning, words));

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -112,8 +113,27 @@ impl Stopped {
     }
 }
 
-/// Drives a question until it ends or is stopped, and shows each event to `watch`.
-pub(crate) async fn follow(asking: &mut Asking<'_>, stop: &mut Stop, mut watch: impl FnMut(&Asking<'_>, &Event)) {
+/// How often the time is shown where somebody watches.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Something to look at while a question is followed.
+#[derive(Debug)]
+pub(crate) enum Moment<'a> {
+    /// It goes on.
+    Event(&'a Event),
+    /// A second has passed.
+    Tick,
+}
+
+/// Drives a question until it ends, is stopped, or `watch` has seen enough; shows each event to `watch`, and
+/// each second.
+pub(crate) async fn follow(
+    asking: &mut Asking<'_>,
+    stop: &mut Stop,
+    mut watch: impl FnMut(&Asking<'_>, Moment<'_>) -> ControlFlow<()>,
+) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         let event = match stop.stopped {
             // What it still has to say is its end.
@@ -126,10 +146,20 @@ pub(crate) async fn follow(asking: &mut Asking<'_>, stop: &mut Stop, mut watch: 
                     continue;
                 }
                 event = asking.next() => event,
+                _ = ticks.tick() => {
+                    if watch(asking, Moment::Tick).is_break() {
+                        asking.stop();
+                    }
+                    continue;
+                }
             },
         };
         match event {
-            Some(event) => watch(asking, &event),
+            Some(event) => {
+                if watch(asking, Moment::Event(&event)).is_break() {
+                    asking.stop();
+                }
+            }
             None => return,
         }
     }

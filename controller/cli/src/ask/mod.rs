@@ -2,16 +2,24 @@
 //! question, what is searched before and said after it.
 
 pub(crate) mod action;
+pub(crate) mod aggregates;
+pub(crate) mod conclude;
 pub(crate) mod confirm;
 pub(crate) mod counter;
 pub(crate) mod details;
+pub(crate) mod drive;
 pub(crate) mod follow;
+pub(crate) mod input;
+pub(crate) mod keys;
+pub(crate) mod meant;
 pub(crate) mod no_match;
 pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod screen;
 pub(crate) mod search;
+pub(crate) mod silently;
 pub(crate) mod stranger;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 

@@ -53,7 +53,7 @@ async fn learn(scene: &mut Scene<'_>) {
     if scene.cache.hosts().is_empty()
         && let Ok(mut asking) = scene.controller.ask(&ping(audience(None), ANYBODY_MS, Default::default()))
     {
-        follow(&mut asking, &mut scene.stop, |_, _| {}).await;
+        follow(&mut asking, &mut scene.stop, |_, _| std::ops::ControlFlow::Continue(())).await;
         let summary = asking.into_summary();
         let now = scene.now();
         note_pings(scene.cache, &summary, now);

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use muster_client::{Counts, Summary};
-use muster_protocol::{CountedAs, HostName, Identity, Outcome, TaskState, Timestamp};
+use muster_protocol::{CountedAs, HostName, Identity, Outcome, RequestId, TaskState, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::aggregates::AggregateRecord;
 use crate::outcome::{Group, Reason, Row};
 use crate::output::{ExitCode, Printer, time};
 
@@ -23,6 +24,9 @@ pub(crate) struct Plan {
     pub(crate) plugin: String,
     pub(crate) action: String,
     pub(crate) arguments: Map<String, Value>,
+    /// Names of secret arguments. Their values are nowhere in these documents.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secrets: Vec<String>,
     pub(crate) noop: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) effective_user: Option<String>,
@@ -30,6 +34,9 @@ pub(crate) struct Plan {
     pub(crate) matched: usize,
     pub(crate) hosts: Vec<HostName>,
     pub(crate) silent: Vec<HostName>,
+    /// Hosts that lack what the action needs, and what that is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) not_able: BTreeMap<HostName, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -57,10 +64,23 @@ pub(crate) struct Task {
     data: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated_from_bytes: Option<u64>,
+    /// More about the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stdout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stderr: Option<String>,
+    /// The bytes themselves up to the first missing one, where they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<String>,
+    /// How many bytes it wrote to each, whether they are in here or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_bytes: Option<u64>,
     /// Bytes of both streams that are not in here.
     #[serde(skip_serializing_if = "is_zero")]
     output_missing_bytes: u64,
@@ -85,7 +105,8 @@ impl Task {
     /// The record of a row. `last_seen` is for hosts that are silent.
     pub(crate) fn of(row: &Row, last_seen: Option<Timestamp>) -> Self {
         let result = row.result.as_ref();
-        let streams = [&row.stdout, &row.stderr];
+        // What went out in records of its own is not said again.
+        let [stdout, stderr] = [&row.stdout, &row.stderr].map(|written| written.as_ref().filter(|_| !row.shown));
         Self {
             kind: "task",
             host: row.host.clone(),
@@ -97,9 +118,14 @@ impl Task {
             exit_code: result.and_then(|result| result.exit_code),
             data: result.map(|result| result.data.clone()).unwrap_or_default(),
             truncated_from_bytes: result.and_then(|result| result.truncated_from_bytes),
-            stdout: row.stdout.as_ref().map(|written| written.text.clone()),
-            stderr: row.stderr.as_ref().map(|written| written.text.clone()),
-            output_missing_bytes: streams.into_iter().flatten().map(|written| written.missing_bytes).sum(),
+            detail: row.detail.clone(),
+            stdout: stdout.map(|written| written.text.clone()),
+            stderr: stderr.map(|written| written.text.clone()),
+            stdout_base64: stdout.and_then(|written| written.base64.clone()),
+            stderr_base64: stderr.and_then(|written| written.base64.clone()),
+            stdout_bytes: row.stdout.as_ref().map(|written| written.bytes),
+            stderr_bytes: row.stderr.as_ref().map(|written| written.bytes),
+            output_missing_bytes: [stdout, stderr].into_iter().flatten().map(|written| written.missing_bytes).sum(),
             duration_ms: result.map(|result| result.duration_ms),
             reply_ms: row.reply_ms,
             missing_reports: u64::from(row.missing_reports),
@@ -177,8 +203,11 @@ impl GroupRecord {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EndRecord {
     pub(crate) kind: &'static str,
-    /// `complete`, `interrupted`, `stopped_waiting`, `stop_rule` or `failed`.
+    /// `complete`, `interrupted`, `stopped_waiting`, `stop_rule`, `detached` or `failed`.
     pub(crate) end: &'static str,
+    /// What `muster watch` and `muster cancel` take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<RequestId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<&'static str>,
     pub(crate) exit_code: u8,
@@ -216,6 +245,7 @@ impl EndRecord {
         Self {
             kind: "end",
             end,
+            request_id: None,
             error: None,
             exit_code: exit.number(),
             duration_ms,
@@ -280,11 +310,29 @@ impl EndRecord {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Whole {
     pub(crate) kind: &'static str,
-    pub(crate) plan: Plan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<Plan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request: Option<RequestRecord>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) counts: CountsRecord,
     pub(crate) groups: Vec<GroupRecord>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) aggregates: Vec<AggregateRecord>,
     pub(crate) end: EndRecord,
+}
+
+/// The request that is watched or cancelled.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RequestRecord {
+    pub(crate) kind: &'static str,
+    pub(crate) request_id: RequestId,
+    pub(crate) context: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) what: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_at: Option<String>,
+    pub(crate) hosts: Vec<HostName>,
 }
 
 /// That the broker has taken the commands.

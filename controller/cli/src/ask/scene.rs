@@ -12,6 +12,7 @@ use super::follow::Stop;
 use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{Failure, Printer};
+use crate::requests::Requests;
 use crate::session::{Session, host_cache};
 
 /// Most inventories that are fetched after a command, so that the next one knows more.
@@ -33,6 +34,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) controller: &'a mut Controller,
     /// Remembers.
     pub(crate) cache: &'a mut HostCache,
+    /// Keeps what was asked.
+    pub(crate) requests: Requests,
     /// When to stop.
     pub(crate) stop: Stop,
     /// Chooses hosts for a limit where no seed was given.
@@ -82,6 +85,7 @@ impl Stage {
             context,
             controller,
             cache: &mut self.cache,
+            requests: Requests::of_user(),
             stop,
             fresh_seed: u64::from(rand::rng().next_u32()),
         }

@@ -1,5 +1,7 @@
 //! The screens of `ping`, `find` and `run` for people. Golden tests hold them to the documented ones.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use muster_client::Counts;
 use muster_protocol::{HostName, TaskState, Timestamp};
 
@@ -49,7 +51,7 @@ impl Look {
         self.width.map_or(HEADLINE_WIDTH_UNCUT, |width| width / 2)
     }
 
-    fn fitted(self, line: Text) -> Text {
+    pub(crate) fn fitted(self, line: Text) -> Text {
         match self.width {
             Some(width) => line.cut_to(width, self.ascii),
             None => line,
@@ -162,6 +164,9 @@ fn names<'a>(hosts: impl ExactSizeIterator<Item = &'a HostName>) -> String {
 /// The words of a group: what came out of a success, else the state and why.
 fn what(group: &Group, look: Look) -> String {
     let headline = if look.ascii { group.headline.replace(" · ", " - ") } else { group.headline.clone() };
+    if let Some(words) = &group.words {
+        return words.clone();
+    }
     let says_itself = group.state == TaskState::Failed && headline.starts_with("exit ");
     match group.state {
         TaskState::Succeeded => headline,
@@ -304,6 +309,10 @@ pub(crate) fn plan(shown: &str, target: &str, chosen: &Chosen<'_>, look: Look) -
     if !chosen.silent.is_empty() {
         lines.push(row(chosen.silent.len(), "silent", names(chosen.silent)));
     }
+    for (why, hosts) in chosen.not_able {
+        let hosts: Vec<&HostName> = hosts.iter().collect();
+        lines.push(row(hosts.len(), "not able", names(&hosts).plain("  ").dim(why)));
+    }
     if chosen.waves.len() > 1 {
         let sizes: Vec<String> = chosen.waves.iter().map(|size| number::count(*size)).collect();
         lines.push(row(chosen.waves.len(), "waves", Text::from(sizes.join(", "))));
@@ -317,6 +326,8 @@ pub(crate) fn plan(shown: &str, target: &str, chosen: &Chosen<'_>, look: Look) -
 pub(crate) struct Chosen<'a> {
     pub(crate) hosts: &'a [&'a HostName],
     pub(crate) silent: &'a [&'a HostName],
+    /// Hosts that lack what the action needs, by what that is.
+    pub(crate) not_able: &'a BTreeMap<String, BTreeSet<HostName>>,
     pub(crate) of: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) waves: &'a [usize],

@@ -1,13 +1,14 @@
 //! From a target to the hosts that will be asked: names as they are, everything else by discovery.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use muster_client::discover::{audience, awaited, learn, note_pings, ping, probe_silent};
 use muster_client::{Audience, Cause, End, Event, HostRecord, WINDOW_MS_DEFAULT};
 use muster_protocol::HostName;
 
 use super::counter::Counter;
-use super::follow::follow;
+use super::follow::{Moment, follow};
 use super::no_match::Nobody;
 use super::scene::Scene;
 use crate::output::{Failure, Text, number};
@@ -54,11 +55,12 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
     let mut asking = scene.controller.ask(&question).map_err(failed)?;
     {
         let mut counter = Counter::new(printer, total, "searching hosts");
-        follow(&mut asking, &mut scene.stop, |asking, event| {
-            if matches!(event, Event::Finished(_) | Event::Accepted) {
+        follow(&mut asking, &mut scene.stop, |asking, moment| {
+            if matches!(moment, Moment::Event(Event::Finished(_) | Event::Accepted)) {
                 let answered = asking.collector().counts().total();
                 counter.update(answered, Text::new);
             }
+            ControlFlow::Continue(())
         })
         .await;
     }
@@ -103,7 +105,7 @@ pub(crate) async fn probe(
     let context = scene.context;
     let failed = |error| client_failure(&error, context);
     let mut asking = scene.controller.ask(&question).map_err(failed)?;
-    follow(&mut asking, &mut scene.stop, |_, _| {}).await;
+    follow(&mut asking, &mut scene.stop, |_, _| ControlFlow::Continue(())).await;
     let summary = asking.into_summary();
     if let Some(stopped) = scene.stop.stopped() {
         return Err(stopped.failure("hosts were searched"));

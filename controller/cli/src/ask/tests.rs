@@ -9,19 +9,23 @@ use muster_client::testing::{Fleet, Say, behaving, succeeding};
 use muster_protocol::Outcome;
 use serde_json::json;
 
-use super::action::{How, Wanted};
+use super::action::Wanted;
 use super::follow::Stop;
+use super::input;
 use super::scene::Scene;
 use crate::catalogue::Catalogue;
 use crate::cli::Cli;
 use crate::context::Context;
 use crate::output::{ExitCode, Failure, Surroundings, capture};
+use crate::requests::Requests;
 
 /// What a command said and how it ended.
 struct Said {
     out: String,
     err: String,
     exit: ExitCode,
+    /// Standard output as it is.
+    bytes: Vec<u8>,
 }
 
 /// A terminal user with a fleet: every command remembers what the ones before have learnt.
@@ -31,6 +35,9 @@ struct Desk {
     cache: HostCache,
     context: Context,
     surroundings: Surroundings,
+    requests: Requests,
+    /// Where the requests are kept.
+    state: tempfile::TempDir,
 }
 
 impl Desk {
@@ -49,7 +56,21 @@ impl Desk {
             ddl_directory: None,
             origins: Default::default(),
         };
-        Self { fleet, controller, cache: HostCache::none(), context, surroundings: Surroundings::default() }
+        let state = tempfile::tempdir().unwrap();
+        Self {
+            fleet,
+            controller,
+            cache: HostCache::none(),
+            context,
+            surroundings: Surroundings::default(),
+            requests: Requests::at(state.path().join("requests.jsonl")),
+            state,
+        }
+    }
+
+    /// What is kept of the requests.
+    fn records(&self) -> String {
+        std::fs::read_to_string(self.state.path().join("requests.jsonl")).unwrap_or_default()
     }
 
     /// Runs a command line without its first word.
@@ -66,6 +87,7 @@ impl Desk {
             context: &self.context,
             controller: &mut self.controller,
             cache: &mut self.cache,
+            requests: self.requests.clone(),
             stop: Stop::when(std::future::pending(), None),
             fresh_seed: 7,
         };
@@ -86,17 +108,36 @@ impl Desk {
             },
             crate::cli::Command::Run(arguments) => {
                 let catalogue = Catalogue::load(Some(&self.context)).unwrap();
-                let how = How { noop: arguments.way.noop, ..How::default() };
-                match (
-                    Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how),
-                    arguments.target.read("run"),
-                ) {
+                let (_, action) = catalogue.action(&arguments.action).unwrap();
+                let inputs = input::read(&arguments.action, action, &arguments.inputs, Vec::new(), || {
+                    Ok(zeroize::Zeroizing::new(Vec::new()))
+                });
+                let wanted =
+                    inputs.and_then(|inputs| Wanted::read(&catalogue, &arguments.action, &inputs, arguments.way.how()));
+                match (wanted, arguments.target.read("run")) {
                     (Ok(wanted), Ok(target)) => {
                         scene.stop = stop(&arguments.wait);
                         let (way, wait) = (&arguments.way, &arguments.wait);
                         crate::commands::run::execute(&wanted, &target, way, wait, &mut scene).await
                     }
                     (Err(failure), _) | (_, Err(failure)) => Err(failure),
+                }
+            }
+            crate::cli::Command::Watch(arguments) => {
+                let catalogue = Catalogue::load(Some(&self.context)).unwrap();
+                scene.stop = stop(&arguments.wait);
+                match arguments.request.target("watch") {
+                    Ok(target) => {
+                        crate::commands::watch::execute(arguments, target.as_ref(), &catalogue, &mut scene).await
+                    }
+                    Err(failure) => Err(failure),
+                }
+            }
+            crate::cli::Command::Cancel(arguments) => {
+                scene.stop = stop(&arguments.wait);
+                match arguments.request.target("cancel") {
+                    Ok(target) => crate::commands::cancel::execute(arguments, target.as_ref(), &mut scene).await,
+                    Err(failure) => Err(failure),
                 }
             }
             other => panic!("not a command that asks: {other:?}"),
@@ -106,7 +147,8 @@ impl Desk {
             failure.exit
         });
         printer.finish();
-        Said { out: out.text(), err: err.text(), exit }
+        let bytes = out.bytes();
+        Said { out: String::from_utf8_lossy(&bytes).into_owned(), err: err.text(), exit, bytes }
     }
 }
 
@@ -418,7 +460,7 @@ async fn refusals_have_their_own_end() {
     let mut desk = Desk::new(fleet).await;
     let said = desk.type_in(&["run", "package.status", "name=bash", "--all"]).await;
     assert_eq!(said.exit, ExitCode::Refused);
-    assert!(said.out.contains("⊘ refused  policy-denied  rule ops/no-prod-root"), "{}", said.out);
+    assert!(said.out.contains("⊘ refused  rule ops/no-prod-root"), "{}", said.out);
     let said = desk.type_in(&["run", "package.status", "name=bash", "--all", "--tolerate", "refused"]).await;
     assert_eq!(said.exit, ExitCode::Success);
 }
@@ -455,3 +497,5 @@ async fn a_queue_that_vanished_is_an_error_after_the_results() {
     assert!(said.out.contains("1 succeeded · 1 running"), "{}", said.out);
     assert!(said.err.contains("error[reply-queue-gone]"), "{}", said.err);
 }
+
+mod requests;

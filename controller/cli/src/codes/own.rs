@@ -25,6 +25,26 @@ pub(super) const CODES: &[Code] = &[
         explanation: "A command, flag or value is unknown or missing. The nearest known word is proposed and never executed. `--help` behind any command shows examples. Exit code 2.",
     },
     Code {
+        code: "secret-on-command-line",
+        summary: "a secret was typed as a word of the command line",
+        explanation: "Words of a command line can be read by every user of the machine while the program runs, and stay in the shell's history. An input that the action's description marks as secret is taken from a file (NAME=@FILE, best with mode 0600), from standard input (NAME=-), or typed at the terminal, where it is not shown: leave it out or write NAME=-. Change the secret that was typed. Nothing was sent. Exit code 2.",
+    },
+    Code {
+        code: "ambiguous-request",
+        summary: "several requests fit what was typed",
+        explanation: "A request is named by its whole id, by at least four characters of its beginning or its end, or by `last`. `muster request list` shows them. Exit code 2.",
+    },
+    Code {
+        code: "no-request",
+        summary: "no request that was made from here is meant",
+        explanation: "What was asked from here lately is kept in $XDG_STATE_HOME/muster/requests.jsonl (else below ~/.local/state), each context for itself, at most 1,000 requests. A request that was made elsewhere, or longer ago, can be named by its whole id together with a target. Exit code 2; 4 for `last` where there is none.",
+    },
+    Code {
+        code: "incomplete-output",
+        summary: "some bytes of the output never came",
+        explanation: "A report was lost on the way, so what `--raw` wrote is not whole although the action succeeded. `muster watch REQUEST --raw` fetches it again, as long as the host keeps it. Exit code 1.",
+    },
+    Code {
         code: "no-context",
         summary: "no context is configured or chosen",
         explanation: "A context says which broker to ask, and as whom. `muster context add` makes one from a broker's address and the directory that `muster pki issue` wrote; `muster context use` chooses one of several. MUSTER_BROKER, MUSTER_CA, MUSTER_CERTIFICATE and MUSTER_KEY do without a file. Exit code 2.",

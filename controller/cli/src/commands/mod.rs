@@ -1,6 +1,7 @@
 //! One module per noun or daily verb.
 
 pub(crate) mod broker;
+pub(crate) mod cancel;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod doctor;
@@ -10,4 +11,6 @@ pub(crate) mod host;
 pub(crate) mod ping;
 pub(crate) mod pki;
 pub(crate) mod plugin;
+pub(crate) mod request;
 pub(crate) mod run;
+pub(crate) mod watch;

@@ -1,6 +1,7 @@
 //! `muster ping`: who is there, and how fast.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use clap::Args;
 use muster_client::discover::{audience, awaited, learn, note_pings, ping, probe_silent};
@@ -10,7 +11,7 @@ use muster_protocol::{HostName, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
 use crate::ask::counter::Counter;
-use crate::ask::follow::{Stop, Stopped, follow};
+use crate::ask::follow::{Moment, Stop, Stopped, follow};
 use crate::ask::no_match::{self, Nobody};
 use crate::ask::record::{CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Whole};
 use crate::ask::scene::{Scene, Stage};
@@ -88,10 +89,11 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     let mut asking = scene.controller.ask(&question).map_err(failed)?;
     {
         let mut counter = Counter::new(printer, target.keep(known.iter().cloned()).len(), "answered");
-        follow(&mut asking, &mut scene.stop, |asking, event| {
-            if matches!(event, Event::Finished(_)) {
+        follow(&mut asking, &mut scene.stop, |asking, moment| {
+            if matches!(moment, Moment::Event(Event::Finished(_))) {
                 counter.update(answered(asking.collector().counts()), Text::new);
             }
+            ControlFlow::Continue(())
         })
         .await;
     }
@@ -247,6 +249,8 @@ fn show(
                 context: scene.context.name.clone(),
                 plugin: question.plugin.to_string(),
                 action: question.action.to_string(),
+                secrets: Vec::new(),
+                not_able: BTreeMap::new(),
                 arguments: question.arguments.clone(),
                 noop: false,
                 effective_user: None,
@@ -266,7 +270,16 @@ fn show(
                 let groups = groups.iter().map(GroupRecord::of).collect();
                 printer.document(
                     SCHEMA,
-                    &Whole { kind: "job", plan, tasks: tasks.collect(), counts, groups, end: end.clone() },
+                    &Whole {
+                        kind: "job",
+                        plan: Some(plan),
+                        request: None,
+                        tasks: tasks.collect(),
+                        counts,
+                        groups,
+                        aggregates: Vec::new(),
+                        end: end.clone(),
+                    },
                 );
             } else {
                 printer.record(SCHEMA, &plan);

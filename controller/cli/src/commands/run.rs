@@ -5,43 +5,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use muster_client::limit::{Amount, shuffled};
 use muster_client::wave::{StopRule, WavePlan};
-use muster_client::{Asking, Audience, End, Event, Question, REPLY_TIMEOUT_MS_DEFAULT, Summary, TTL_MS_DEFAULT};
+use muster_client::{Asking, Audience, End, Question, REPLY_TIMEOUT_MS_DEFAULT, TTL_MS_DEFAULT};
+use muster_protocol::ddl::Action;
 use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
 use crate::ask::action::{How, Wanted};
+use crate::ask::conclude::{self, Head};
 use crate::ask::confirm::{Guard, confirm};
-use crate::ask::counter::Counter;
-use crate::ask::details;
-use crate::ask::follow::{Stop, Stopped, follow};
+use crate::ask::drive::{Course, Driven, Until, drive};
+use crate::ask::follow::{Stop, Stopped};
+use crate::ask::input;
+use crate::ask::keys::{self, Keys};
 use crate::ask::no_match;
-use crate::ask::record::{Accepted, CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Whole};
+use crate::ask::record::{EndRecord, Plan, SCHEMA};
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::{self, Look};
 use crate::ask::search::{Found, matched, search};
+use crate::ask::silently;
 use crate::ask::stranger;
+use crate::ask::stream::Live;
 use crate::catalogue::Catalogue;
 use crate::duration::Length;
 use crate::invocation::Invocation;
-use crate::outcome::{Group, Headline, Reason, Row, count, exit_code, group, summary};
-use crate::output::{Column, ExitCode, Failure, Format, Style, Table, Text, fold, number};
+use crate::outcome::{Reason, Row, count, exit_code, summary};
+use crate::output::{Column, ExitCode, Failure, Format, Printer, Table, Text, fold, number};
+use crate::requests::Request;
 use crate::session::client_failure;
 use crate::target::{Chosen, Target, TargetArguments, quoted};
-
-/// Most failures that are told while others still run; all are told at the end.
-const LIVE_FAILURES_MAX: usize = 10;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:\n  \
     muster run package.status name=openssl -t 'os.family = \"Debian\"'\n  \
     muster run service.status name=ssh -H web1.example.com,web2.example.com\n  \
-    muster run puppet.status --all --limit 10% --wave 1,10%,rest --stop-after 1")]
+    muster run puppet.status --all --limit 10% --wave 1,10%,rest --stop-after 1\n  \
+    muster run puppet.runonce -t role=web --detach")]
 pub(crate) struct RunArguments {
     /// What to run: PLUGIN.ACTION.
     #[arg(value_name = "PLUGIN.ACTION", add = crate::complete::actions())]
     pub(crate) action: String,
-    /// Inputs of the action: NAME=VALUE, NAME=@FILE, or NAME:=JSON.
+    /// Inputs of the action: NAME=VALUE, NAME=@FILE, NAME=@- from standard input, or NAME:=JSON.
     #[arg(value_name = "NAME=VALUE", add = crate::complete::arguments())]
     pub(crate) inputs: Vec<String>,
     #[command(flatten)]
@@ -80,6 +84,57 @@ pub(crate) struct WayArguments {
     /// Go on only if exactly so many hosts match.
     #[arg(long, value_name = "N")]
     pub(crate) expect: Option<usize>,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+    /// Wait until the hosts have begun, and no longer; `muster watch` attaches again.
+    #[arg(long, visible_alias = "async", conflicts_with_all = ["wave", "stop_after", "stream", "raw"])]
+    pub(crate) detach: bool,
+}
+
+/// What is done with output while it comes.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "How to run")]
+pub(crate) struct OutputArguments {
+    /// Show output as it comes, each line behind its host's name. One host alone is always shown so.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Write the output of one host as it is, byte for byte, and nothing else to standard output.
+    #[arg(long, conflicts_with = "stream")]
+    pub(crate) raw: bool,
+}
+
+impl OutputArguments {
+    /// How the output of so many hosts is shown.
+    ///
+    /// # Errors
+    /// Exit 2: raw bytes of several hosts or for a terminal, or a stream in a format that has none.
+    pub(crate) fn live(self, hosts: usize, printer: &Printer) -> Result<Live, Failure> {
+        let format = printer.format();
+        let for_people = matches!(format, Format::Table | Format::Wide);
+        if self.raw {
+            if !for_people {
+                return Err(Failure::usage("`--raw` writes no document").hint("--jsonl --stream, for bytes in records"));
+            }
+            if hosts > 1 {
+                let what = format!("`--raw` is for one host, and {} are meant; nothing was sent", number::count(hosts));
+                return Err(Failure::usage(what).hint("--stream, for lines behind the names of their hosts"));
+            }
+            if printer.data_to_terminal() {
+                return Err(Failure::usage("`--raw` does not write to a terminal, which would obey the bytes")
+                    .hint("the same command with > FILE, or without --raw"));
+            }
+            return Ok(Live::Raw);
+        }
+        match format {
+            Format::Jsonl if self.stream => Ok(Live::Records),
+            Format::Table | Format::Wide if self.stream && hosts != 1 => Ok(Live::Prefixed),
+            Format::Table | Format::Wide if hosts == 1 => Ok(Live::Lines),
+            Format::Json | Format::Names | Format::Csv if self.stream => {
+                Err(Failure::usage("this format has no place for output while it comes").hint("--jsonl --stream"))
+            }
+            _ => Ok(Live::Off),
+        }
+    }
 }
 
 /// Runs the action on the target.
@@ -88,22 +143,37 @@ pub(crate) struct WayArguments {
 /// Words that do not fit, nobody matches, no confirmation, no broker.
 pub(crate) async fn run(arguments: &RunArguments, invocation: &Invocation) -> Result<ExitCode, Failure> {
     // Everything that can be wrong without a network is said without one.
+    let printer = &invocation.printer;
     let catalogue = Catalogue::load(invocation.context().ok().as_ref())?;
-    let way = &arguments.way;
-    let how = How {
-        noop: way.noop,
-        effective_user: way.effective_user.clone(),
-        timeout_ms: way.timeout.map(|length| length.as_millis()),
-    };
-    let wanted = Wanted::read(&catalogue, &arguments.action, &arguments.inputs, how)?;
-    let target = arguments.target.read(&format!("run {}", wanted.shown()))?;
+    let (_, action) = catalogue.action(&arguments.action)?;
+    let prompts = input::to_prompt(&arguments.action, action, &arguments.inputs, printer.can_ask())?;
     let mut stop = Stop::by_operator(arguments.wait.wait_for.map(|length| length.as_millis()))
         .map_err(|error| Failure::unexpected("signals cannot be listened to", &error))?;
+    let prompted = silently::ask(prompts, printer, &mut stop).await?;
+    let inputs = input::read(&arguments.action, action, &arguments.inputs, prompted, input::stdin)?;
+    if inputs.used_stdin && arguments.target.uses_stdin() {
+        return Err(Failure::usage("standard input cannot be both names of hosts and an input").hint("-H @FILE"));
+    }
+    inputs.warnings.iter().for_each(|warning| printer.warning(warning));
+    let wanted = Wanted::read(&catalogue, &arguments.action, &inputs, arguments.way.how())?;
+    drop(inputs);
+    let target = arguments.target.read(&format!("run {}", wanted.shown()))?;
     let mut stage = Stage::open(invocation, &mut stop).await?;
     let mut scene = stage.scene(&invocation.printer, stop);
-    let result = execute(&wanted, &target, way, &arguments.wait, &mut scene).await;
+    let result = execute(&wanted, &target, &arguments.way, &arguments.wait, &mut scene).await;
     stage.close(&invocation.printer).await;
     result
+}
+
+impl WayArguments {
+    /// What of it concerns the action.
+    pub(crate) fn how(&self) -> How {
+        How {
+            noop: self.noop,
+            effective_user: self.effective_user.clone(),
+            timeout_ms: self.timeout.map(|length| length.as_millis()),
+        }
+    }
 }
 
 pub(crate) async fn execute(
@@ -118,13 +188,22 @@ pub(crate) async fn execute(
         return Err(no_match::explain(scene, target, &found.nobody()).await);
     }
     let Found { hosts, silent, .. } = found;
-    let chosen = target.choose(hosts, scene.fresh_seed);
+    let mut chosen = target.choose(hosts, scene.fresh_seed);
     // A limit takes from those that are there; the others are none of its business.
-    let silent = if chosen.seed.is_some() { BTreeSet::new() } else { silent };
+    let mut silent = if chosen.seed.is_some() { BTreeSet::new() } else { silent };
+    let live = way.output.live(chosen.hosts.len(), scene.printer)?;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut keys = Keys::default();
+    if !wanted.secrets.is_empty() {
+        keys = keys::fetch(scene, &chosen.hosts).await?;
+        chosen.hosts.retain(|host| keys.keys.contains_key(host));
+        rows.append(&mut keys.without.clone());
+    }
     let sizes = way.wave.clone().unwrap_or_else(WavePlan::one).sizes(chosen.hosts.len());
-    let plan = plan(wanted, target, way, scene, &chosen, &silent, &sizes);
+    let all_silent: BTreeSet<HostName> = silent.union(&keys.silent()).cloned().collect();
+    let plan = plan(wanted, target, way, scene, &chosen, (&all_silent, keys.not_able()), &sizes);
     if way.dry_run {
-        show_plan(&plan, wanted, target, scene, &chosen, &silent, &sizes);
+        show_plan(&plan, wanted, target, scene, &chosen, &sizes);
         if !target.needs_discovery() {
             stranger::warn(scene.printer, scene.cache, &chosen.hosts);
         }
@@ -146,194 +225,207 @@ pub(crate) async fn execute(
         printer.record(SCHEMA, &plan);
     }
     let order = target.seed.or(chosen.seed);
-    let course = waves(wanted, way, wait, scene, &chosen, order, sizes).await;
-    let mut rows = course.rows;
-    rows.extend(silent.into_iter().map(|host| Row::not_asked(host, TaskState::NoReply, Reason::SilentInSearch)));
+    let course = Journey { wanted, way, wait, live, keys };
+    let went = course.waves(scene, &chosen, order, sizes).await;
+    rows.extend(went.rows);
+    rows.extend(
+        std::mem::take(&mut silent)
+            .into_iter()
+            .map(|host| Row::not_asked(host, TaskState::NoReply, Reason::SilentInSearch)),
+    );
     rows.sort_by(|one, other| one.host.cmp(&other.host));
-    let exit = match (scene.stop.stopped(), &course.error) {
+    let mut end = went.end;
+    let exit = match (scene.stop.stopped(), &went.error) {
         (Some(Stopped::Interrupted), _) => ExitCode::Interrupted,
         (Some(Stopped::WaitedEnough), _) => ExitCode::StoppedWaiting,
         (None, Some(failure)) => failure.exit,
+        (None, None) if end.end == "detached" => {
+            // What has begun is what was asked for.
+            let left: Vec<Row> = rows.iter().filter(|row| row.state != TaskState::Running).cloned().collect();
+            exit_code(&left, &wait.tolerate)
+        }
         (None, None) => exit_code(&rows, &wait.tolerate),
     };
-    let mut end = course.end;
     end.exit_code = exit.number();
-    show(wanted, scene, plan, &rows, end);
-    if let Some(failure) = course.error {
+    let request_id = end.request_id;
+    if live == Live::Raw {
+        // Standard output is the host's. A success needs no words then.
+        end.warn(printer);
+        say_raw(printer, &rows, Some(wanted.action));
+    } else {
+        conclude::show(scene, Some(wanted.action), Head::Plan(Box::new(plan)), &rows, &end);
+    }
+    if let Some(failure) = went.error {
+        say_go_on(printer, end.request_id);
         return Err(failure.why("note", "hosts that were asked go on; what had arrived stands above"));
     }
-    say_stop(scene, &rows, way);
-    say_silent(scene, &rows, wanted, course.alive_until);
+    say_stop(scene, &rows, way, &end);
+    say_silent(scene, &rows, wanted, went.alive_until);
+    say_incomplete(live, went.missing_bytes, exit, request_id)?;
     Ok(exit)
 }
 
+/// Exit 1: raw bytes that look whole and are not.
+///
+/// # Errors
+/// Some are missing, and nothing else has gone wrong.
+pub(crate) fn say_incomplete(
+    live: Live,
+    missing_bytes: u64,
+    exit: ExitCode,
+    request: Option<RequestId>,
+) -> Result<(), Failure> {
+    if live != Live::Raw || missing_bytes == 0 || exit != ExitCode::Success {
+        return Ok(());
+    }
+    let bytes = number::count(usize::try_from(missing_bytes).unwrap_or(usize::MAX));
+    let what = format!("{bytes} bytes of the output never came");
+    let failure = Failure::new(ExitCode::Unexpected, "incomplete-output", what);
+    Err(failure.hint(request.map_or_else(|| "run it again".to_owned(), |id| format!("muster watch {id} --raw"))))
+}
+
 /// What the waves came to.
-struct Course {
+struct Went {
     rows: Vec<Row>,
     end: EndRecord,
     error: Option<Failure>,
     /// Until when a host that has it queued may run the command that was sent last.
     alive_until: Option<Timestamp>,
+    missing_bytes: u64,
 }
 
-/// Asks wave after wave, each with commands of its own, until all are asked or it has to stop.
-async fn waves(
-    wanted: &Wanted<'_>,
-    way: &WayArguments,
-    wait: &WaitArguments,
-    scene: &mut Scene<'_>,
-    chosen: &Chosen,
-    order: Option<u64>,
-    sizes: Vec<usize>,
-) -> Course {
-    let hosts: Vec<HostName> = chosen.hosts.iter().cloned().collect();
-    // With a seed the first waves are a sample of all, not the beginning of the alphabet.
-    let hosts = match order {
-        Some(seed) => shuffled(hosts, seed),
-        None => hosts,
-    };
-    let total = hosts.len();
-    let mut left = hosts.into_iter();
-    let end = EndRecord::new("complete", ExitCode::Success, 0);
-    let mut course = Course { rows: Vec::new(), end, error: None, alive_until: None };
-    let many = sizes.len();
-    for (index, size) in sizes.into_iter().enumerate() {
-        let wave: BTreeSet<HostName> = left.by_ref().take(size).collect();
-        let label = if many > 1 { format!("wave {}/{many}", index + 1) } else { "running".to_owned() };
-        let question = question(wanted, way, wait, wave.clone());
-        course.alive_until = Some(scene.now().plus_ms(question.ttl_ms));
-        let summary = match one_wave(scene, &question, &label, total, course.rows.len(), wanted).await {
-            Ok(summary) => summary,
-            Err(failure) => {
-                course.error = Some(failure);
-                course.end.end = "failed";
-                course
-                    .rows
-                    .extend(wave.into_iter().map(|host| Row::not_asked(host, TaskState::NotStarted, Reason::NotSent)));
+/// How all waves are sent.
+struct Journey<'a> {
+    wanted: &'a Wanted<'a>,
+    way: &'a WayArguments,
+    wait: &'a WaitArguments,
+    live: Live,
+    keys: Keys,
+}
+
+impl Journey<'_> {
+    /// Asks wave after wave, each with commands of its own, until all are asked or it has to stop.
+    async fn waves(&self, scene: &mut Scene<'_>, chosen: &Chosen, order: Option<u64>, sizes: Vec<usize>) -> Went {
+        let hosts: Vec<HostName> = chosen.hosts.iter().cloned().collect();
+        // With a seed the first waves are a sample of all, not the beginning of the alphabet.
+        let hosts = match order {
+            Some(seed) => shuffled(hosts, seed),
+            None => hosts,
+        };
+        let total = hosts.len();
+        let mut left = hosts.into_iter();
+        let end = EndRecord::new("complete", ExitCode::Success, 0);
+        let mut went = Went { rows: Vec::new(), end, error: None, alive_until: None, missing_bytes: 0 };
+        let mut request = None;
+        let many = sizes.len();
+        for (index, size) in sizes.into_iter().enumerate() {
+            let wave: BTreeSet<HostName> = left.by_ref().take(size).collect();
+            let label = if many > 1 { format!("wave {}/{many}", index + 1) } else { "running".to_owned() };
+            let question = self.question(scene.printer, wave.clone());
+            went.alive_until = Some(scene.now().plus_ms(question.ttl_ms));
+            let course = Course {
+                label: &label,
+                total,
+                done_before: went.rows.len(),
+                action: Some(self.wanted.action),
+                live: self.live,
+                from_start: true,
+                until: if self.way.detach { Until::Begun } else { Until::Ended },
+            };
+            let Driven { summary, rows, missing_bytes } = match self.wave(scene, &question, course, &mut request).await
+            {
+                Ok(driven) => driven,
+                Err(failure) => {
+                    went.error = Some(failure);
+                    went.end.end = "failed";
+                    let not_sent = |host| Row::not_asked(host, TaskState::NotStarted, Reason::NotSent);
+                    went.rows.extend(wave.into_iter().map(not_sent));
+                    break;
+                }
+            };
+            went.end.request_id = request.as_ref().map(|request: &Request| request.id);
+            went.end.note(&summary);
+            went.end.duration_ms += summary.elapsed_ms;
+            went.rows.extend(rows);
+            went.missing_bytes += missing_bytes;
+            if let End::Failed(error) = &summary.end {
+                went.error = Some(client_failure(error, scene.context));
+                went.end.error = went.error.as_ref().map(|failure| failure.code);
+                went.end.end = "failed";
                 break;
             }
+            if let Some(stopped) = scene.stop.stopped() {
+                went.end.end = match stopped {
+                    Stopped::Interrupted => "interrupted",
+                    Stopped::WaitedEnough => "stopped_waiting",
+                };
+                break;
+            }
+            if self.way.detach {
+                went.end.end = "detached";
+            }
+            let rule = self.way.stop_after.map(|after| StopRule { after });
+            if left.len() > 0 && rule.is_some_and(|rule| rule.stops(&count(&went.rows), total)) {
+                went.end.end = "stop_rule";
+                break;
+            }
+        }
+        let reason = if went.end.end == "stop_rule" { Reason::StopRule } else { Reason::NotReached };
+        went.rows.extend(left.map(|host| Row::not_asked(host, TaskState::NotStarted, reason)));
+        went
+    }
+
+    /// Asks one wave. What is sent is kept before, so that it can be cancelled whatever happens to this program.
+    async fn wave(
+        &self,
+        scene: &mut Scene<'_>,
+        question: &Question,
+        course: Course<'_>,
+        request: &mut Option<Request>,
+    ) -> Result<Driven, Failure> {
+        let (requests, printer) = (scene.requests.clone(), scene.printer);
+        let (context, now) = (scene.context.name.clone(), scene.now());
+        let keep = |asking: &Asking<'_>| {
+            let parts = asking.parts().map(|(id, hosts)| (id, hosts.iter().cloned().collect::<BTreeSet<HostName>>()));
+            let wave: BTreeMap<RequestId, BTreeSet<HostName>> = parts.collect();
+            let Some(first) = asking.requests().next() else { return };
+            let request = request.get_or_insert_with(|| Request {
+                id: first,
+                asked_at: now,
+                context,
+                action: format!("{}.{}", self.wanted.plugin(), self.wanted.action.name),
+                what: self.wanted.shown(),
+                time_limit_ms: question.time_limit_ms,
+                ttl_ms: question.ttl_ms,
+                read_only: self.wanted.action.muster.read_only || self.wanted.options.noop,
+                commands: BTreeMap::new(),
+            });
+            if let Err(error) = requests.keep(request, &wave) {
+                let chain = Failure::unexpected("", &error).why.into_iter().map(|(_, why)| why);
+                let why = chain.collect::<Vec<_>>().join(": ");
+                printer.detail(1, format!("the request was not kept for `muster cancel` and `watch`: {why}"));
+            }
+            request.add(wave);
         };
-        course.end.note(&summary);
-        course.end.duration_ms += summary.elapsed_ms;
-        course.rows.extend(rows(&summary));
-        if let End::Failed(error) = &summary.end {
-            course.error = Some(client_failure(error, scene.context));
-            course.end.error = course.error.as_ref().map(|failure| failure.code);
-            course.end.end = "failed";
-            break;
-        }
-        if let Some(stopped) = scene.stop.stopped() {
-            course.end.end = match stopped {
-                Stopped::Interrupted => "interrupted",
-                Stopped::WaitedEnough => "stopped_waiting",
-            };
-            break;
-        }
-        let rule = way.stop_after.map(|after| StopRule { after });
-        if left.len() > 0 && rule.is_some_and(|rule| rule.stops(&count(&course.rows), total)) {
-            course.end.end = "stop_rule";
-            break;
-        }
+        drive(scene, |controller| controller.ask(question), course, keep).await
     }
-    let reason = if course.end.end == "stop_rule" { Reason::StopRule } else { Reason::NotReached };
-    course.rows.extend(left.map(|host| Row::not_asked(host, TaskState::NotStarted, reason)));
-    course
-}
 
-fn question(wanted: &Wanted<'_>, way: &WayArguments, wait: &WaitArguments, hosts: BTreeSet<HostName>) -> Question {
-    let mut question = Question::new(Audience::Hosts(hosts), wanted.plugin().clone(), wanted.action.name.clone());
-    question.arguments = wanted.arguments.clone();
-    question.options = wanted.options.clone();
-    question.reply_timeout_ms = wait.reply_timeout.map_or(REPLY_TIMEOUT_MS_DEFAULT, |length| length.as_millis());
-    question.ttl_ms = way.ttl.map_or(TTL_MS_DEFAULT.max(question.reply_timeout_ms), |length| length.as_millis());
-    question.time_limit_ms = wanted.time_limit_ms;
-    question
-}
-
-/// Asks one wave and shows how it goes.
-async fn one_wave(
-    scene: &mut Scene<'_>,
-    question: &Question,
-    label: &str,
-    total: usize,
-    done_before: usize,
-    wanted: &Wanted<'_>,
-) -> Result<Summary, Failure> {
-    let printer = scene.printer;
-    let context = scene.context;
-    let ascii = printer.ascii();
-    let jsonl = printer.format() == Format::Jsonl;
-    let headline = Headline { action: Some(wanted.action) };
-    let mut asking = scene.controller.ask(question).map_err(|error| client_failure(&error, context))?;
-    let requests: Vec<RequestId> = asking.requests().collect();
-    let request = |index: usize| requests.get(index / muster_client::HOSTS_PER_COMMAND).copied();
-    let place: BTreeMap<HostName, usize> = match &question.audience {
-        Audience::Hosts(hosts) => hosts.iter().cloned().zip(0..).collect(),
-        Audience::Everyone | Audience::Matching(_) => BTreeMap::new(),
-    };
-    let mut told = BTreeSet::new();
-    let mut counter = Counter::new(printer, total, label);
-    let mut failures_told = 0;
-    follow(&mut asking, &mut scene.stop, |asking, event| {
-        match event {
-            Event::Accepted if jsonl => {
-                let request_ids = requests.iter().map(ToString::to_string).collect();
-                printer.record(
-                    SCHEMA,
-                    &Accepted { kind: "accepted", request_ids, hosts: asking.collector().counts().total() },
-                );
-            }
-            Event::Finished(host) => {
-                let Some(record) = asking.collector().host(host) else { return };
-                let row = Row::of(host, record, place.get(host).and_then(|index| request(*index)));
-                // As it comes, so that whoever reads the lines can act on the first while the last is out.
-                if jsonl && row.state.is_final() && told.insert(host.clone()) {
-                    printer.record(SCHEMA, &Task::of(&row, None));
-                }
-                if row.state == TaskState::Failed && total > 1 && failures_told < LIVE_FAILURES_MAX && printer.live() {
-                    failures_told += 1;
-                    printer.note(
-                        Text::styled(Style::Bad, row.state.glyph(ascii))
-                            .plain(format!(" {host}  {}", headline.of(&row))),
-                    );
-                }
-            }
-            _ => {}
-        }
-        let counts = asking.collector().counts();
-        counter.update(done_before + counts.total() - counts.pending - counts.running, || tally(asking, ascii));
-    })
-    .await;
-    drop(counter);
-    let summary = asking.into_summary();
-    if jsonl {
-        for row in rows(&summary).iter().filter(|row| !told.contains(&row.host)) {
-            printer.record(SCHEMA, &Task::of(row, scene.cache.last_seen(&row.host)));
-        }
+    fn question(&self, printer: &Printer, hosts: BTreeSet<HostName>) -> Question {
+        let Self { wanted, way, wait, .. } = self;
+        let for_people = !printer.format().is_json();
+        let output = self.live.wish(hosts.len(), for_people);
+        let audience = Audience::Hosts(hosts);
+        let mut question = Question::new(audience, wanted.plugin().clone(), wanted.action.name.clone());
+        question.arguments = wanted.arguments.clone();
+        question.secrets = wanted.secrets.clone();
+        question.sealing_keys = self.keys.keys.clone();
+        question.options = wanted.options.clone();
+        question.reply_timeout_ms = wait.reply_timeout.map_or(REPLY_TIMEOUT_MS_DEFAULT, |length| length.as_millis());
+        question.ttl_ms = way.ttl.map_or(TTL_MS_DEFAULT.max(question.reply_timeout_ms), |length| length.as_millis());
+        question.time_limit_ms = wanted.time_limit_ms;
+        question.output = output;
+        question
     }
-    let now = scene.now();
-    for (host, record) in &summary.hosts {
-        if record.first_report_ms.is_some() {
-            scene.cache.seen(host, None, now);
-        }
-    }
-    Ok(summary)
-}
-
-/// `✓ 7,388  ✗ 12  ? 3`: the states that occur, behind the counter.
-fn tally(asking: &Asking<'_>, ascii: bool) -> Text {
-    let counts = asking.collector().counts();
-    TaskState::ALL.into_iter().filter(|state| counts.of(*state) > 0).fold(Text::new(), |text, state| {
-        let gap = if text.is_empty() { "" } else { "  " };
-        let count = number::count(counts.of(state));
-        text.plain(gap).push(screen::style(state), state.glyph(ascii)).plain(" ").plain(count)
-    })
-}
-
-fn rows(summary: &Summary) -> Vec<Row> {
-    // Names go into commands in their order, so the place of a host says which command asked it.
-    let request = |index: usize| summary.requests.get(index / muster_client::HOSTS_PER_COMMAND).copied();
-    summary.hosts.iter().enumerate().map(|(index, (host, record))| Row::of(host, record, request(index))).collect()
 }
 
 fn plan(
@@ -342,21 +434,24 @@ fn plan(
     way: &WayArguments,
     scene: &Scene<'_>,
     chosen: &Chosen,
-    silent: &BTreeSet<HostName>,
+    (silent, not_able): (&BTreeSet<HostName>, BTreeMap<HostName, String>),
     sizes: &[usize],
 ) -> Plan {
+    let known: BTreeSet<&HostName> = chosen.hosts.iter().chain(silent).chain(not_able.keys()).collect();
     Plan {
         kind: "plan",
         context: scene.context.name.clone(),
         plugin: wanted.plugin().to_string(),
         action: wanted.action.name.to_string(),
         arguments: wanted.arguments.clone(),
+        secrets: wanted.secrets.names().map(str::to_owned).collect(),
         noop: way.noop,
         effective_user: way.effective_user.clone(),
         target: target.shown(),
-        matched: chosen.of + silent.len(),
+        matched: if chosen.seed.is_some() { chosen.of } else { known.len() },
         hosts: chosen.hosts.iter().cloned().collect(),
         silent: silent.iter().cloned().collect(),
+        not_able,
         seed: chosen.seed,
         waves: if sizes.len() > 1 { sizes.to_vec() } else { Vec::new() },
         dry_run: way.dry_run,
@@ -374,125 +469,88 @@ fn plan_line(wanted: &Wanted<'_>, target: &Target, scene: &Scene<'_>, chosen: &C
         .join(scene.context.label())
 }
 
-fn show_plan(
-    plan: &Plan,
-    wanted: &Wanted<'_>,
-    target: &Target,
-    scene: &Scene<'_>,
-    chosen: &Chosen,
-    silent: &BTreeSet<HostName>,
-    sizes: &[usize],
-) {
+fn show_plan(plan: &Plan, wanted: &Wanted<'_>, target: &Target, scene: &Scene<'_>, chosen: &Chosen, sizes: &[usize]) {
     let printer = scene.printer;
     match printer.format() {
         Format::Json | Format::Jsonl => printer.document(SCHEMA, plan),
         Format::Names => chosen.hosts.iter().for_each(|host| printer.line(host.as_str())),
         Format::Csv => {
             let mut table = Table::new([Column::new("host"), Column::new("state")]);
-            chosen.hosts.iter().for_each(|host| table.row([Text::from(host.as_str()), Text::from("will_run")]));
-            silent.iter().for_each(|host| table.row([Text::from(host.as_str()), Text::from("silent")]));
+            let mut row = |host: &HostName, state: &str| table.row([Text::from(host.as_str()), Text::from(state)]);
+            chosen.hosts.iter().for_each(|host| row(host, "will_run"));
+            plan.silent.iter().for_each(|host| row(host, "silent"));
+            plan.not_able.keys().for_each(|host| row(host, "not_able"));
             printer.table(&table);
         }
         Format::Table | Format::Wide => {
             let hosts: Vec<&HostName> = chosen.hosts.iter().collect();
-            let silent: Vec<&HostName> = silent.iter().collect();
-            let (of, seed) = (chosen.of + silent.len(), chosen.seed);
-            let chosen = screen::Chosen { hosts: &hosts, silent: &silent, of, seed, waves: sizes };
+            let silent: Vec<&HostName> = plan.silent.iter().collect();
+            let mut not_able: BTreeMap<String, BTreeSet<HostName>> = BTreeMap::new();
+            for (host, why) in &plan.not_able {
+                not_able.entry(why.clone()).or_default().insert(host.clone());
+            }
+            let chosen = screen::Chosen {
+                hosts: &hosts,
+                silent: &silent,
+                not_able: &not_able,
+                of: plan.matched,
+                seed: chosen.seed,
+                waves: sizes,
+            };
             let lines = screen::plan(&wanted.shown(), &target.shown(), &chosen, Look::of(printer));
             lines.into_iter().for_each(|line| printer.line(line));
         }
     }
 }
 
-fn show(wanted: &Wanted<'_>, scene: &Scene<'_>, plan: Plan, rows: &[Row], end: EndRecord) {
-    let printer = scene.printer;
-    let headline = Headline { action: Some(wanted.action) };
-    let groups: Vec<Group> = group(rows, &headline);
-    let counts = count(rows);
-    match printer.format() {
-        Format::Json => {
-            let tasks = rows.iter().map(|row| Task::of(row, scene.cache.last_seen(&row.host))).collect();
-            let groups = groups.iter().map(GroupRecord::of).collect();
-            let counts = CountsRecord::of(&counts);
-            printer.document(SCHEMA, &Whole { kind: "job", plan, tasks, counts, groups, end: end.clone() });
-        }
-        Format::Jsonl => {
-            // The records of hosts that were asked went out with their wave.
-            for row in rows.iter().filter(|row| row.request.is_none()) {
-                printer.record(SCHEMA, &Task::of(row, scene.cache.last_seen(&row.host)));
-            }
-            groups.iter().for_each(|group| printer.record(SCHEMA, &GroupRecord::of(group)));
-            printer.record(SCHEMA, &CountsRecord::of(&counts));
-            printer.record(SCHEMA, &end);
-        }
-        Format::Names => rows.iter().for_each(|row| printer.line(row.host.as_str())),
-        Format::Csv => printer.table(&table(rows, &headline)),
-        Format::Table | Format::Wide => {
-            let look = Look::of(printer);
-            let single = rows.len() == 1;
-            if !single {
-                screen::groups(&groups, look).into_iter().for_each(|line| printer.line(line));
-            }
-            if single || printer.verbose() > 0 || printer.format() == Format::Wide {
-                for row in rows {
-                    details::lines(row, Some(wanted.action), look.ascii)
-                        .into_iter()
-                        .for_each(|line| printer.line(line));
-                }
-            }
-            printer.line(screen::end(&counts, end.duration_ms, look));
-        }
+/// After raw output: what did not go well, on standard error.
+pub(crate) fn say_raw(printer: &Printer, rows: &[Row], action: Option<&Action>) {
+    let ascii = printer.ascii();
+    for row in rows.iter().filter(|row| row.state != TaskState::Succeeded || printer.verbose() > 0) {
+        let lines = crate::ask::details::lines(row, action, ascii);
+        lines.into_iter().for_each(|line| printer.note(line));
     }
-    end.warn(printer);
 }
 
-fn table(rows: &[Row], headline: &Headline<'_>) -> Table {
-    let columns = ["host", "state", "reason", "code", "exit_code", "duration_ms", "headline", "message", "data"];
-    let mut table = Table::new(columns.map(Column::new));
-    for row in rows {
-        let result = row.result.as_ref();
-        let number = |number: Option<String>| Text::from(number.unwrap_or_default());
-        table.row([
-            Text::from(row.host.as_str()),
-            Text::from(row.state.word()),
-            Text::from(row.reason.map(Reason::word).unwrap_or_default()),
-            Text::from(result.map(|result| result.code.as_str()).unwrap_or_default()),
-            number(result.and_then(|result| result.exit_code).map(|code| code.to_string())),
-            number(result.map(|result| result.duration_ms.to_string())),
-            Text::from(headline.of(row)),
-            Text::from(result.map(|result| result.message.as_str()).unwrap_or_default()),
-            Text::from(
-                result
-                    .filter(|result| !result.data.is_null())
-                    .map(|result| result.data.to_string())
-                    .unwrap_or_default(),
-            ),
-        ]);
+/// How to hear of hosts that go on, and how to stop them.
+pub(crate) fn say_go_on(printer: &Printer, request: Option<RequestId>) {
+    if let Some(request) = request {
+        printer.note(format!("  see how it ends: muster watch {request}"));
+        printer.note(format!("  stop it:         muster cancel {request}"));
     }
-    table
 }
 
 /// After an early end: what goes on, and how to see more.
-fn say_stop(scene: &Scene<'_>, rows: &[Row], way: &WayArguments) {
+fn say_stop(scene: &Scene<'_>, rows: &[Row], way: &WayArguments, end: &EndRecord) {
     let counts = count(rows);
     let unfinished = counts.pending + counts.running;
+    let printer = scene.printer;
     match scene.stop.stopped() {
         Some(stopped) if unfinished > 0 => {
             let hosts = number::counted(unfinished, "host that was asked goes on", "hosts that were asked go on");
-            scene.printer.note(format!("{}; {hosts}", stopped.words()));
+            printer.note(format!("{}; {hosts}", stopped.words()));
+            say_go_on(printer, end.request_id);
+        }
+        None if end.end == "detached" => {
+            if let (Some(request), Format::Table | Format::Wide) = (end.request_id, printer.format()) {
+                printer.line(Text::from("request ").strong(request.to_string()));
+            }
+            if unfinished > 0 {
+                say_go_on(printer, end.request_id);
+            }
         }
         _ => {}
     }
     let failures = rows.iter().any(|row| row.reason == Some(Reason::StopRule));
     if failures && let Some(after) = way.stop_after {
-        scene.printer.note(format!("stopped by --stop-after {after}: {}", summary(&counts, ", ")));
+        printer.note(format!("stopped by --stop-after {after}: {}", summary(&counts, ", ")));
     }
 }
 
 /// What silence may mean: a command that waits in a queue, or a name that is not one.
 fn say_silent(scene: &Scene<'_>, rows: &[Row], wanted: &Wanted<'_>, alive_until: Option<Timestamp>) {
     let of = |reason: Reason| rows.iter().filter(move |row| row.reason == Some(reason)).map(|row| &row.host);
-    let queued: Vec<&str> = of(Reason::Silent).map(HostName::as_str).collect();
+    let queued: Vec<&str> = of(Reason::Silent).chain(of(Reason::Unconfirmed)).map(HostName::as_str).collect();
     let harmless = wanted.action.muster.read_only || wanted.options.noop;
     if let Some(until) = alive_until.filter(|_| !queued.is_empty() && !harmless) {
         let hosts = number::counted(queued.len(), "silent host has", "silent hosts have");

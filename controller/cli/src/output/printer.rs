@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use muster_protocol::OutputStream;
 use serde::Serialize;
 
 use super::escape::neutral;
@@ -92,6 +93,11 @@ impl Printer {
         self.surroundings.stderr_terminal && !self.surroundings.dumb
     }
 
+    /// Whether people look at the data as it comes.
+    pub(crate) fn data_to_terminal(&self) -> bool {
+        self.surroundings.stdout_terminal
+    }
+
     /// Whether a question can be asked and answered.
     pub(crate) fn can_ask(&self) -> bool {
         self.surroundings.stdin_terminal && self.surroundings.stderr_terminal
@@ -112,6 +118,33 @@ impl Printer {
     /// Writes text of our own as it is, such as a script for the shell.
     pub(crate) fn verbatim(&self, text: &str) {
         self.data(text);
+    }
+
+    /// Writes lines that an action wrote, each to the stream it came from. They are there at once, since
+    /// somebody may wait for them behind a pipe.
+    pub(crate) fn output(&self, stream: OutputStream, lines: impl IntoIterator<Item = Text>) {
+        let colored = match stream {
+            OutputStream::Stdout => self.surroundings.colors(self.settings.color, self.surroundings.stdout_terminal),
+            OutputStream::Stderr => self.error_colored(),
+        };
+        let mut block = String::new();
+        for line in lines {
+            block.push_str(&line.render(colored));
+            block.push('\n');
+        }
+        self.output_bytes(stream, block.as_bytes());
+    }
+
+    /// Writes bytes that an action wrote as they are.
+    pub(crate) fn output_bytes(&self, stream: OutputStream, bytes: &[u8]) {
+        let mut streams = self.streams();
+        let footer = streams.clear_footer();
+        match stream {
+            OutputStream::Stdout => streams.write_out(bytes),
+            OutputStream::Stderr => streams.say(bytes),
+        }
+        streams.flush_out();
+        streams.draw_footer(footer);
     }
 
     /// Writes one JSON document: `schema` and the fields of `body`. On one line with `--jsonl`.
@@ -199,7 +232,7 @@ impl Printer {
             let mut streams = self.streams();
             streams.flush_out();
             streams.clear_footer();
-            streams.say(&format!("{question} "));
+            streams.say(format!("{question} ").as_bytes());
         }
         self.can_ask()
     }
@@ -255,7 +288,7 @@ impl Printer {
     fn data(&self, text: &str) {
         let mut streams = self.streams();
         let footer = streams.clear_footer();
-        streams.write_out(text);
+        streams.write_out(text.as_bytes());
         // People and readers of a stream wait for each line; a file does not.
         if self.surroundings.stdout_terminal || self.settings.format == Format::Jsonl {
             streams.flush_out();
@@ -268,7 +301,7 @@ impl Printer {
         let mut streams = self.streams();
         let footer = streams.clear_footer();
         streams.flush_out();
-        streams.say(&line);
+        streams.say(line.as_bytes());
         streams.draw_footer(footer);
     }
 
@@ -291,9 +324,9 @@ impl Drop for Printer {
 }
 
 impl Streams {
-    fn write_out(&mut self, text: &str) {
+    fn write_out(&mut self, bytes: &[u8]) {
         if !self.out_closed
-            && let Err(error) = self.out.write_all(text.as_bytes())
+            && let Err(error) = self.out.write_all(bytes)
         {
             self.close_out(error);
         }
@@ -314,20 +347,20 @@ impl Streams {
         self.out_error = (error.kind() != io::ErrorKind::BrokenPipe).then_some(error);
     }
 
-    fn say(&mut self, text: &str) {
+    fn say(&mut self, bytes: &[u8]) {
         // Where standard error is gone there is nobody left to tell.
-        drop(self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush()));
+        drop(self.err.write_all(bytes).and_then(|()| self.err.flush()));
     }
 
     fn clear_footer(&mut self) -> Option<String> {
         let footer = self.footer.take()?;
-        self.say(CLEAR_LINE);
+        self.say(CLEAR_LINE.as_bytes());
         Some(footer)
     }
 
     fn draw_footer(&mut self, footer: Option<String>) {
         if let Some(footer) = footer {
-            self.say(&footer);
+            self.say(footer.as_bytes());
             self.footer = Some(footer);
         }
     }
@@ -391,7 +424,11 @@ pub(crate) mod capture {
 
     impl Captured {
         pub(crate) fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+            String::from_utf8(self.bytes()).unwrap()
+        }
+
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
         }
     }
 

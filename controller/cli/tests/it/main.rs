@@ -9,5 +9,6 @@ mod explain;
 mod identity;
 mod plugin;
 mod plugin_author;
+mod request;
 mod site;
 mod usage;

@@ -2,6 +2,23 @@
 
 use crate::site::{Site, assert_screen};
 
+/// A plugin whose description only this file decides.
+const BACKUP: &str = r#"{"metadata":{"name":"backup","description":"Backups","author":"Lea","license":"MIT",
+    "version":"2.1.0","timeout":90},
+    "actions":[{"action":"start","description":"Starts one","input":{"kind":{"type":"list","list":["full","diff"],
+    "description":"How much"}},"output":{"id":{"description":"Its number","type":"integer"}}},
+    {"action":"status","description":"How the last one went","input":{},"output":{},"muster":{"read_only":true}}]}"#;
+
+fn with_backup() -> Site {
+    let site = Site::new();
+    site.write("plugins/backup.json", BACKUP);
+    site.write(
+        ".config/muster/config.toml",
+        "[context.x]\nbroker = [\"amqps://mq\"]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\nddl_directory = \"../../plugins\"\n",
+    );
+    site
+}
+
 #[test]
 fn what_is_built_in_is_described() {
     let site = Site::new();
@@ -39,6 +56,39 @@ fn what_is_built_in_is_described() {
 }
 
 #[test]
+fn a_description_is_shown_with_everything_one_has_to_know() {
+    let site = with_backup();
+    assert_screen!(site.run(&["plugin", "show", "backup"]), @"
+    exit 0
+    --- stdout
+    backup 2.1.0: Backups
+    by Lea, MIT
+
+    ACTION         EFFECT   DESCRIPTION
+    backup.start   changes  Starts one
+    backup.status  reads    How the last one went
+    --- stderr
+
+    More: muster plugin show backup.start
+    ");
+    assert_screen!(site.run(&["plugin", "show", "backup.start"]), @"
+    exit 0
+    --- stdout
+    backup.start: Starts one
+    changes · time limit 90 s
+
+    Example: muster run backup.start kind=full -t 'os.family = Debian'
+
+      kind (list, required)
+          How much
+          takes full or diff
+
+    GIVES  TYPE     DESCRIPTION
+    id     integer  Its number
+    ");
+}
+
+#[test]
 fn documents_hold_the_whole_description() {
     let site = Site::new();
     let json = |words: &[&str]| -> serde_json::Value {
@@ -57,28 +107,28 @@ fn documents_hold_the_whole_description() {
 
 #[test]
 fn unknown_plugins_and_actions_have_a_nearest_name() {
-    let site = Site::new();
-    assert_screen!(site.run(&["plugin", "show", "pakage"]), @"
+    let site = with_backup();
+    assert_screen!(site.run(&["plugin", "show", "backp"]), @"
     exit 2
     --- stderr
-    error[unknown-plugin]: there is no plugin `pakage` here
-      nearest  `package`
+    error[unknown-plugin]: there is no plugin `backp` here
+      nearest  `backup`
       try      muster plugin list
     ");
-    assert_screen!(site.run(&["plugin", "show", "package.stats"]), @"
+    assert_screen!(site.run(&["plugin", "show", "backup.stats"]), @"
     exit 2
     --- stderr
-    error[unknown-action]: plugin `package` has no action `stats`
-      has      status
+    error[unknown-action]: plugin `backup` has no action `stats`
+      has      start, status
       nearest  `status`
-      try      muster plugin show package
+      try      muster plugin show backup
     ");
-    assert_screen!(site.run(&["run", "package", "-H", "web1"]), @"
+    assert_screen!(site.run(&["run", "backup", "-H", "web1"]), @"
     exit 2
     --- stderr
-    error[bad-usage]: `package` is not an action: write PLUGIN.ACTION
-      has     status
-      try     muster plugin show package
+    error[bad-usage]: `backup` is not an action: write PLUGIN.ACTION
+      has     start, status
+      try     muster plugin show backup
     ");
 }
 

@@ -23,6 +23,9 @@ fn help_has_examples_first() {
       ping        See which hosts answer, and how fast
       find        See which hosts match a target
       run         Run an action of a plugin on hosts
+      watch       Attach to a request again, until its end
+      cancel      Stop a request on its hosts
+      request     List what was asked from here lately
       host        List hosts, show what they are and have
       plugin      List what can be run, show what it takes
       context     Choose, show and add contexts: which broker, as whom

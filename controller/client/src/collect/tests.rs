@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 const ASKED: Timestamp = Timestamp(1_795_000_000_000);
-const RULES: Rules = Rules { start_timeout_ms: 2_000, run_timeout_ms: 10_000, output_bytes_max: 1 << 16 };
+const RULES: Rules =
+    Rules { start_timeout_ms: 2_000, run_timeout_ms: 10_000, output_bytes_max: 1 << 16, output_from_anywhere: false };
 
 pub(crate) fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()

@@ -64,7 +64,7 @@ async fn a_watch_brings_output_and_the_result_of_the_request() {
     fleet.hosts_with(&["web1"], behaving(|_, _| Vec::new()), later).await;
     let mut controller = fleet.controller().await;
     let mut watch = FollowUp::new(Wish::Watch { replay: true, follow: true }, vec![part(id(1), &["web1"])]);
-    watch.output = OutputWish { events: true, keep_bytes: Some(4) };
+    watch.output = OutputWish { events: true, keep_bytes: Some(4), from_anywhere: false };
     let mut asking = controller.follow_up(&watch).unwrap();
     let mut written = String::new();
     while let Some(event) = asking.next().await {

@@ -96,8 +96,8 @@ fn a_narrow_terminal_loses_nothing() {
     let groups = group(std::slice::from_ref(&refused), &Headline { action: None });
     let lines = super::groups(&groups, narrow);
     insta::assert_snapshot!(plain(&lines), @r"
-    1 ⊘ refused  policy-denied  rule
-        ops/no-prod-root, line 14
+    1 ⊘ refused  rule ops/no-prod-root,
+        line 14
         web2.example.com
     ");
     assert!(lines.iter().all(|line| line.width() <= 40 && !line.to_plain().ends_with(' ')));
@@ -162,6 +162,9 @@ fn the_screen_of_a_dry_run() {
     let hosts: BTreeSet<HostName> = (1..=10).map(|number| host(&web(number))).collect();
     let hosts: Vec<&HostName> = hosts.iter().collect();
     let silent = [&host("web-0107.ams1")];
-    let chosen = Chosen { hosts: &hosts, silent: &silent, of: 214, seed: Some(7312), waves: &[1, 5, 4] };
+    let not_able =
+        BTreeMap::from([("no key for secrets (unknown-action)".to_owned(), BTreeSet::from([host("old-1")]))]);
+    let chosen =
+        Chosen { hosts: &hosts, silent: &silent, not_able: &not_able, of: 214, seed: Some(7312), waves: &[1, 5, 4] };
     insta::assert_snapshot!("dry_run_waves", plain(&plan("package.status name=openssl", "role = web", &chosen, WIDE)));
 }
