@@ -10,7 +10,7 @@ use muster_daemon::{Clock, TaskKind};
 use muster_pki::PkiError;
 use muster_pki::sealing::SealingKey;
 use muster_plugin_api::Registry;
-use muster_protocol::{AnnouncementKind, HostName, Identity, code};
+use muster_protocol::{AnnouncementKind, HostName, Identity, RequestId, code};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{Audit, AuditError, Event};
 use crate::config::Config;
 use crate::core::{Connection, Core, CoreParts, Materials, StopReason, chain, lock};
+use crate::detached::{self, Runner};
 use crate::facts::{self, FactStore};
 use crate::journal::{Journal, JournalError, Started};
 use crate::outbox::Care;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Seed of the agent's random pauses.
     pub random_seed: u64,
+    /// How actions get processes of their own; `None` if all run in this one.
+    pub runner: Option<Runner>,
     /// Makes new materials for a reload; `None` if there is nothing to read again.
     pub reload: Option<ReloadMaterials>,
 }
@@ -189,6 +192,8 @@ impl Agent {
         let now = muster_protocol::Timestamp(parts.clock.now_ms());
         let state = StateDirectory::open(config.state_dir())?;
         empty_work_directory(&state.file(files::WORK))?;
+        let actions = state.file(files::ACTIONS);
+        make_private_directory(&actions).map_err(|source| StateError::Io { action: "make", path: actions, source })?;
         let sealing_key = SealingKey::load_or_create(&state.file(files::SEALING_KEY))?;
         let (journal, opened) = Journal::open(&state.file(files::JOURNAL), now)?;
         if opened.torn_bytes > 0 || opened.damaged_lines > 0 {
@@ -214,6 +219,7 @@ impl Agent {
             registry: parts.registry,
             state,
             sealing_key,
+            runner: parts.runner,
             journal,
             audit,
             spool,
@@ -244,9 +250,13 @@ impl Agent {
         let Self { core, reload, reloads, reloads_done } = self;
         tracing::info!(host = %core.host, version = env!("CARGO_PKG_VERSION"), "Starting");
         core.note(Event::new("agent", "started").with_message(env!("CARGO_PKG_VERSION")));
-        report_interrupted(&core).await;
+        core.tasks.spawn(TaskKind::Worker, "changes", detached::pass_on_changes(core.clone()));
+        let recovered = detached::recover_all(&core).await;
+        report_interrupted(&core, &recovered).await;
         core.reload_plugins().await;
         core.refresh_facts().await;
+        detached::write_host_file(&core).await;
+        core.results_clean_up().await;
         let told = tell_problems(&core, &BTreeSet::new());
         let (replaced, materials) = watch::channel(0);
         core.tasks.spawn(TaskKind::Critical, "spool", core.clone().empty_spool_forever());
@@ -272,9 +282,9 @@ async fn watch_shutdown(core: Arc<Core>, shutdown: CancellationToken) {
 }
 
 /// Tells about requests that had started and not ended when the agent ended last time.
-async fn report_interrupted(core: &Arc<Core>) {
+async fn report_interrupted(core: &Arc<Core>, recovered: &[RequestId]) {
     let unfinished = lock(&core.journal).unfinished();
-    for started in unfinished {
+    for started in unfinished.into_iter().filter(|started| !recovered.contains(&started.id)) {
         let id = started.id;
         // The report may have been written, and only the journal not.
         if !lock(&core.spool).holds_outcome(id) {
@@ -325,6 +335,8 @@ async fn refresh_facts_forever(core: Arc<Core>, mut told: BTreeSet<String>) {
             () = tokio::time::sleep(core.config.facts_interval()) => {}
         }
         core.refresh_facts().await;
+        detached::write_host_file(&core).await;
+        core.results_clean_up().await;
         told = tell_problems(&core, &told);
     }
 }
@@ -438,8 +450,10 @@ async fn stop(core: &Arc<Core>, last: Option<(Arc<dyn Link>, Presence)>) -> Stop
     // Nothing is consumed any more; what was delivered and not acknowledged goes back to the queue when
     // the connection closes. Reports still leave over it.
     core.link.send_replace(last.as_ref().map(|(link, _)| link.clone()));
-    let running = lock(&core.running).len();
-    tracing::info!(running, limit_s = core.config.stop_timeout().as_secs(), "Stopping");
+    stop_watches(core);
+    let running = lock(&core.running).values().filter(|action| action.holds_up_stop).count();
+    let left_running = lock(&core.detached).values().filter(|live| live.state().is_running()).count();
+    tracing::info!(running, left_running, limit_s = core.config.stop_timeout().as_secs(), "Stopping");
     let interrupted = if wait_idle(core, core.config.stop_timeout()).await { 0 } else { interrupt(core).await };
     core.spool_changed.notify_one();
     if last.is_some() {
@@ -469,6 +483,18 @@ async fn stop(core: &Arc<Core>, last: Option<(Arc<dyn Link>, Presence)>) -> Stop
     Stopped { interrupted, reports_left, failed }
 }
 
+/// Whether nothing runs that ends with the agent.
+fn is_idle(core: &Core) -> bool {
+    !lock(&core.running).values().any(|running| running.holds_up_stop)
+}
+
+/// Ends all watches: nothing is lost, they can begin anew.
+fn stop_watches(core: &Core) {
+    for running in lock(&core.running).values().filter(|running| running.action.is_watch) {
+        running.stop.send_if_modified(|reason| reason.replace(StopReason::Shutdown).is_none());
+    }
+}
+
 /// Waits until nothing runs. Returns whether that came about in time.
 async fn wait_idle(core: &Core, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
@@ -477,11 +503,11 @@ async fn wait_idle(core: &Core, limit: Duration) -> bool {
         tokio::pin!(changed);
         // Registered before the look, so that an end in between is not missed.
         changed.as_mut().enable();
-        if lock(&core.running).is_empty() {
+        if is_idle(core) {
             return true;
         }
         if tokio::time::timeout_at(deadline, changed).await.is_err() {
-            return lock(&core.running).is_empty();
+            return is_idle(core);
         }
     }
 }
@@ -490,7 +516,8 @@ async fn wait_idle(core: &Core, limit: Duration) -> bool {
 async fn interrupt(core: &Arc<Core>) -> usize {
     let interrupted = {
         let running = lock(&core.running);
-        for (id, action) in running.iter() {
+        let ours: Vec<_> = running.iter().filter(|(_, action)| action.holds_up_stop).collect();
+        for (id, action) in &ours {
             tracing::warn!(request.id = %id, action = action.action.action, "Interrupting: it did not end in time");
             action.stop.send_if_modified(|reason| {
                 let first = reason.is_none();
@@ -500,7 +527,7 @@ async fn interrupt(core: &Arc<Core>) -> usize {
                 first
             });
         }
-        running.len()
+        ours.len()
     };
     wait_idle(core, INTERRUPT_LIMIT).await;
     interrupted

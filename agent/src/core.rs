@@ -13,20 +13,24 @@ use muster_plugin_api::Registry;
 use muster_protocol::{Command, HostName, Identity, Inventory, RequestId, SealingContext, Timestamp};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::{Limits, Refusal, RunningAction, masked, secret_names};
 use crate::audit::{Audit, AuditError, Durability, Event};
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::detached::{Changes, Live, Runner};
 use crate::facts::{FactStore, Facts};
 use crate::journal::{Journal, JournalError, Started};
 use crate::plugins::{Fixed, Shelf};
 use crate::policy::Policy;
+use crate::results::Results;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{StateDirectory, files};
+use crate::watching::Feed;
 
 /// What a reload replaces together: who we are, whom we trust, how we reach the broker, who may do what.
 #[derive(Clone)]
@@ -66,11 +70,18 @@ pub enum Connection {
     Stopping,
 }
 
-/// Who told a running action to stop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum StopReason {
-    Cancelled { by: Identity },
+/// Why an action is to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum StopReason {
+    /// Somebody cancelled it.
+    Cancelled {
+        /// Who.
+        by: Identity,
+    },
+    /// Its time is over.
     TimedOut,
+    /// What it runs in stops.
     Shutdown,
 }
 
@@ -82,6 +93,10 @@ pub(crate) struct Running {
     pub(crate) stop: watch::Sender<Option<StopReason>>,
     /// It has ended and is only being reported: it takes no room any more and cannot be cancelled.
     pub(crate) ended: bool,
+    /// The agent waits for it when it stops; what runs in a process of its own goes on instead.
+    pub(crate) holds_up_stop: bool,
+    /// Tells those who watch it, where it runs in the agent.
+    pub(crate) feed: Option<broadcast::Sender<Feed>>,
 }
 
 /// The plugins with the names of those that can work here.
@@ -136,6 +151,16 @@ pub(crate) struct Core {
     /// Something was put into the spool, or may be sent again.
     pub(crate) spool_changed: Notify,
     pub(crate) running: Mutex<BTreeMap<RequestId, Running>>,
+    /// How actions get processes of their own; without it all run in this one.
+    pub(crate) runner: Option<Runner>,
+    /// Where those have their directories.
+    pub(crate) actions_directory: PathBuf,
+    /// Actions in processes of their own, until their end was told.
+    pub(crate) detached: Mutex<BTreeMap<RequestId, Arc<Live>>>,
+    /// What the kernel tells about their directories.
+    pub(crate) changes: Changes,
+    /// Ended actions that are kept.
+    pub(crate) results: Mutex<Results>,
     /// One more action has ended.
     pub(crate) running_changed: Notify,
     pub(crate) link: watch::Sender<Option<Arc<dyn Link>>>,
@@ -169,6 +194,7 @@ pub(crate) struct CoreParts {
     pub(crate) facts: FactStore,
     pub(crate) state: StateDirectory,
     pub(crate) sealing_key: SealingKey,
+    pub(crate) runner: Option<Runner>,
     pub(crate) journal: Journal,
     pub(crate) audit: Audit,
     pub(crate) spool: Spool,
@@ -205,7 +231,6 @@ impl Core {
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
-            state: parts.state,
             sealing_key: parts.sealing_key,
             journal: Arc::new(Mutex::new(parts.journal)),
             audit: Arc::new(Mutex::new(parts.audit)),
@@ -213,6 +238,12 @@ impl Core {
             spool_sending: tokio::sync::Mutex::default(),
             spool_changed: Notify::new(),
             running: Mutex::default(),
+            runner: parts.runner,
+            actions_directory: parts.state.file(files::ACTIONS),
+            detached: Mutex::default(),
+            changes: Changes::new(),
+            results: Mutex::default(),
+            state: parts.state,
             running_changed: Notify::new(),
             link: watch::Sender::new(None),
             connection: watch::Sender::new(Connection::Connecting { why: String::new() }),

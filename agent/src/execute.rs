@@ -10,26 +10,28 @@ use std::time::Duration;
 
 use muster_daemon::TaskKind;
 use muster_plugin_api::{
-    ActionContext, ActionFailure, ActionReply, ActionRequest, OutputPiece, OutputReceiver, OutputSink,
+    ActionContext, ActionFailure, ActionReply, ActionRequest, OutputPiece, OutputReceiver, OutputSink, Plugin,
 };
 use muster_protocol::limits::OUTPUT_CHUNK_BYTES_MAX;
-use muster_protocol::{Command, RequestId, code};
+use muster_protocol::{ActionName, Command, RequestId, code};
 use serde_json::Value;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::{Authorized, RunningAction};
 use crate::audit::Event;
 use crate::core::{Core, Running, StopReason, lock};
+use crate::detached::{self, Order};
 use crate::outbox::Care;
 use crate::report::{Address, Ending, OutputBuffer, running};
+use crate::watching::{FEED_LENGTH, Feed};
 
 /// Longest time between output and the report that carries it.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+pub(crate) const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Pieces of output that may wait for the watcher: then the action waits.
-const OUTPUT_PIECES: usize = 16;
+pub(crate) const OUTPUT_PIECES: usize = 16;
 
 /// Output that is kept for the final report where no running reports are wanted, and at most held at
 /// once where they are, in bytes of each stream.
@@ -37,10 +39,10 @@ const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 
 /// How much later than the action itself the agent notices that its time is over: the action's own
 /// answer about it says more than the agent can.
-const TIME_LIMIT_SLACK: Duration = Duration::from_secs(1);
+pub(crate) const TIME_LIMIT_SLACK: Duration = Duration::from_secs(1);
 
-/// How long an action may take to stop once it was told to, where its description does not say. Longer than a program's polite signal and
-/// hard signal together take.
+/// How long an action may take to stop once it was told to, where its description does not say. Longer than
+/// a program's polite signal and hard signal together take.
 const STOP_GRACE: Duration = Duration::from_secs(6);
 
 /// Numbers of reports that are noted in the journal at once.
@@ -50,6 +52,10 @@ const SEQUENCE_BLOCK: u32 = 64;
 pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
     let command = authorized.message();
     let grant = authorized.grant();
+    let is_detached = grant.plugin.ddl().action(&command.action).is_some_and(|action| action.muster.detached);
+    if is_detached && core.runner.is_some() {
+        return detached::start(core, &authorized);
+    }
     let id = command.id;
     let (stop, stopped) = watch::channel(None);
     let action = RunningAction {
@@ -57,8 +63,11 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         action: format!("{}.{}", command.plugin, command.action),
         can_cancel: grant.can_cancel,
         read_only: grant.read_only,
+        is_watch: false,
     };
-    lock(&core.running).insert(id, Running { action, stop, ended: false });
+    let feed = broadcast::Sender::new(FEED_LENGTH);
+    let running = Running { action, stop, ended: false, holds_up_stop: true, feed: Some(feed.clone()) };
+    lock(&core.running).insert(id, running);
     core.counters.actions_started.add_one();
     let (sink, output) = OutputSink::channel(OUTPUT_PIECES);
     let cancel = CancellationToken::new();
@@ -76,8 +85,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
     };
     let context = ActionContext { cancel: cancel.clone(), output: sink, host: core.clone() };
     let plugin = grant.plugin.clone();
-    let own_grace = plugin.ddl().action(&command.action).and_then(|action| action.muster.stop_grace_s);
-    let stop_grace = own_grace.map_or(STOP_GRACE, Duration::from_secs);
+    let stop_grace = stop_grace(&plugin, &command.action);
     let abandoned = abandon.clone();
     core.tasks.spawn(TaskKind::Worker, "action", async move {
         let run = caught(std::panic::AssertUnwindSafe(|| plugin.run(request, context)));
@@ -98,11 +106,19 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         sequence: 0,
         sequence_reserved: SEQUENCE_BLOCK,
         buffer: OutputBuffer::new(OUTPUT_BYTES_MAX),
+        feed,
+        result: (!grant.read_only).then(|| detached::order(core, &authorized)),
     };
     core.tasks.spawn(TaskKind::Worker, "report", async move {
         let _forget = Forget { core: watcher.core.clone(), id };
         watcher.watch(reply, output, stopped, cancel, abandon).await;
     });
+}
+
+/// How long an action may take to stop once it was told to.
+pub(crate) fn stop_grace(plugin: &Arc<dyn Plugin>, action: &ActionName) -> Duration {
+    let own = plugin.ddl().action(action).and_then(|action| action.muster.stop_grace_s);
+    own.map_or(STOP_GRACE, Duration::from_secs)
 }
 
 /// First number that a report may have which is not noted in the journal.
@@ -124,7 +140,7 @@ impl Drop for Forget {
 }
 
 /// Runs a plugin's future; a panic, in making it or in it, becomes a failure.
-async fn caught<'a, F>(make: AssertUnwindSafe<F>) -> ActionReply
+pub(crate) async fn caught<'a, F>(make: AssertUnwindSafe<F>) -> ActionReply
 where
     F: FnOnce() -> muster_plugin_api::BoxFuture<'a, ActionReply>,
 {
@@ -157,6 +173,9 @@ struct Watcher {
     sequence: u32,
     sequence_reserved: u32,
     buffer: OutputBuffer,
+    feed: broadcast::Sender<Feed>,
+    /// What is kept of it besides its end, where that is kept.
+    result: Option<Order>,
 }
 
 impl Watcher {
@@ -269,6 +288,10 @@ impl Watcher {
     }
 
     async fn report_running(&mut self, output: Vec<muster_protocol::OutputChunk>) {
+        if !output.is_empty() && self.feed.receiver_count() > 0 {
+            // Nobody watches any more, if it fails.
+            drop(self.feed.send(Feed::Output(output.clone())));
+        }
         let sequence = self.next_sequence();
         let report = running(&self.address, &self.core.host, sequence, self.core.now(), output);
         self.core.send_running(&self.address, &report).await;
@@ -316,6 +339,12 @@ impl Watcher {
         event.code = Some(ending.code.code.to_owned());
         event.message.clone_from(&ending.message);
         self.core.note(event);
+        if self.feed.receiver_count() > 0 {
+            drop(self.feed.send(Feed::Ended(Box::new(ending.clone()))));
+        }
+        if let Some(order) = self.result.take() {
+            self.core.results_keep(order, ending.clone()).await;
+        }
         let sequence = self.next_sequence();
         self.core.send_finished(&self.address, sequence, output, ending, care).await;
         // Only now: after a crash in between, the report in the spool says that it has ended.
@@ -326,7 +355,7 @@ impl Watcher {
 
 /// What the end is called. An action that did what it was asked succeeded, also if it was told to stop
 /// too late; one that failed after it was told to stop was stopped.
-fn ending(reply: Option<ActionReply>, reason: Option<&StopReason>, time_limit: Duration) -> Ending {
+pub(crate) fn ending(reply: Option<ActionReply>, reason: Option<&StopReason>, time_limit: Duration) -> Ending {
     let failure = match reply {
         Some(Ok(ok)) => {
             return Ending { data: ok.data, ..Ending::new(&code::OK, ok.message) };

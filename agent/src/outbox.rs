@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use muster_bus::{Guarantee, Link, Outgoing, PublishError};
+use muster_bus::{BusError, CloseReason, Guarantee, Link, Outgoing, PublishError};
 use muster_protocol::routing::{EXCHANGE_REPLY, reply_key};
 use muster_protocol::{MessageError, PayloadType, ProgressReport, Signature, encode};
 use tokio::time::Instant;
@@ -47,7 +47,41 @@ pub(crate) enum Care {
     Cheap,
 }
 
+/// What is known about the reader of a running report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Addressee {
+    /// It may come back; until then nobody keeps the report.
+    MayBeAway,
+    /// Without its queue there is no use in going on.
+    MustBeThere,
+}
+
 impl Core {
+    /// Sends a running report and waits until the broker has it.
+    pub(crate) async fn deliver_running(
+        &self,
+        address: &Address,
+        report: &ProgressReport,
+        addressee: Addressee,
+    ) -> Result<(), PublishError> {
+        let body = match encode(report) {
+            Ok(body) => body,
+            Err(error) => {
+                report_encoding(&error);
+                return Ok(());
+            }
+        };
+        let signature = self.materials().credentials.sign(PayloadType::Report.as_str(), &body);
+        let parcel = self.parcel(address, body, vec![signature]);
+        let mut message = outgoing(&parcel, RUNNING_EXPIRATION_MS, false);
+        message.mandatory = addressee == Addressee::MustBeThere;
+        // Without a link it is as if it had broken just now.
+        let Some(link) = self.link() else { return Err(PublishError::Bus(BusError::Closed(CloseReason::Requested))) };
+        link.publish(message, Guarantee::Confirmed).await?;
+        self.counters.reports_sent.add_one();
+        Ok(())
+    }
+
     /// Sends a running report if there is a connection.
     pub(crate) async fn send_running(&self, address: &Address, report: &ProgressReport) {
         let body = match encode(report) {

@@ -10,21 +10,22 @@ use muster_pki::Signer;
 use muster_plugin_api::{ActionContext, OutputSink};
 use muster_protocol::envelope::CONTENT_TYPE_CRL;
 use muster_protocol::expr::{Call, Literal};
-use muster_protocol::{Cancel, Code, Command, Identity, RequestId, Timestamp, code};
+use muster_protocol::{Cancel, Code, Command, Identity, RequestId, Timestamp, Watch, code};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::{
-    Addressed, Authorized, Decision, Host, Incoming, Received, Refusal, Rejected, RunningAction, Silence, Verified,
-    decide_cancel, decide_command, keep_until, verify,
+    Addressed, Authorized, Decision, Host, Incoming, KnownAction, Received, Refusal, Rejected, RunningAction, Silence,
+    Verified, decide_cancel, decide_command, decide_watch, keep_until, verify,
 };
 use crate::audit::Event;
-use crate::core::{Core, StopReason, chain, lock};
+use crate::core::{Core, Running, StopReason, chain, lock};
 use crate::execute;
 use crate::journal::{JournalError, Started};
 use crate::outbox::Care;
 use crate::report::{Address, Ending};
+use crate::watching;
 
 /// How long plugins may take to answer the data calls of a target, all of them together. A host that
 /// cannot tell in time whether it is meant says nothing.
@@ -104,6 +105,24 @@ async fn decide(
                 Decision::Run(authorized) => cancel(core, &authorized).await,
             }
         }
+        Incoming::Watch(verified) => {
+            match with_host(core, answers.as_ref(), |host| decide_watch(&verified, host, core.now())) {
+                Decision::Silence(why) => silence(core, &verified, why, "watch"),
+                Decision::Refuse(refusal) => {
+                    let event = watch_event(&verified, "refused");
+                    refuse(core, &verified, &refusal, event, Care::Confirmed).await;
+                }
+                Decision::Resolve(calls) => {
+                    return resolve(core, delivery, Incoming::Watch(verified), calls, resolved.clone());
+                }
+                Decision::Run(authorized) => {
+                    let mut event = watch_event(authorized.verified(), "allowed");
+                    event.rule.clone_from(&authorized.grant().rule);
+                    core.note(event);
+                    watching::start(core, &authorized);
+                }
+            }
+        }
     }
     acknowledge(&delivery).await;
 }
@@ -130,6 +149,7 @@ fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: 
         seen: &|id, keep_until| journal.seen(id, keep_until),
         unseal: &|command| core.unseal(command),
         running: &running,
+        known: &|id| core.known_action(id),
         answers,
     })
 }
@@ -295,24 +315,29 @@ async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Comma
 async fn cancel(core: &Arc<Core>, authorized: &Authorized<Cancel>) {
     let cancel = authorized.message();
     let reason = StopReason::Cancelled { by: cancel.caller.clone() };
-    let told = lock(&core.running).get(&cancel.request_id).is_some_and(|running| {
+    let told = lock(&core.running).get(&cancel.request_id).filter(|running| !running.ended).map(|running| {
+        let mut before = None;
         // Whoever comes second finds a reason there already and changes nothing.
         running.stop.send_if_modified(|current| {
-            let first = current.is_none();
-            if first {
+            before.clone_from(current);
+            if before.is_none() {
                 *current = Some(reason);
             }
-            first
+            before.is_none()
         });
-        true
+        before
     });
     let mut event = cancel_event(authorized.verified(), "allowed");
     event.rule.clone_from(&authorized.grant().rule);
     core.note(event);
-    let ending = if told {
-        Ending::new(&code::OK, "the action was told to stop")
-    } else {
-        Ending::new(&code::NOT_RUNNING, "the request has just ended")
+    let ending = match told {
+        Some(None) => Ending::new(&code::OK, "the action was told to stop"),
+        Some(Some(StopReason::Cancelled { by })) => {
+            Ending::new(&code::OK, format!("the action was told to stop before, by {}", by.short()))
+        }
+        Some(Some(StopReason::TimedOut)) => Ending::new(&code::OK, "the action is being stopped: its time is over"),
+        Some(Some(StopReason::Shutdown)) => Ending::new(&code::OK, "the action is being stopped: the agent stops"),
+        None => Ending::new(&code::NOT_RUNNING, "the request has just ended"),
     };
     core.send_finished(&address(cancel), 0, Vec::new(), ending, Care::Confirmed).await;
 }
@@ -402,4 +427,25 @@ fn cancel_event(verified: &Verified<Cancel>, decision: &str) -> Event {
     let mut event = base_event(verified, "cancel", decision);
     event.message = format!("cancels {}", verified.message().request_id);
     event
+}
+
+fn watch_event(verified: &Verified<Watch>, decision: &str) -> Event {
+    let mut event = base_event(verified, "watch", decision);
+    event.message = format!("watches {}", verified.message().request_id);
+    event
+}
+
+impl Core {
+    /// Who sent a request that can be told about, and what it was: one that runs or whose result is kept.
+    fn known_action(&self, id: &RequestId) -> Option<KnownAction> {
+        if let Some(Running { action, .. }) = lock(&self.running).get(id) {
+            return Some(KnownAction { caller: action.caller.clone(), action: action.action.clone() });
+        }
+        if let Some(live) = lock(&self.detached).get(id) {
+            return Some(KnownAction { caller: live.order.caller.clone(), action: live.order.name() });
+        }
+        let results = lock(&self.results);
+        let kept = results.get(id)?;
+        Some(KnownAction { caller: kept.caller.clone(), action: kept.action.clone() })
+    }
 }

@@ -11,6 +11,7 @@ use muster_protocol::{
 use serde_json::Value;
 
 pub use output::OutputBuffer;
+pub(crate) use output::chunk;
 
 /// To whom a report goes, and about what.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_agent::config::Config;
+use muster_agent::config::{self, Config};
+use muster_agent::detached::{Order, Runner};
 use muster_agent::facts::Sources;
 use muster_agent::policy::Policy;
 use muster_agent::{Agent, Materials, Parts, host_name};
@@ -14,7 +15,7 @@ use muster_bus::{AmqpBus, AmqpSettings};
 use muster_daemon::signals::{Request, Signals};
 use muster_daemon::{Clock as _, SystemClock, TaskKind, Tasks, logging};
 use muster_pki::{Credentials, Trust, tls};
-use muster_plugin_api::Registry;
+use muster_plugin_api::{Plugin, Registry};
 use muster_protocol::{HostName, Identity, Timestamp};
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +61,7 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run(config) {
+    match run(config, files) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("Could not start: {error:#}");
@@ -69,13 +70,13 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<ExitCode> {
+fn run(config: Config, files: &Files) -> anyhow::Result<ExitCode> {
     tls::install_crypto_provider();
     let runtime = runtime()?;
     let stop_limit = config.stop_timeout() + STOP_EXTRA;
     let end = runtime.block_on(async {
         let signals = Signals::install().context("listen for signals")?;
-        let agent = build(config)?;
+        let agent = build(config, files)?;
         let handle = agent.handle();
         let shutdown = CancellationToken::new();
         let tasks = Tasks::new();
@@ -116,7 +117,7 @@ async fn obey(mut signals: Signals, handle: muster_agent::Handle, shutdown: Canc
     }
 }
 
-fn build(config: Config) -> anyhow::Result<Agent> {
+fn build(config: Config, files: &Files) -> anyhow::Result<Agent> {
     let materials = materials(&config)?;
     let host = host_name(&config, &materials)?;
     let parts = Parts {
@@ -125,12 +126,65 @@ fn build(config: Config) -> anyhow::Result<Agent> {
         facts: Sources::of_host(&config, host),
         clock: Arc::new(SystemClock),
         random_seed: rand::random(),
+        runner: Some(runner(files)),
         reload: Some(Box::new({
             let config = config.clone();
             move || self::materials(&config).map_err(|error| format!("{error:#}"))
         })),
     };
     Ok(Agent::new(config, parts)?)
+}
+
+/// How an action gets a process of its own: this very program, also after the file was replaced by a newer
+/// one, with the same configuration.
+fn runner(files: &Files) -> Runner {
+    let mut arguments = files.arguments();
+    arguments.push("run-action".into());
+    let environment = std::env::vars_os().filter(|(name, _)| is_for_runner(name)).collect();
+    Runner { program: "/proc/self/exe".into(), arguments, environment }
+}
+
+/// Values of the configuration, and how to reach the log; not where to tell the service manager.
+fn is_for_runner(variable: &std::ffi::OsStr) -> bool {
+    let name = variable.as_encoded_bytes();
+    name.starts_with(config::ENVIRONMENT_PREFIX.as_bytes()) || name == b"JOURNAL_STREAM"
+}
+
+/// Runs one detached action, as the process that an agent has started for it.
+pub(crate) fn run_action(files: &Files, directory: &Path) -> ExitCode {
+    let config = match files.load() {
+        Ok((_, config, _)) => config,
+        Err(error) => {
+            complain(&error, files);
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = logging::init(config.log()) {
+        complain(&anyhow::Error::from(error), files);
+        return ExitCode::FAILURE;
+    }
+    match muster_agent::detached::run_action(directory, Arc::new(SystemClock), |order| ordered(&config, order)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("Could not run the action of `{}`: {:#}", directory.display(), anyhow::Error::from(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The plugin that an order is for, if it is the one that was allowed.
+fn ordered(config: &Config, order: &Order) -> Result<Arc<dyn Plugin>, String> {
+    let registry = muster_agent::plugins::unasked(config).map_err(|error| error.to_string())?;
+    let found = registry.get(&order.plugin).ok_or_else(|| format!("there is no plugin `{}` any more", order.plugin))?;
+    let plugin = found.plugin.clone();
+    let version = &plugin.ddl().metadata.version;
+    if *version != order.plugin_version {
+        return Err(format!(
+            "plugin `{}` was replaced: version {} was allowed, now it is {version}",
+            order.plugin, order.plugin_version
+        ));
+    }
+    Ok(plugin)
 }
 
 /// Reads what can be read again: certificates, revocation list, policy.

@@ -23,6 +23,8 @@ pub mod files {
     pub const SEALING_KEY: &str = "sealing.key";
     /// Files that actions need while they run; emptied at start.
     pub const WORK: &str = "work";
+    /// Actions in processes of their own, and results: [`crate::detached`], [`crate::results`].
+    pub const ACTIONS: &str = "actions";
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }

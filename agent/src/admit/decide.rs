@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use muster_plugin_api::Registry;
 use muster_protocol::expr::HostScope;
-use muster_protocol::{Cancel, CollectiveName, Command, FEATURES, HostName, Identity, RequestId, Timestamp, code};
+use muster_protocol::{
+    Cancel, CollectiveName, Command, FEATURES, HostName, Identity, RequestId, Timestamp, Watch, code,
+};
 use serde_json::Value;
 
 use super::examine::{ForeignRequest, Petition, examine, examine_foreign};
 use super::secrets::Unseal;
 use super::target::{self, Match};
-use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified};
+use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified, WatchGrant};
 use crate::facts::Facts;
 use crate::journal::Seen;
 use crate::policy::Policy;
@@ -29,6 +31,8 @@ pub struct Limits {
     pub concurrent_actions: usize,
     /// How many actions that only read may run at once.
     pub concurrent_reads: usize,
+    /// How many watches may run at once.
+    pub concurrent_watches: usize,
 }
 
 /// An action that runs, as far as a decision needs to know it.
@@ -42,6 +46,17 @@ pub struct RunningAction {
     pub can_cancel: bool,
     /// Whether it only reads.
     pub read_only: bool,
+    /// Whether it is a watch, which has a limit of its own.
+    pub is_watch: bool,
+}
+
+/// A request that somebody may want to be told about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAction {
+    /// Who asked for it.
+    pub caller: Identity,
+    /// `plugin.action`.
+    pub action: String,
 }
 
 /// Everything about the host that a decision depends on, at one moment.
@@ -67,6 +82,8 @@ pub struct Host<'a> {
     pub unseal: &'a Unseal<'a>,
     /// What runs.
     pub running: &'a BTreeMap<RequestId, RunningAction>,
+    /// What can be told about: requests that run, and those whose results are kept.
+    pub known: &'a dyn Fn(&RequestId) -> Option<KnownAction>,
     /// Answers to the data calls of the target, once they were asked for.
     pub answers: Option<&'a BTreeMap<String, Value>>,
 }
@@ -123,6 +140,18 @@ pub fn decide_cancel(verified: &Verified<Cancel>, host: &Host<'_>, now: Timestam
         return end.into_decision();
     }
     match grant_cancel(verified, host) {
+        Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+/// Decides about a watch. Its id is not remembered: a second copy tells the same reader the same again.
+#[must_use]
+pub fn decide_watch(verified: &Verified<Watch>, host: &Host<'_>, now: Timestamp) -> Decision<Watch> {
+    if let Err(end) = address(verified, host, now) {
+        return end.into_decision();
+    }
+    match grant_watch(verified, host) {
         Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
         Err(refusal) => Decision::Refuse(refusal),
     }
@@ -290,7 +319,8 @@ fn check_time_limit(command: &Command, limits: &Limits, described_timeout_s: u64
 }
 
 fn check_room(host: &Host<'_>, read_only: bool) -> Result<(), Refusal> {
-    let running = host.running.values().filter(|action| action.read_only == read_only).count();
+    let counts = |action: &&RunningAction| action.read_only == read_only && !action.is_watch;
+    let running = host.running.values().filter(counts).count();
     let (limit, what) = if read_only {
         (host.limits.concurrent_reads, "actions that only read")
     } else {
@@ -322,6 +352,29 @@ fn grant_cancel(verified: &Verified<Cancel>, host: &Host<'_>) -> Result<CancelGr
         ));
     }
     Ok(CancelGrant { rule })
+}
+
+fn grant_watch(verified: &Verified<Watch>, host: &Host<'_>) -> Result<WatchGrant, Refusal> {
+    let watch = &verified.message;
+    if host.running.contains_key(&watch.id) {
+        return Err(Refusal::new(&code::REPLAYED, "this watch runs already").unanswered());
+    }
+    let Some(known) = (host.known)(&watch.request_id) else {
+        return Err(Refusal::new(&code::UNKNOWN_REQUEST, format!("nothing is known of request {}", watch.request_id)));
+    };
+    let rule = if known.caller == watch.caller {
+        None
+    } else {
+        let none = BTreeMap::new();
+        let request = ForeignRequest { id: watch.request_id, caller: &known.caller, action: &known.action };
+        let scope = host.scope(&none);
+        Some(examine_foreign("watch", &request, &verified.signers, host.policy, &scope, &mut |_| {})?)
+    };
+    let (running, most) = (host.running.values().filter(|it| it.is_watch).count(), host.limits.concurrent_watches);
+    if running >= most {
+        return Err(Refusal::new(&code::BUSY, format!("{running} watches run already; {most} may")));
+    }
+    Ok(WatchGrant { rule })
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -54,10 +54,12 @@ use bytes::Bytes;
 use muster_pki::Signer;
 use muster_plugin_api::Plugin;
 use muster_protocol::expr::Call;
-use muster_protocol::{Cancel, Code, CollectiveName, Command, Identity, ReplyRoute, RequestId, Target, Timestamp};
+use muster_protocol::{
+    Cancel, Code, CollectiveName, Command, Identity, ReplyRoute, RequestId, Target, Timestamp, Watch,
+};
 use serde_json::{Map, Value};
 
-pub use decide::{Host, Limits, RunningAction, decide_cancel, decide_command, keep_until};
+pub use decide::{Host, KnownAction, Limits, RunningAction, decide_cancel, decide_command, decide_watch, keep_until};
 pub use examine::{Examined, ForeignRequest, Petition, examine, examine_foreign};
 pub use lapsed::Lapsed;
 pub use secrets::Unseal;
@@ -79,7 +81,7 @@ pub struct Received {
     pub oversized: Option<usize>,
 }
 
-/// What commands and cancellations have in common.
+/// What commands, cancellations and watches have in common.
 pub trait Addressed: fmt::Debug + Clone {
     /// What the decision found out on the way, which the executor needs.
     type Grant: fmt::Debug;
@@ -137,6 +139,7 @@ macro_rules! addressed {
 
 addressed!(Command, CommandGrant);
 addressed!(Cancel, CancelGrant);
+addressed!(Watch, WatchGrant);
 
 /// A message that somebody known has signed, byte for byte. What it asks for is not allowed yet.
 #[derive(Debug, Clone)]
@@ -169,8 +172,8 @@ impl<M: Addressed> Verified<M> {
     }
 }
 
-/// A message that passed every check and may be obeyed now. Only [`decide_command`] and
-/// [`decide_cancel`] make one.
+/// A message that passed every check and may be obeyed now. Only [`decide_command`], [`decide_cancel`] and
+/// [`decide_watch`] make one.
 #[derive(Debug)]
 pub struct Authorized<M: Addressed> {
     verified: Verified<M>,
@@ -234,6 +237,13 @@ impl fmt::Debug for CommandGrant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelGrant {
     /// The policy rule that allowed it; `None` if the caller cancels its own request.
+    pub rule: Option<String>,
+}
+
+/// Why a watch may be obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchGrant {
+    /// The policy rule that allowed it; `None` if the caller watches its own request.
     pub rule: Option<String>,
 }
 

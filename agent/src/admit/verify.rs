@@ -3,7 +3,9 @@
 use muster_pki::{Signer, Trust};
 use muster_protocol::envelope::{EnvelopeError, parse_signatures};
 use muster_protocol::limits::BODY_BYTES_MAX;
-use muster_protocol::{Cancel, Code, Command, Message, MessageError, PayloadType, Signature, Timestamp, code, decode};
+use muster_protocol::{
+    Cancel, Code, Command, Message, MessageError, PayloadType, Signature, Timestamp, Watch, code, decode,
+};
 
 use super::lapsed::{self, Lapsed};
 use super::{Addressed, Received, Refusal, Verified};
@@ -18,6 +20,8 @@ pub enum Incoming {
     Command(Verified<Command>),
     /// Stop one.
     Cancel(Verified<Cancel>),
+    /// Tell about one.
+    Watch(Verified<Watch>),
 }
 
 /// A message that got no further than its signature or shape.
@@ -63,7 +67,8 @@ fn open(
     Ok(match kind {
         PayloadType::Command => Incoming::Command(read(received, signers)?),
         PayloadType::Cancel => Incoming::Cancel(read(received, signers)?),
-        PayloadType::Watch | PayloadType::Report | PayloadType::AccumulatedReport | PayloadType::Announcement => {
+        PayloadType::Watch => Incoming::Watch(read(received, signers)?),
+        PayloadType::Report | PayloadType::AccumulatedReport | PayloadType::Announcement => {
             return Err(not_for_agents(kind.as_str()));
         }
     })
@@ -80,7 +85,7 @@ fn check_size(received: &Received) -> Result<(), Refusal> {
 
 fn check_type(content_type: &str) -> Result<PayloadType, Refusal> {
     match PayloadType::from_content_type(content_type) {
-        Some(kind @ (PayloadType::Command | PayloadType::Cancel)) => Ok(kind),
+        Some(kind @ (PayloadType::Command | PayloadType::Cancel | PayloadType::Watch)) => Ok(kind),
         Some(_) | None => Err(not_for_agents(content_type)),
     }
 }

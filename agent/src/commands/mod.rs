@@ -5,8 +5,9 @@ mod policy;
 mod spool;
 mod surroundings;
 
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -71,6 +72,12 @@ enum Command {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
+    /// Run one action in a process of its own. Agents do that.
+    #[command(hide = true)]
+    RunAction {
+        /// The action's directory.
+        directory: PathBuf,
+    },
 }
 
 /// Reads the command line, does what it says, and gives the exit code: 0 good, 1 not, 2 wrong usage.
@@ -79,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match &cli.command {
         _ if cli.print_config => print_config(&cli.files),
         None => return start::agent(&cli.files),
+        Some(Command::RunAction { directory }) => return start::run_action(&cli.files, directory),
         Some(Command::CheckConfig) => return check_config(&cli.files),
         Some(Command::Facts) => facts(&cli.files),
         Some(Command::PrintStarterPolicy) => print(STARTER),
@@ -100,6 +108,15 @@ impl Files {
         self.config_dir.clone().unwrap_or_else(|| self.config.with_extension("d"))
     }
 
+    /// The arguments that make another process read the same.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--config".into(), absolute(&self.config).into()];
+        if let Some(directory) = &self.config_dir {
+            arguments.extend(["--config-dir".into(), absolute(directory).into()]);
+        }
+        arguments
+    }
+
     fn sources(&self) -> muster_daemon::config::Sources {
         config::sources(&self.config, &self.drop_ins(), std::env::vars())
     }
@@ -108,6 +125,11 @@ impl Files {
     pub(crate) fn load(&self) -> anyhow::Result<(Loaded<Raw>, Config, Vec<Problem>)> {
         Ok(Config::load(self.sources())?)
     }
+}
+
+/// The runner works in another directory. A path that cannot be made absolute stays as it is, and is complained about.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Prints to standard output. A reader that has gone is no error.

@@ -18,6 +18,7 @@ use muster_protocol::{CollectiveName, GroupName, HostName, PluginName};
 
 use crate::admit;
 use crate::audit::Rotation;
+use crate::results::Bounds;
 use crate::state::{check_trusted, files};
 
 pub use raw::Raw;
@@ -55,6 +56,10 @@ const BOUNDS: &[(&str, u64, u64)] = &[
     ("limits.action_time_max_s", 1, 7 * DAY_S),
     ("limits.concurrent_actions", 1, 256),
     ("limits.concurrent_reads", 1, 1_024),
+    ("limits.concurrent_watches", 1, 256),
+    ("limits.output_bytes_max", 64 * 1024, 1 << 40),
+    ("limits.results_keep_s", 0, 30 * DAY_S),
+    ("limits.results_bytes_max", 0, 1 << 40),
     ("limits.stop_timeout_s", 1, 3_600),
     ("limits.report_keep_s", 60, 30 * DAY_S),
     ("presence.interval_s", 10, DAY_S),
@@ -83,6 +88,7 @@ pub struct Config {
     facts_interval: Duration,
     policy_file: PathBuf,
     limits: admit::Limits,
+    results: Bounds,
     stop_timeout: Duration,
     report_keep: Duration,
     presence_interval: Duration,
@@ -232,6 +238,12 @@ impl Config {
                 action_time: check.seconds("limits.action_time_max_s", limits.action_time_max_s),
                 concurrent_actions: check.count("limits.concurrent_actions", limits.concurrent_actions),
                 concurrent_reads: check.count("limits.concurrent_reads", limits.concurrent_reads),
+                concurrent_watches: check.count("limits.concurrent_watches", limits.concurrent_watches),
+            },
+            results: Bounds {
+                keep: check.seconds("limits.results_keep_s", limits.results_keep_s),
+                bytes_max: check.within("limits.results_bytes_max", limits.results_bytes_max),
+                output_bytes_max: check.within("limits.output_bytes_max", limits.output_bytes_max),
             },
             stop_timeout: check.seconds("limits.stop_timeout_s", limits.stop_timeout_s),
             report_keep: check.seconds("limits.report_keep_s", limits.report_keep_s),
@@ -362,6 +374,12 @@ impl Config {
     #[must_use]
     pub fn limits(&self) -> &admit::Limits {
         &self.limits
+    }
+
+    /// How long and how much of ended actions is kept.
+    #[must_use]
+    pub fn results(&self) -> &Bounds {
+        &self.results
     }
 
     /// How long running actions have when the agent stops.

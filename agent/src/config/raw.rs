@@ -171,6 +171,17 @@ pub struct Limits {
     pub clock_skew_s: u64,
     /// Longest time limit a command may ask for, in seconds. Default 86400: a day.
     pub action_time_max_s: u64,
+    /// How many watches may run at once. Default 8.
+    pub concurrent_watches: usize,
+    /// Output that is kept on disk of one action in a process of its own, in bytes. Default 67108864: 64 MiB.
+    /// What comes beyond is counted and left out, and the result says so.
+    pub output_bytes_max: u64,
+    /// Seconds for which the result of an action that changes something is kept, with its output, so that
+    /// `muster watch` can show it. Default 86400: a day.
+    pub results_keep_s: u64,
+    /// Room on disk for kept results, in bytes. Default 268435456: 256 MiB. Beyond it the ones that ended
+    /// first are removed before their time.
+    pub results_bytes_max: u64,
     /// Seconds the agent gives running actions when it stops. Default 60, less than the 90 after which
     /// systemd kills.
     pub stop_timeout_s: u64,
@@ -187,6 +198,10 @@ impl Default for Limits {
             command_window_s: 3_600,
             clock_skew_s: 60,
             action_time_max_s: 86_400,
+            concurrent_watches: 8,
+            output_bytes_max: 64 * 1024 * 1024,
+            results_keep_s: 86_400,
+            results_bytes_max: 256 * 1024 * 1024,
             stop_timeout_s: 60,
             report_keep_s: 86_400,
         }

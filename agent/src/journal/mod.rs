@@ -290,6 +290,12 @@ impl Journal {
         }
     }
 
+    /// Whether a request was started and has not finished.
+    #[must_use]
+    pub fn is_unfinished(&self, id: &RequestId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.running.is_some())
+    }
+
     /// Requests that were started and have not finished, oldest first.
     #[must_use]
     pub fn unfinished(&self) -> Vec<Started> {

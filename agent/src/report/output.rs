@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_protocol::limits::OUTPUT_CHUNK_BYTES_MAX;
 use muster_protocol::{Encoding, OutputChunk, OutputStream};
 
+use crate::detached::Totals;
+
 /// Output that has come and has not been sent yet.
 #[derive(Debug, Default)]
 pub struct OutputBuffer {
@@ -27,6 +29,22 @@ impl OutputBuffer {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { streams: Default::default(), bytes_max }
+    }
+
+    /// A buffer for output that begins at these positions in the streams.
+    #[must_use]
+    pub(crate) fn starting_at(bytes_max: usize, offsets: Totals) -> Self {
+        let mut buffer = Self::new(bytes_max);
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            buffer.streams[index(stream)].offset = offsets.of(stream);
+        }
+        buffer
+    }
+
+    /// Positions in the streams of the first bytes that wait.
+    #[must_use]
+    pub(crate) fn offsets(&self) -> Totals {
+        Totals { stdout: self.streams[0].offset, stderr: self.streams[1].offset }
     }
 
     /// Takes a piece of output.
@@ -87,12 +105,17 @@ impl Stream {
         let bytes: Vec<u8> = self.pending.drain(..length).collect();
         let offset = self.offset;
         self.offset += length as u64;
-        let (encoding, data) = match String::from_utf8(bytes) {
-            Ok(text) => (Encoding::Text, text),
-            Err(error) => (Encoding::Base64, BASE64.encode(error.as_bytes())),
-        };
-        Some(OutputChunk { stream, offset, encoding, data })
+        Some(chunk(stream, offset, bytes))
     }
+}
+
+/// Bytes of a stream as a chunk.
+pub(crate) fn chunk(stream: OutputStream, offset: u64, bytes: Vec<u8>) -> OutputChunk {
+    let (encoding, data) = match String::from_utf8(bytes) {
+        Ok(text) => (Encoding::Text, text),
+        Err(error) => (Encoding::Base64, BASE64.encode(error.as_bytes())),
+    };
+    OutputChunk { stream, offset, encoding, data }
 }
 
 /// Length of the bytes without an unfinished character at their end; `None` if they are not UTF-8 anyway.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_agent::admit::{
-    Decision, Host, Incoming, Limits, Received, Refusal, RunningAction, Silence, decide_cancel, decide_command, verify,
+    Decision, Host, Incoming, KnownAction, Limits, Received, Refusal, RunningAction, Silence, decide_cancel,
+    decide_command, decide_watch, verify,
 };
 use muster_agent::facts::Facts;
 use muster_agent::journal::Seen;
@@ -22,6 +23,7 @@ const LIMITS: Limits = Limits {
     clock_skew: Duration::from_secs(60),
     action_time: Duration::from_secs(86_400),
     concurrent_actions: 2,
+    concurrent_watches: 1,
     concurrent_reads: 2,
 };
 
@@ -75,6 +77,9 @@ impl World {
             seen: &|_, _| self.seen,
             unseal: &|_| unreachable!("no command here has secrets"),
             running: &self.running,
+            known: &|id| {
+                self.running.get(id).map(|it| KnownAction { caller: it.caller.clone(), action: it.action.clone() })
+            },
             answers: self.answers.as_ref(),
         })
     }
@@ -96,6 +101,16 @@ impl World {
                 Decision::Run(authorized) => (Came::Runs(authorized.grant().rule.clone()), String::new()),
             },
             Ok(Incoming::Cancel(verified)) => match self.with_host(|host| decide_cancel(&verified, host, self.now)) {
+                Decision::Silence(why) => (Came::Silence(why), String::new()),
+                Decision::Refuse(refusal) => refused(refusal),
+                Decision::Resolve(calls) => {
+                    (Came::Asks(calls.iter().map(ToString::to_string).collect()), String::new())
+                }
+                Decision::Run(authorized) => {
+                    (Came::Runs(authorized.grant().rule.clone().unwrap_or_else(|| "own".into())), String::new())
+                }
+            },
+            Ok(Incoming::Watch(verified)) => match self.with_host(|host| decide_watch(&verified, host, self.now)) {
                 Decision::Silence(why) => (Came::Silence(why), String::new()),
                 Decision::Refuse(refusal) => refused(refusal),
                 Decision::Resolve(calls) => {
@@ -454,8 +469,13 @@ fn options_are_honoured_or_refused() {
 }
 
 fn running(site: &Site, read_only: bool, can_cancel: bool) -> (RequestId, RunningAction) {
-    let action =
-        RunningAction { caller: site.lea.identity().clone(), action: "lab.wait".into(), can_cancel, read_only };
+    let action = RunningAction {
+        caller: site.lea.identity().clone(),
+        action: "lab.wait".into(),
+        can_cancel,
+        read_only,
+        is_watch: false,
+    };
     (fresh_id(), action)
 }
 

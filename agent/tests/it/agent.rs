@@ -692,6 +692,7 @@ fn an_agent_does_not_start_on_what_it_cannot_trust() {
             facts: muster_agent::facts::Sources::given(host(), serde_json::Map::new(), [].into()),
             clock: Arc::new(stage.clock.clone()),
             random_seed: 1,
+            runner: None,
             reload: None,
         };
         Agent::new(muster_agent::config::Config::from_values(raw).unwrap(), parts)

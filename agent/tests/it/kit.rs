@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_agent::config::{Config, Raw};
+use muster_agent::detached::Runner;
 use muster_agent::facts::Sources;
 use muster_agent::policy::Policy;
 use muster_agent::{Agent, Connection, Handle, Materials, Parts, ReloadMaterials, Stopped};
@@ -20,7 +21,7 @@ use muster_protocol::ddl::Ddl;
 use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY, collective_key, reply_binding, reply_queue};
 use muster_protocol::{
     Cancel, Command, HostName, Message, Options, OutputStream, PayloadType, ProgressReport, ProtocolVersion,
-    ReplyRoute, ReportState, RequestId, Target, Timestamp, decode, encode,
+    ReplyRoute, ReportState, RequestId, Target, Timestamp, Watch, decode, encode,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -65,11 +66,23 @@ impl Lab {
         });
         let mut stubborn = action("stubborn", false);
         stubborn["muster"]["supports"] = json!({});
+        let detached = |name: &str| {
+            let mut described = action(name, false);
+            described["muster"]["detached"] = json!(true);
+            described["muster"]["stop_grace_s"] = json!(1);
+            described
+        };
+        let mut long = detached("long");
+        let number = json!({ "prompt": "", "description": "", "type": "integer", "optional": true, "default": 1 });
+        let text = json!({ "prompt": "", "description": "", "type": "string", "validation": ".", "maxlength": 200,
+            "optional": true });
+        long["input"] = json!({ "pieces": number, "bytes": number, "kind": text, "gate": text });
         let ddl = json!({
             "metadata": { "name": "lab", "version": "1.2.3", "timeout": 30 },
             "actions": [
                 action("read", true), change, action("wait", false), action("watch", true), stubborn,
-                action("panic", false), action("talk", false), action("large", true), action("fail", false)
+                action("panic", false), action("talk", false), action("large", true), action("fail", false),
+                long, detached("stuck"), detached("explode"), detached("leave"), detached("facts")
             ],
             "muster": { "data": [
                 { "name": "lab", "input": { "what": { "type": "string", "prompt": "", "description": "" } },
@@ -102,6 +115,30 @@ impl Plugin for Lab {
                     Ok(ActionOk::data(json!({ "said": true })))
                 }
                 "large" => Ok(ActionOk::data(json!({ "small": 1, "list": vec!["x".repeat(1000); 2000] }))),
+                "long" => long(&request, &context).await,
+                "stuck" => {
+                    context.output.write(OutputStream::Stdout, b"stuck\n".to_vec()).await;
+                    // Not even another task can run on this thread.
+                    std::thread::sleep(PATIENCE);
+                    Ok(ActionOk::default())
+                }
+                "explode" => panic!("the lab exploded"),
+                "leave" => {
+                    let program = muster_plugins::process::Program::new("/bin/sh", PATIENCE)
+                        .arguments(["-c", "sleep 600 & echo started; wait"])
+                        .stream_to(context.output.clone());
+                    program.run(&context.cancel).await;
+                    Ok(ActionOk::default())
+                }
+                "facts" => {
+                    let work = context.host.work_directory();
+                    std::fs::write(work.join("file"), "x").unwrap();
+                    Ok(ActionOk::data(json!({
+                        "facts": *context.host.facts(), "host": context.host.host(),
+                        "digest": context.host.inventory_digest(), "pid": std::process::id(),
+                        "broker": context.host.agent_status().broker
+                    })))
+                }
                 "fail" => Err(ActionFailure::failed("it did not work").with_exit_code(3)),
                 _ => Err(ActionFailure::unknown_action(&request.action)),
             }
@@ -122,6 +159,40 @@ impl Plugin for Lab {
             }
         })
     }
+}
+
+/// One piece of the action `long`, by its number.
+pub(crate) fn piece(kind: &str, number: usize, bytes: usize) -> Vec<u8> {
+    match kind {
+        "binary" => (0..bytes).map(|at| u8::try_from((number * 7 + at * 13) % 256).unwrap()).collect(),
+        _ => format!("{number} grüße\n").into_bytes().into_iter().cycle().take(bytes).collect(),
+    }
+}
+
+/// Everything that `long` writes on one stream: even pieces on the one, odd ones on the other.
+pub(crate) fn pieces(kind: &str, count: usize, bytes: usize, odd: bool) -> Vec<u8> {
+    (0..count).filter(|number| (number % 2 == 1) == odd).flat_map(|number| piece(kind, number, bytes)).collect()
+}
+
+/// Writes pieces, the last one only once the gate is open, if there is one: a file that the test makes.
+async fn long(request: &ActionRequest, context: &ActionContext) -> ActionReply {
+    let number = |name: &str| usize::try_from(request.arguments[name].as_u64().unwrap()).unwrap();
+    let (count, bytes) = (number("pieces"), number("bytes"));
+    for number in 0..count {
+        if number + 1 == count
+            && let Some(gate) = request.text("gate")
+        {
+            while !Path::new(gate).exists() {
+                tokio::select! {
+                    () = context.cancel.cancelled() => return Err(ActionFailure::failed("told to stop")),
+                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                }
+            }
+        }
+        let stream = if number % 2 == 1 { OutputStream::Stderr } else { OutputStream::Stdout };
+        context.output.write(stream, piece(request.text("kind").unwrap_or("text"), number, bytes)).await;
+    }
+    Ok(ActionOk::data(json!({ "pieces": count })))
 }
 
 pub(crate) fn registry() -> Registry {
@@ -184,6 +255,24 @@ pub(crate) fn command(caller: &Credentials, action: &str, arguments: Value) -> C
     }
 }
 
+/// A watch with replay that follows.
+pub(crate) fn watch(caller: &Credentials, request_id: RequestId) -> Watch {
+    Watch {
+        protocol: ProtocolVersion::V1,
+        id: fresh_id(),
+        request_id,
+        caller: caller.identity().clone(),
+        created_at_ms: NOW,
+        expires_at_ms: NOW.plus_ms(60_000),
+        collective: "main".parse().unwrap(),
+        target: Target::everyone(),
+        reply_to: route(caller),
+        replay: true,
+        follow: true,
+        requires: Vec::new(),
+    }
+}
+
 pub(crate) fn cancel(caller: &Credentials, request_id: RequestId) -> Cancel {
     Cancel {
         protocol: ProtocolVersion::V1,
@@ -240,6 +329,7 @@ pub(crate) struct Setup {
     pub(crate) facts: Value,
     pub(crate) change: fn(&mut Raw),
     pub(crate) reload: Option<ReloadMaterials>,
+    pub(crate) runner: Option<Runner>,
 }
 
 impl Default for Setup {
@@ -249,6 +339,7 @@ impl Default for Setup {
             facts: json!({ "role": "web", "os": { "family": "Debian" } }),
             change: |_| {},
             reload: None,
+            runner: None,
         }
     }
 }
@@ -292,6 +383,7 @@ impl Stage {
             facts: Sources::given(host(), facts, classes),
             clock: Arc::new(self.clock.clone()),
             random_seed: 7,
+            runner: setup.runner,
             reload: setup.reload,
         };
         Agent::new(Config::from_values(raw).unwrap(), parts).unwrap()

@@ -8,6 +8,7 @@ mod audit;
 mod audit_commands;
 mod binary;
 mod config;
+mod detached;
 mod facts;
 mod journal;
 mod kit;
