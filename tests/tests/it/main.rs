@@ -9,4 +9,5 @@ mod bus;
 mod end_to_end;
 mod independent;
 mod permissions;
+mod secrets;
 mod wire;
