@@ -66,7 +66,7 @@ fn a_secret_reaches_the_scripts_of_its_hosts_and_nobody_else() {
     let lea: Operator = stage.operator("lea", &["admins"]);
     let secret = secret_file(&stage);
     let argument = format!("secret_input=@{secret}");
-    let script = format!("script={SCRIPT}");
+    let script = format!("body={SCRIPT}");
 
     let run = lea.run(&["run", "script.run", &script, &argument, "--all", "--jsonl"]).unwrap().expect(0);
     assert_kept(&run);
@@ -116,7 +116,7 @@ fn an_independent_program_seals_and_opens() {
         words.extend(["--broker-port", &port, "--vhost", &stage.bus.vhost].map(str::to_owned));
         words
     };
-    let arguments = serde_json::json!({ "script": SCRIPT }).to_string();
+    let arguments = serde_json::json!({ "body": SCRIPT }).to_string();
     let ask = |secrets: &str, arguments: &str| -> Value {
         let mut words = party(&member);
         let target = r#"{"hosts":["web-1.ams1"]}"#;
@@ -135,11 +135,11 @@ fn an_independent_program_seals_and_opens() {
 
     // What our own controller would never send.
     let code = |done: &Value| done["finished"]["web-1.ams1"]["code"].as_str().unwrap().to_owned();
-    let open = serde_json::json!({ "script": SCRIPT, "secret_input": SECRET }).to_string();
+    let open = serde_json::json!({ "body": SCRIPT, "secret_input": SECRET }).to_string();
     let done = ask("{}", &open);
     assert_eq!(code(&done), "secret-not-sealed", "{done}");
     assert!(!done.to_string().contains(SECRET), "{done}");
-    let hidden = serde_json::json!({ "script": "true" }).to_string();
+    let hidden = serde_json::json!({ "body": "true" }).to_string();
     assert_eq!(code(&ask(&hidden, "{}")), "invalid-argument", "what is no secret does not come sealed");
 
     // The other way round: our controller seals, the program opens.
@@ -151,7 +151,7 @@ fn an_independent_program_seals_and_opens() {
     read_line(&mut child).unwrap();
     let lea = stage.operator_as("lea", &member);
     let argument = format!("secret_input=@{}", secret_file(&stage));
-    let run = lea.run(&["run", "script.run", "script=true", &argument, "-H", "py-1.ams1", "--jsonl"]).unwrap().expect(0);
+    let run = lea.run(&["run", "script.run", "body=true", &argument, "-H", "py-1.ams1", "--jsonl"]).unwrap().expect(0);
     assert_kept(&run);
     let output = child.wait_with_output().unwrap();
     let opened = String::from_utf8_lossy(&output.stdout).into_owned();
