@@ -189,8 +189,8 @@ impl Code {
     pub fn outcome(&self) -> Outcome {
         match *self {
             OK => Outcome::Succeeded,
-            FAILED | CONFLICT | UNKNOWN_SERVICE | SERVICE_MASKED | CANNOT_RELOAD | CHECKSUM_MISMATCH | LIMIT_EXCEEDED
-            | DISABLED | PLUGIN_ERROR | START_FAILED | SIGNALLED => Outcome::Failed,
+            FAILED | CONFLICT | UNKNOWN_SERVICE | SERVICE_MASKED | CANNOT_RELOAD | CHECKSUM_MISMATCH
+            | LIMIT_EXCEEDED | DISABLED | PLUGIN_ERROR | START_FAILED | SIGNALLED => Outcome::Failed,
             TIMED_OUT => Outcome::TimedOut,
             CANCELLED => Outcome::Cancelled,
             INTERRUPTED => Outcome::Interrupted,

@@ -87,8 +87,7 @@ fn a_secret_reaches_the_scripts_of_its_hosts_and_nobody_else() {
     assert_kept(&run);
 
     // On the command line it is refused before anything is sent.
-    let run =
-        lea.run(&["run", "script.run", &script, &format!("secret_input={SECRET}"), "--all"]).unwrap().expect(2);
+    let run = lea.run(&["run", "script.run", &script, &format!("secret_input={SECRET}"), "--all"]).unwrap().expect(2);
     assert_kept(&run);
 
     // A plan, and a host that cannot open it.
