@@ -1,43 +1,67 @@
-//! `package`: software packages, through dpkg or rpm.
+//! `package`: software packages, through apt and dpkg, dnf or yum or zypper and rpm, or apk.
+//!
+//! # The data and how it flows
+//!
+//! A request becomes [specs](wanted) with checked names, then a [goal]. [`detect`] finds the
+//! [manager](manager::Manager) that owns the host. What the database has ([entry], [dpkg], [rpm], [apk]) and the
+//! goal give the tasks; the manager says which programs do them; the [transaction] runs those one after the
+//! other, and compares the database before and after ([diff]). Nothing is read from what programs print while
+//! they work.
+//!
+//! # Invariants
+//!
+//! - A name is checked before it goes into an argument vector, and stands behind `--` there.
+//! - What an answer says about a package comes from the database.
+//! - Two changes never run at once on one database ([lock]).
 
+mod apk;
+mod apt;
+mod diff;
+mod dnf;
 mod dpkg;
+mod entry;
+mod goal;
+mod lock;
+mod manager;
+mod paths;
+mod profiles;
+mod repositories;
 mod rpm;
+mod status;
+mod transaction;
+mod version;
+mod wanted;
+mod zypper;
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_plugin_api::{
     ActionContext, ActionFailure, ActionReply, ActionRequest, BoxFuture, CancellationToken, NotActivated, Plugin,
+    Profile,
 };
 use muster_protocol::code;
 use muster_protocol::ddl::Ddl;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::process::{self, find_program};
+use self::entry::{CONFIG_FILES, Entry};
+use self::goal::{Goal, Permits};
+use self::manager::{Asking, Manager, Update, detect};
+use self::status::Status;
+use self::transaction::Order;
+use self::wanted::{Ensure, ensure, some_specs, specs, without_versions};
 use crate::reply;
 
-/// Where the package managers and their databases are.
-#[derive(Debug, Clone)]
-pub struct PackagePaths {
-    /// Directories with programs.
-    pub programs: Vec<PathBuf>,
-    /// dpkg's database.
-    pub dpkg_database: PathBuf,
-    /// Where rpm's database may be.
-    pub rpm_databases: Vec<PathBuf>,
-}
+pub use paths::PackagePaths;
 
-impl Default for PackagePaths {
-    fn default() -> Self {
-        Self {
-            programs: process::SEARCH_PATH.iter().map(PathBuf::from).collect(),
-            dpkg_database: PathBuf::from("/var/lib/dpkg"),
-            rpm_databases: vec![PathBuf::from("/usr/lib/sysimage/rpm"), PathBuf::from("/var/lib/rpm")],
-        }
-    }
-}
+/// Most packages in the answer of `list`: with about 100 bytes each they fit into a report.
+const LIST_MAX: usize = 4000;
+
+/// Longest wait for a lock that may be asked for, in seconds: an hour.
+const LOCK_TIMEOUT_S_MAX: u64 = 3600;
+
+/// How long a profile may take to make.
+const PROFILE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The plugin `package`.
 #[derive(Debug)]
@@ -45,46 +69,22 @@ pub struct Package {
     paths: PackagePaths,
 }
 
-/// The package manager that owns the host, with what is needed to ask it.
-#[derive(Debug, PartialEq, Eq)]
-enum Manager {
-    Dpkg { program: PathBuf, database: PathBuf },
-    Rpm { program: PathBuf, database: PathBuf },
-}
-
-/// One architecture or parallel version of a package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Instance {
-    ensure: String,
-    installed: bool,
-    version: String,
-    release: Option<String>,
-    epoch: Option<u64>,
-    arch: String,
-    status: String,
-}
-
-/// The answer: the keys of the description's output.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Status {
-    name: String,
-    ensure: String,
-    installed: bool,
-    version: Option<String>,
-    release: Option<String>,
-    epoch: Option<u64>,
-    arch: Option<String>,
-    status: String,
+/// The answer of `status` about several packages.
+#[derive(Debug, Serialize)]
+struct Several {
     provider: &'static str,
-    instances: Vec<Instance>,
-    provided_by: Vec<String>,
+    installed: bool,
+    packages: Vec<Status>,
 }
 
-/// The word for a package that is not there, not even in part.
-const ABSENT: &str = "absent";
-
-/// Packages that provide a name are listed up to this number.
-const PROVIDERS_MAX: usize = 20;
+/// One row of `list`.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    arch: &'a str,
+    version: &'a str,
+    status: &'a str,
+}
 
 impl Package {
     /// The plugin, with these paths.
@@ -93,74 +93,167 @@ impl Package {
         Self { paths }
     }
 
-    /// Both programs may be installed; the host belongs to the one whose database has something in it.
-    /// Looked up anew each time, since that is as cheap as remembering it and never wrong.
-    fn manager(&self) -> Result<Manager, NotActivated> {
-        let filled = self.paths.dpkg_database.join("status").metadata().is_ok_and(|meta| meta.len() > 0);
-        if let Some(program) = find_program("dpkg-query", &self.paths.programs).filter(|_| filled) {
-            return Ok(Manager::Dpkg { program, database: self.paths.dpkg_database.clone() });
-        }
-        let holds_files = |path: &&PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-        let database = self.paths.rpm_databases.iter().find(holds_files);
-        if let (Some(program), Some(database)) = (find_program("rpm", &self.paths.programs), database) {
-            return Ok(Manager::Rpm { program, database: database.clone() });
-        }
-        Err(NotActivated::new("there is neither dpkg nor rpm with a package database"))
+    fn manager(&self) -> Result<Box<dyn Manager>, ActionFailure> {
+        detect(&self.paths).map_err(|not| ActionFailure::new(&code::NOT_ACTIVATED, not.why))
     }
 
-    async fn status(&self, name: &str, limit: Duration, cancel: &CancellationToken) -> Result<Status, ActionFailure> {
-        let manager = self.manager().map_err(|not| ActionFailure::new(&code::NOT_ACTIVATED, not.why))?;
-        let (provider, instances) = match &manager {
-            Manager::Dpkg { program, database } => {
-                ("dpkg", dpkg::instances(program, database, name, limit, cancel).await?)
-            }
-            Manager::Rpm { program, database } => {
-                ("rpm", rpm::instances(program, database, name, limit, cancel).await?)
-            }
+    async fn status(
+        manager: &dyn Manager,
+        name: &str,
+        limit: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Status, ActionFailure> {
+        wanted::check_name(name)?;
+        let instances = manager.entries(Some(name), Asking { limit, cancel }).await?;
+        let provided_by = match instances.is_empty() {
+            false => Vec::new(),
+            true => manager.providers(name, Asking { limit, cancel }).await?,
         };
-        let provided_by = match (&manager, instances.is_empty()) {
-            (_, false) => Vec::new(),
-            (Manager::Dpkg { program, database }, true) => {
-                dpkg::providers(program, database, name, limit, cancel).await?
+        Ok(Status::new(name, manager.provider(), instances, provided_by))
+    }
+
+    async fn statuses(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
+        let names = without_versions(some_specs(request)?, "status")?;
+        let manager = self.manager()?;
+        let mut found = Vec::new();
+        for name in &names {
+            found.push(Self::status(&*manager, name, request.time_limit, &context.cancel).await?);
+        }
+        match found.as_slice() {
+            [one] => Ok(reply::answer(one)?.with_message(one.message())),
+            _ => {
+                let missing: Vec<_> = found.iter().filter(|one| !one.installed).map(|one| one.name.clone()).collect();
+                let message = match missing.as_slice() {
+                    [] => format!("all {} are installed", found.len()),
+                    names => format!("not installed: {}", names.join(", ")),
+                };
+                let several = Several { provider: manager.provider(), installed: missing.is_empty(), packages: found };
+                Ok(reply::answer(&several)?.with_message(message))
             }
-            (Manager::Rpm { program, database }, true) => {
-                rpm::providers(program, database, name, limit, cancel).await?
-            }
+        }
+    }
+
+    async fn entries(
+        manager: &dyn Manager,
+        request: &ActionRequest,
+        context: &ActionContext,
+    ) -> Result<Vec<Entry>, ActionFailure> {
+        manager.entries(None, Asking { limit: request.time_limit, cancel: &context.cancel }).await
+    }
+
+    async fn count(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
+        let manager = self.manager()?;
+        let entries = Self::entries(&*manager, request, context).await?;
+        let installed = entries.iter().filter(|entry| entry.installed).count();
+        let configuration = entries.iter().filter(|entry| entry.status == CONFIG_FILES).count();
+        let broken = entries.len() - installed - configuration;
+        let message = match broken {
+            0 => format!("{installed} packages"),
+            _ => format!("{installed} packages, and {broken} that are not wholly installed"),
         };
-        Ok(Status::new(name, provider, instances, provided_by))
+        let data = json!({
+            "provider": manager.provider(), "installed": installed, "broken": broken, "configuration": configuration,
+        });
+        Ok(reply::answer(&data)?.with_message(message))
+    }
+
+    async fn list(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
+        let manager = self.manager()?;
+        let mut entries = Self::entries(&*manager, request, context).await?;
+        let part = request.text("contains").unwrap_or_default();
+        entries.retain(|entry| entry.name.contains(part));
+        entries.sort_by(|a, b| (&a.name, &a.arch, &a.full).cmp(&(&b.name, &b.arch, &b.full)));
+        let count = entries.len();
+        let rows: Vec<_> = entries.iter().take(LIST_MAX).map(row).collect();
+        let left_out = count - rows.len();
+        let data = json!({
+            "provider": manager.provider(), "packages": rows, "count": count, "left_out": left_out,
+        });
+        let message = match left_out {
+            0 => format!("{count} packages"),
+            _ => format!("{count} packages, of which {left_out} are left out; `contains` narrows it"),
+        };
+        Ok(reply::answer(&data)?.with_message(message))
+    }
+
+    async fn list_updates(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
+        let manager = self.manager()?;
+        let mut updates: Vec<Update> = transaction::updates(&*manager, request.time_limit, context).await?;
+        updates.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
+        let count = updates.len();
+        updates.truncate(LIST_MAX);
+        let message = match count {
+            0 => "everything is in its newest version, as far as this host knows".to_owned(),
+            1 => "1 update".to_owned(),
+            _ => format!("{count} updates"),
+        };
+        let data = json!({
+            "provider": manager.provider(), "installer": manager.installer(), "updates": updates, "count": count,
+            "left_out": count - updates.len(),
+        });
+        Ok(reply::answer(&data)?.with_message(message))
+    }
+
+    async fn change(&self, goal: Goal, request: &ActionRequest, context: &ActionContext) -> ActionReply {
+        let flag = |name: &str| request.arguments.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let order = Order {
+            goal,
+            permits: Permits { removal: flag("allow_removal"), dependents: flag("dependents") },
+            refresh: flag("refresh"),
+            lock_timeout: lock_timeout(request)?,
+            time_limit: request.time_limit,
+        };
+        let manager = self.manager()?;
+        if request.noop {
+            transaction::simulate(&*manager, &order, context).await
+        } else {
+            transaction::run(&*manager, &order, context).await
+        }
     }
 }
 
-impl Status {
-    /// The first installed instance speaks for the package; where none is, the first.
-    fn new(name: &str, provider: &'static str, instances: Vec<Instance>, mut provided_by: Vec<String>) -> Self {
-        provided_by.truncate(PROVIDERS_MAX);
-        let main = instances.iter().find(|instance| instance.installed).or(instances.first()).cloned();
-        let (ensure, status) = match &main {
-            Some(main) => (main.ensure.clone(), main.status.clone()),
-            None => (ABSENT.to_owned(), ABSENT.to_owned()),
-        };
-        Self {
-            name: name.to_owned(),
-            ensure,
-            installed: main.as_ref().is_some_and(|main| main.installed),
-            version: main.as_ref().map(|main| main.version.clone()),
-            release: main.as_ref().and_then(|main| main.release.clone()),
-            epoch: main.as_ref().and_then(|main| main.epoch),
-            arch: main.as_ref().map(|main| main.arch.clone()),
-            status,
-            provider,
-            instances: if instances.len() > 1 { instances } else { Vec::new() },
-            provided_by,
-        }
-    }
+fn row(entry: &Entry) -> Row<'_> {
+    Row { name: &entry.name, arch: &entry.arch, version: &entry.full, status: &entry.status }
+}
 
-    fn message(&self) -> String {
-        match self.provided_by.as_slice() {
-            [] => String::new(),
-            providers => format!("no package has this name; provided by {}", providers.join(", ")),
+fn lock_timeout(request: &ActionRequest) -> Result<Duration, ActionFailure> {
+    let seconds = request.arguments.get("lock_timeout_s").map_or(Some(300), Value::as_u64);
+    match seconds {
+        Some(seconds) if seconds <= LOCK_TIMEOUT_S_MAX => Ok(Duration::from_secs(seconds)),
+        _ => {
+            let message = format!("`lock_timeout_s` is a number of seconds from 0 to {LOCK_TIMEOUT_S_MAX}");
+            Err(ActionFailure::new(&code::INVALID_ARGUMENT, message))
         }
     }
+}
+
+/// What a changing action is to reach; `None` for an action that changes nothing.
+fn goal(request: &ActionRequest) -> Result<Option<Goal>, ActionFailure> {
+    Ok(Some(match request.action.as_str() {
+        "install" => {
+            let mut specs = some_specs(request)?;
+            let ensure = ensure(request, &mut specs)?;
+            Goal::Ensure(specs, ensure)
+        }
+        action @ ("remove" | "purge") => {
+            let names = without_versions(some_specs(request)?, action)?;
+            let specs = names.into_iter().map(|name| wanted::Spec { name, version: None }).collect();
+            Goal::Ensure(specs, if action == "purge" { Ensure::Purged } else { Ensure::Absent })
+        }
+        "update" => {
+            let all = request.arguments.get("all").and_then(Value::as_bool).unwrap_or(false);
+            if !all {
+                Goal::Update(without_versions(some_specs(request)?, "update")?)
+            } else if specs(request)?.is_empty() {
+                Goal::UpdateAll
+            } else {
+                let message = "`all=true` and names contradict each other";
+                return Err(ActionFailure::new(&code::INVALID_ARGUMENT, message));
+            }
+        }
+        "refresh" => Goal::Refresh,
+        _ => return Ok(None),
+    }))
 }
 
 impl Plugin for Package {
@@ -169,17 +262,20 @@ impl Plugin for Package {
     }
 
     fn activate(&self) -> Result<(), NotActivated> {
-        self.manager().map(drop)
+        detect(&self.paths).map(drop)
     }
 
     fn run(&self, request: ActionRequest, context: ActionContext) -> BoxFuture<'_, ActionReply> {
         Box::pin(async move {
             reply::check(self.ddl(), &request)?;
-            match (request.action.as_str(), request.text("name")) {
-                ("status", Some(name)) => {
-                    let status = self.status(name, request.time_limit, &context.cancel).await?;
-                    Ok(reply::answer(&status)?.with_message(status.message()))
-                }
+            if let Some(goal) = goal(&request)? {
+                return self.change(goal, &request, &context).await;
+            }
+            match request.action.as_str() {
+                "status" => self.statuses(&request, &context).await,
+                "count" => self.count(&request, &context).await,
+                "list" => self.list(&request, &context).await,
+                "list_updates" => self.list_updates(&request, &context).await,
                 _ => Err(ActionFailure::unknown_action(&request.action)),
             }
         })
@@ -194,8 +290,22 @@ impl Plugin for Package {
         let query = query.to_owned();
         Box::pin(async move {
             let name = arguments.get("name").and_then(Value::as_str).unwrap_or_default();
-            let status = self.status(name, reply::QUERY_TIME_LIMIT, &context.cancel).await?;
-            if status.status == ABSENT { Ok(None) } else { reply::query_answer(self.ddl(), &query, &status) }
+            let manager = self.manager()?;
+            let status = Self::status(&*manager, name, reply::QUERY_TIME_LIMIT, &context.cancel).await?;
+            if status.is_absent() { Ok(None) } else { reply::query_answer(self.ddl(), &query, &status) }
+        })
+    }
+
+    fn profiles(&self, context: ActionContext) -> BoxFuture<'_, Result<Vec<Profile>, ActionFailure>> {
+        Box::pin(async move {
+            let manager = self.manager()?;
+            let asking = Asking { limit: PROFILE_LIMIT, cancel: &context.cancel };
+            let entries = manager.entries(None, asking).await?;
+            let (repositories, problems) = repositories::read(&manager.sources());
+            Ok(vec![
+                profiles::packages(manager.provider(), &entries),
+                profiles::repositories(&repositories, &problems),
+            ])
         })
     }
 }

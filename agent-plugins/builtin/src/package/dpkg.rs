@@ -1,72 +1,93 @@
-//! Packages through `dpkg-query`.
+//! dpkg's database, through `dpkg-query`.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use muster_plugin_api::{ActionFailure, CancellationToken};
+use muster_plugin_api::ActionFailure;
 
-use super::{ABSENT, Instance};
+use super::entry::{ABSENT, CONFIG_FILES, Entry};
+use super::manager::{Asking, not_understood};
 use crate::process::Program;
 
-/// One line for each instance, tabs between the fields. The last field says that the line is whole.
-const FORMAT: &str = "${Architecture}\\t${Version}\\t${Status}\\t.\\n";
+/// One line for each instance, tabs between the fields. The time is that of the package's list of files, which
+/// dpkg writes anew when it unpacks. The last field says that the line is whole.
+const FORMAT: &str = "${Package}\\t${Architecture}\\t${Version}\\t${Status}\\t${db-fsys:Last-Modified}\\t.\\n";
 
 /// One line for each package that provides something. Of the status, only the state: `installed`, ...
 const PROVIDES_FORMAT: &str = "${Package}\\t${db:Status-Status}\\t${Provides}\\n";
 
-/// The list of all packages with what they provide: about 100 bytes each, and 100,000 packages at most.
-const PROVIDES_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// The list of all packages: about 100 bytes each, and 100,000 packages at most.
+const LIST_BYTES_MAX: usize = 10 * 1024 * 1024;
 
-fn query(program: &Path, database: &Path, format: &str, limit: Duration) -> Program {
-    Program::new(program, limit)
-        .argument(format!("--admindir={}", database.display()))
-        .argument("--show")
-        .argument(format!("--showformat={format}"))
+/// dpkg's database.
+#[derive(Debug)]
+pub(super) struct Dpkg {
+    query: PathBuf,
+    pub(super) database: PathBuf,
 }
 
-/// Everything dpkg has under that name; nothing where it is absent.
-pub(super) async fn instances(
-    program: &Path,
-    database: &Path,
-    name: &str,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<Vec<Instance>, ActionFailure> {
-    let program = query(program, database, FORMAT, limit).arguments(["--", name]);
-    let run = program.run(cancel).await;
-    match run.exit_code(&program)? {
-        0 => parse(&run.stdout.text()),
-        // dpkg-query(1): 1 means that nothing was found, 2 that something is wrong.
-        1 => Ok(Vec::new()),
-        code => Err(run.failure(&program, code)),
+impl Dpkg {
+    /// The database in a directory, asked through `dpkg-query`.
+    pub(super) fn new(query: PathBuf, database: PathBuf) -> Self {
+        Self { query, database }
+    }
+
+    fn query(&self, format: &str, asking: &Asking<'_>) -> Program {
+        Program::new(&self.query, asking.limit)
+            .argument(format!("--admindir={}", self.database.display()))
+            .argument("--show")
+            .argument(format!("--showformat={format}"))
+            .output_bytes_max(LIST_BYTES_MAX)
+    }
+
+    /// Everything dpkg has under a name, or at all; nothing where it is absent.
+    pub(super) async fn entries(&self, name: Option<&str>, asking: Asking<'_>) -> Result<Vec<Entry>, ActionFailure> {
+        let program = self.query(FORMAT, &asking);
+        let program = match name {
+            Some(name) => program.arguments(["--", name]),
+            None => program,
+        };
+        let run = program.run(asking.cancel).await;
+        match run.exit_code(&program)? {
+            0 => parse(&run.stdout.text()),
+            // dpkg-query(1): 1 means that nothing was found, 2 that something is wrong.
+            1 => Ok(Vec::new()),
+            code => Err(run.failure(&program, code)),
+        }
+    }
+
+    /// Installed packages that provide a name which no package has.
+    pub(super) async fn providers(&self, name: &str, asking: Asking<'_>) -> Result<Vec<String>, ActionFailure> {
+        let program = self.query(PROVIDES_FORMAT, &asking);
+        let run = program.run(asking.cancel).await;
+        match run.exit_code(&program)? {
+            0 => Ok(parse_providers(&run.stdout.text(), name)),
+            code => Err(run.failure(&program, code)),
+        }
     }
 }
 
-/// Installed packages that provide a name which no package has.
-pub(super) async fn providers(
-    program: &Path,
-    database: &Path,
-    name: &str,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<Vec<String>, ActionFailure> {
-    let program = query(program, database, PROVIDES_FORMAT, limit).output_bytes_max(PROVIDES_BYTES_MAX);
-    let run = program.run(cancel).await;
-    match run.exit_code(&program)? {
-        0 => Ok(parse_providers(&run.stdout.text(), name)),
-        code => Err(run.failure(&program, code)),
+/// Whether an entry is meant by `NAME` or `NAME:ARCHITECTURE`.
+pub(super) fn is_named(entry: &Entry, name: &str) -> bool {
+    match name.split_once(':') {
+        Some((name, arch)) => entry.name == name && entry.arch == arch,
+        None => entry.name == name,
     }
 }
 
-fn parse(output: &str) -> Result<Vec<Instance>, ActionFailure> {
-    let mut instances = Vec::new();
+/// The program that changes the database directly.
+pub(super) fn program(programs: &[PathBuf]) -> Option<PathBuf> {
+    crate::process::find_program("dpkg", programs)
+}
+
+fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
+    let mut entries = Vec::new();
     for line in output.lines() {
-        let [arch, version, status, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
-            return Err(ActionFailure::failed(format!("dpkg-query wrote a line that is not understood: `{line}`")));
+        let [name, arch, version, status, stamp, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
+            return Err(not_understood("dpkg-query", line));
         };
         // `want error state`, as in `install ok installed` (dpkg-query(1)).
         let [_want, error, state] = status.split(' ').collect::<Vec<_>>()[..] else {
-            return Err(ActionFailure::failed(format!("dpkg-query gave a status that is not understood: `{status}`")));
+            return Err(not_understood("dpkg-query", line));
         };
         // Named in the database, by a removed package or as something that another needs, but not there.
         if state == "not-installed" {
@@ -76,10 +97,11 @@ fn parse(output: &str) -> Result<Vec<Instance>, ActionFailure> {
         let works = matches!(state, "installed" | "triggers-awaited" | "triggers-pending") && error == "ok";
         let status = if error == "ok" { state.to_owned() } else { format!("{state}, {error}") };
         let (epoch, upstream, release) = split_version(version);
-        instances.push(Instance {
+        entries.push(Entry {
+            name: name.to_owned(),
             ensure: match state {
                 _ if works => version.to_owned(),
-                "config-files" => ABSENT.to_owned(),
+                CONFIG_FILES => ABSENT.to_owned(),
                 _ => status.clone(),
             },
             installed: works,
@@ -88,9 +110,11 @@ fn parse(output: &str) -> Result<Vec<Instance>, ActionFailure> {
             epoch,
             arch: arch.to_owned(),
             status,
+            full: version.to_owned(),
+            stamp: stamp.to_owned(),
         });
     }
-    Ok(instances)
+    Ok(entries)
 }
 
 /// `[epoch:]version[-release]` (Debian policy 5.6.12).
@@ -126,32 +150,32 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, ensure: &str, installed: bool, status: &str) {
-        let instances = parse(line).unwrap();
+        let instances = parse(&format!("name\t{line}")).unwrap();
         let seen: Vec<_> = instances.iter().map(|i| (i.ensure.as_str(), i.installed, i.status.as_str())).collect();
         assert_eq!(seen, [(ensure, installed, status)]);
     }
 
     #[test]
     fn every_state_of_a_package() {
-        check("amd64\t1.2-3\tinstall ok installed\t.\n", "1.2-3", true, "installed");
-        check("amd64\t1.2-3\thold ok installed\t.\n", "1.2-3", true, "installed");
-        check("amd64\t1.2-3\tinstall ok triggers-pending\t.\n", "1.2-3", true, "triggers-pending");
-        check("amd64\t1.2-3\tinstall ok half-configured\t.\n", "half-configured", false, "half-configured");
-        check("amd64\t1.2-3\tinstall ok unpacked\t.\n", "unpacked", false, "unpacked");
+        check("amd64\t1.2-3\tinstall ok installed\t170\t.\n", "1.2-3", true, "installed");
+        check("amd64\t1.2-3\thold ok installed\t170\t.\n", "1.2-3", true, "installed");
+        check("amd64\t1.2-3\tinstall ok triggers-pending\t170\t.\n", "1.2-3", true, "triggers-pending");
+        check("amd64\t1.2-3\tinstall ok half-configured\t170\t.\n", "half-configured", false, "half-configured");
+        check("amd64\t1.2-3\tinstall ok unpacked\t170\t.\n", "unpacked", false, "unpacked");
         check(
-            "amd64\t1.2-3\tinstall reinstreq half-installed\t.\n",
+            "amd64\t1.2-3\tinstall reinstreq half-installed\t170\t.\n",
             "half-installed, reinstreq",
             false,
             "half-installed, reinstreq",
         );
-        check("amd64\t1.2-3\tdeinstall ok config-files\t.\n", "absent", false, "config-files");
-        assert_eq!(parse("\t\tunknown ok not-installed\t.\n").unwrap(), []);
+        check("amd64\t1.2-3\tdeinstall ok config-files\t170\t.\n", "absent", false, "config-files");
+        assert_eq!(parse("x\t\t\tunknown ok not-installed\t\t.\n").unwrap(), []);
         assert_eq!(parse("").unwrap(), []);
     }
 
     #[test]
     fn output_that_is_not_understood_is_a_failure() {
-        for bad in ["amd64", "amd64\t1\tinstall ok installed", "a\tb\tc\t.\n", "a\tb\tc\td\te\n"] {
+        for bad in ["amd64", "n\tamd64\t1\tinstall ok installed", "n\ta\tb\tc\t170\t.\n", "n\ta\tb\tc\td\te\n"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,85 +1,132 @@
-//! Packages through `rpm`.
+//! rpm's database, through `rpm --query`, and removing with `rpm --erase`.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use muster_plugin_api::{ActionFailure, CancellationToken};
+use muster_plugin_api::ActionFailure;
 
-use super::Instance;
+use super::entry::{Entry, INSTALLED};
+use super::lock::LockFile;
+use super::manager::{Asking, Phase, Step, not_understood};
+use super::paths::PackagePaths;
 use crate::process::Program;
 
 /// One line for each instance, tabs between the fields. The last field says that the line is whole.
-const FORMAT: &str = "%{EPOCH}\\t%{VERSION}\\t%{RELEASE}\\t%{ARCH}\\t%{INSTALLTIME}\\t.\\n";
+const FORMAT: &str = "%{NAME}\\t%{EPOCH}\\t%{VERSION}\\t%{RELEASE}\\t%{ARCH}\\t%{INSTALLTIME}\\t.\\n";
 
-fn query(program: &Path, database: &Path, limit: Duration) -> Program {
-    Program::new(program, limit).argument(format!("--dbpath={}", database.display())).argument("--query")
+/// The list of all packages: about 100 bytes each, and 100,000 packages at most.
+const LIST_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// rpm's database.
+#[derive(Debug)]
+pub(super) struct Rpm {
+    program: PathBuf,
+    pub(super) database: PathBuf,
+    options: Vec<String>,
 }
 
-/// Everything rpm has under that name, newest first; nothing where it is absent.
-pub(super) async fn instances(
-    program: &Path,
-    database: &Path,
-    name: &str,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<Vec<Instance>, ActionFailure> {
-    let program = query(program, database, limit).argument(format!("--queryformat={FORMAT}")).arguments(["--", name]);
-    let run = program.run(cancel).await;
-    let output = run.stdout.text();
-    match run.exit_code(&program)? {
-        0 => parse(&output),
-        // rpm counts what it did not find into its exit code, and says so on standard output.
-        1 if output.contains("is not installed") => Ok(Vec::new()),
-        code => Err(run.failure(&program, code)),
+impl Rpm {
+    /// The database in a directory.
+    pub(super) fn new(program: PathBuf, database: PathBuf, paths: &PackagePaths) -> Self {
+        Self { program, database, options: paths.rpm_options.clone() }
+    }
+
+    /// rpm locks its database with a record lock while it changes it.
+    pub(super) fn lock(&self) -> LockFile {
+        LockFile::record(self.database.join(".rpm.lock"))
+    }
+
+    fn query(&self, asking: &Asking<'_>) -> Program {
+        Program::new(&self.program, asking.limit)
+            .argument(format!("--dbpath={}", self.database.display()))
+            .argument("--query")
+            .output_bytes_max(LIST_BYTES_MAX)
+    }
+
+    /// Everything rpm has under a name, or at all, newest first; nothing where it is absent.
+    pub(super) async fn entries(&self, name: Option<&str>, asking: Asking<'_>) -> Result<Vec<Entry>, ActionFailure> {
+        let program = self.query(&asking).argument(format!("--queryformat={FORMAT}"));
+        let program = match name {
+            Some(name) => program.arguments(["--", name]),
+            None => program.argument("--all"),
+        };
+        let run = program.run(asking.cancel).await;
+        let output = run.stdout.text();
+        match run.exit_code(&program)? {
+            0 => parse(&output),
+            // rpm counts what it did not find into its exit code, and says so on standard output.
+            1 if output.contains("is not installed") => Ok(Vec::new()),
+            code => Err(run.failure(&program, code)),
+        }
+    }
+
+    /// Installed packages that provide a name which no package has.
+    pub(super) async fn providers(&self, name: &str, asking: Asking<'_>) -> Result<Vec<String>, ActionFailure> {
+        let arguments = ["--whatprovides", "--queryformat=%{NAME}\\t.\\n", "--", name];
+        let program = self.query(&asking).arguments(arguments);
+        let run = program.run(asking.cancel).await;
+        let output = run.stdout.text();
+        match run.exit_code(&program)? {
+            0 => Ok(parse_providers(&output)),
+            1 if output.contains("no package provides") => Ok(Vec::new()),
+            code => Err(run.failure(&program, code)),
+        }
+    }
+
+    /// Removes packages and nothing else: rpm refuses where others need them.
+    pub(super) fn erase(&self, names: &[String], try_only: bool) -> Step {
+        let phase = if try_only { Phase::Fetch } else { Phase::Apply };
+        let step = Step::new(phase, &self.program).arguments(self.options.clone()).arguments(["--erase"]);
+        let step = if try_only { step.arguments(["--test"]) } else { step };
+        step.arguments(["--"]).arguments(names.to_vec())
     }
 }
 
-/// Installed packages that provide a name which no package has.
-pub(super) async fn providers(
-    program: &Path,
-    database: &Path,
-    name: &str,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<Vec<String>, ActionFailure> {
-    let program =
-        query(program, database, limit).arguments(["--whatprovides", "--queryformat=%{NAME}\\t.\\n", "--", name]);
-    let run = program.run(cancel).await;
-    let output = run.stdout.text();
-    match run.exit_code(&program)? {
-        0 => Ok(parse_providers(&output)),
-        1 if output.contains("no package provides") => Ok(Vec::new()),
-        code => Err(run.failure(&program, code)),
-    }
+/// Whether an entry is meant by `NAME` or `NAME.ARCHITECTURE`.
+pub(super) fn is_named(entry: &Entry, name: &str) -> bool {
+    entry.name == name || name.strip_suffix(&entry.arch).and_then(|rest| rest.strip_suffix('.')) == Some(&entry.name)
+}
+
+/// Whether an entry has a version as people write it: with or without epoch, with or without release.
+pub(super) fn has_version(entry: &Entry, version: &str) -> bool {
+    let (epoch, rest) = match version.split_once(':') {
+        Some((epoch, rest)) => (Some(epoch), rest),
+        None => (None, version),
+    };
+    let same_epoch = epoch.is_none_or(|epoch| epoch.parse() == Ok(entry.epoch.unwrap_or(0)));
+    let release = entry.release.as_deref().unwrap_or_default();
+    same_epoch && (rest == entry.version || rest.strip_prefix(&entry.version) == Some(&format!("-{release}")))
 }
 
 /// What rpm writes for a tag that a package does not have.
 const NONE: &str = "(none)";
 
-fn parse(output: &str) -> Result<Vec<Instance>, ActionFailure> {
-    let mut instances = Vec::new();
+fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
+    let mut entries = Vec::new();
     for line in output.lines() {
-        let [epoch, version, release, arch, installed_at, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
-            return Err(ActionFailure::failed(format!("rpm wrote a line that is not understood: `{line}`")));
+        let [name, epoch, version, release, arch, installed_at, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
+            return Err(not_understood("rpm", line));
         };
         let epoch = epoch.parse::<u64>().ok();
-        let installed_at = installed_at.parse::<u64>().unwrap_or_default();
         let prefix = epoch.map(|epoch| format!("{epoch}:")).unwrap_or_default();
-        let instance = Instance {
-            ensure: format!("{prefix}{version}-{release}"),
+        let full = format!("{prefix}{version}-{release}");
+        let entry = Entry {
+            name: name.to_owned(),
+            ensure: full.clone(),
             installed: true,
             version: version.to_owned(),
             release: Some(release.to_owned()),
             epoch,
             // Public keys are packages too, and have no architecture.
             arch: if arch == NONE { "noarch".to_owned() } else { arch.to_owned() },
-            status: "installed".to_owned(),
+            status: INSTALLED.to_owned(),
+            full,
+            stamp: installed_at.to_owned(),
         };
-        instances.push((installed_at, instance));
+        entries.push((installed_at.parse::<u64>().unwrap_or_default(), entry));
     }
     // Stable, so that within one transaction the order stays rpm's.
-    instances.sort_by_key(|(installed_at, _)| std::cmp::Reverse(*installed_at));
-    Ok(instances.into_iter().map(|(_, instance)| instance).collect())
+    entries.sort_by_key(|(installed_at, _)| std::cmp::Reverse(*installed_at));
+    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
 fn parse_providers(output: &str) -> Vec<String> {
@@ -95,25 +142,25 @@ mod tests {
 
     #[test]
     fn a_package_with_and_without_epoch() {
-        let instances = parse("1\t3.0.7\t27.el9\tx86_64\t1700000000\t.\n").unwrap();
+        let instances = parse("openssl\t1\t3.0.7\t27.el9\tx86_64\t1700000000\t.\n").unwrap();
         assert_eq!((instances[0].ensure.as_str(), instances[0].epoch), ("1:3.0.7-27.el9", Some(1)));
-        let instances = parse("(none)\t5.1.8\t9.el9\tx86_64\t1700000000\t.\n").unwrap();
+        let instances = parse("bash\t(none)\t5.1.8\t9.el9\tx86_64\t1700000000\t.\n").unwrap();
         assert_eq!((instances[0].ensure.as_str(), instances[0].epoch), ("5.1.8-9.el9", None));
         assert_eq!((instances[0].version.as_str(), instances[0].release.as_deref()), ("5.1.8", Some("9.el9")));
-        let keys = parse("(none)\tfd431d51\t4ae0493b\t(none)\t1700000000\t.\n").unwrap();
+        let keys = parse("gpg-pubkey\t(none)\tfd431d51\t4ae0493b\t(none)\t1700000000\t.\n").unwrap();
         assert_eq!(keys[0].arch, "noarch");
     }
 
     #[test]
     fn the_kernel_installed_last_comes_first() {
-        let output = "(none)\t5.14.0\t362.el9\tx86_64\t1700000000\t.\n(none)\t5.14.0\t427.el9\tx86_64\t1710000000\t.\n";
+        let output = "kernel\t(none)\t5.14.0\t362.el9\tx86_64\t1700000000\t.\nkernel\t(none)\t5.14.0\t427.el9\tx86_64\t1710000000\t.\n";
         let ensure: Vec<_> = parse(output).unwrap().into_iter().map(|instance| instance.ensure).collect();
         assert_eq!(ensure, ["5.14.0-427.el9", "5.14.0-362.el9"]);
     }
 
     #[test]
     fn output_that_is_not_understood_is_a_failure() {
-        for bad in ["warning: something", "1\t2\t3\t4\t5", "1\t2\t3\t4\t5\t.\tx"] {
+        for bad in ["warning: something", "n\t1\t2\t3\t4\t5", "n\t1\t2\t3\t4\t5\t.\tx"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -121,5 +168,18 @@ mod tests {
     #[test]
     fn providers_are_listed_once() {
         assert_eq!(parse_providers("postfix\t.\nexim\t.\npostfix\t.\n"), ["exim", "postfix"]);
+    }
+
+    #[test]
+    fn a_version_with_and_without_its_parts() {
+        let entry = &parse("openssl\t1\t3.0.7\t27.el9\tx86_64\t1\t.\n").unwrap()[0];
+        for good in ["3.0.7", "3.0.7-27.el9", "1:3.0.7", "1:3.0.7-27.el9"] {
+            assert!(has_version(entry, good), "{good}");
+        }
+        for bad in ["3.0", "3.0.7-27", "0:3.0.7", "3.0.7-27.el9.1", "3.0.70"] {
+            assert!(!has_version(entry, bad), "{bad}");
+        }
+        assert!(is_named(entry, "openssl") && is_named(entry, "openssl.x86_64"));
+        assert!(!is_named(entry, "openssl.i686") && !is_named(entry, "x86_64"));
     }
 }

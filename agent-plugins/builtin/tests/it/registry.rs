@@ -50,7 +50,9 @@ async fn a_plugin_that_cannot_work_here_says_why() {
     let paths = PackagePaths {
         programs: vec![directory.clone()],
         dpkg_database: directory.clone(),
-        rpm_databases: vec![directory],
+        rpm_databases: vec![directory.clone()],
+        apk_databases: vec![directory],
+        ..PackagePaths::default()
     };
     assert!(registry.register(Arc::new(Package::new(paths))).unwrap().activation.is_err());
     assert!(registry.installed().is_empty());
