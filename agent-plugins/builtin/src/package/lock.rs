@@ -39,8 +39,7 @@ pub(super) struct Holder {
     pub(super) lock: PathBuf,
     /// The process; null where the kernel does not tell.
     pub(super) pid: Option<i32>,
-    /// Its program and first word, such as `apt-get install`; without options and further words, which may be
-    /// nobody's business.
+    /// Its program and command, such as `apt-get install`.
     pub(super) command: String,
 }
 
@@ -127,17 +126,20 @@ fn parse_locks(table: &str, major: u64, minor: u64, inode: u64) -> Option<i32> {
     })
 }
 
-/// The program and its first word that is no option, without directories.
+/// The program, and its command or, after an interpreter, its script; without directories. Other words may be
+/// nobody's business.
 fn shown_command(command: &[u8]) -> String {
-    let words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).filter(|word| !word.is_empty());
-    let words = words.filter(|word| !word.starts_with('-')).take(2);
-    let shown: Vec<String> = words
-        .map(|word| {
-            let name = word.rsplit('/').next().unwrap_or_default();
-            name.chars().filter(|c| !c.is_control()).take(40).collect()
-        })
-        .collect();
-    shown.join(" ")
+    let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).filter(|word| !word.is_empty());
+    let shown = |word: &str| -> String {
+        let name = word.rsplit('/').next().unwrap_or_default();
+        name.chars().filter(|c| !c.is_control()).take(40).collect()
+    };
+    let Some(program) = words.next() else { return String::new() };
+    let rest: Vec<_> = words.collect();
+    let is_command = |word: &str| !word.starts_with('-') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let script = rest.first().filter(|word| word.starts_with('/'));
+    let second = script.or_else(|| rest.iter().find(|word| is_command(word)));
+    second.map_or_else(|| shown(&program), |second| format!("{} {}", shown(&program), shown(second)))
 }
 
 /// Our own place in the queue. Dropping it lets the next action go on.
@@ -183,6 +185,7 @@ mod tests {
     fn a_command_is_shown_without_its_options() {
         assert_eq!(shown_command(b"/usr/bin/apt-get\0-y\0install\0--secret=x\0"), "apt-get install");
         assert_eq!(shown_command(b"/usr/bin/python3\0/usr/bin/unattended-upgrade\0"), "python3 unattended-upgrade");
+        assert_eq!(shown_command(b"rpm\0--root\0/tmp/x.1\0-U\0"), "rpm");
         assert_eq!(shown_command(b""), "");
     }
 

@@ -202,6 +202,45 @@ mod tests {
         check(apk, &["1.0_alpha1-r0", "1.0_rc1-r0", "1.0_rc2-r0", "1.0-r0", "1.0-r1", "1.0-r10", "1.0_p1-r0", "1.0a-r0", "1.2-r0", "1.10-r0"]);
     }
 
+    /// What a program says about each pair of versions, against what we say.
+    fn agrees(order: fn(&str, &str) -> Ordering, versions: &[&str], real: impl Fn(&str, &str) -> Ordering) {
+        for a in versions {
+            for b in versions {
+                assert_eq!(order(a, b), real(a, b), "{a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn dpkg_agrees() {
+        let versions = ["1.0", "1.0-1", "1.0-1+b1", "1:0.9", "1.0~rc1-1", "1.0a", "1.0.0", "01.0-0", "1.10", "1.0+x", "1.0-1~bpo"];
+        agrees(debian, &versions, |a, b| {
+            let is = |relation: &str| {
+                let run = std::process::Command::new("dpkg").args(["--compare-versions", a, relation, b]).status();
+                run.expect("dpkg is part of every Debian").success()
+            };
+            if is("lt") {
+                Ordering::Less
+            } else if is("gt") {
+                Ordering::Greater
+            } else {
+                Ordering::Equal
+            }
+        });
+    }
+
+    #[test]
+    fn rpm_agrees() {
+        let versions = ["1.0", "1.0a", "1.0.1", "1.0~rc1", "1.0^git1", "1.0^git1~1", "1_0", "10", "1.0.a", "001.0", "1.0a1", "2.el9"];
+        agrees(rpm_part, &versions, |a, b| {
+            let expression = format!("%{{lua:print(rpm.vercmp(\"{a}\",\"{b}\"))}}");
+            let output = std::process::Command::new("rpm").args(["--eval", &expression]).output();
+            let output = output.expect("rpm is installed; on Debian: apt-get install -y --no-install-recommends rpm");
+            let number: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+            number.cmp(&0)
+        });
+    }
+
     fn version() -> impl Strategy<Value = String> {
         "([0-2]:)?[0-9]{1,2}(\\.[0-9]{1,2}){0,2}[a-b]?(~rc[0-9])?(_p[0-9])?(-r?[0-9]{1,2})?"
     }

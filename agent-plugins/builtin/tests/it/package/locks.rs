@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,10 +15,10 @@ use super::debian::{Deb, Debian};
 use crate::support::{run, until};
 
 /// A process that holds a record lock on a file, as apt and dpkg do, until it is dropped.
-struct Locker(Child);
+pub(super) struct Locker(Child);
 
 impl Locker {
-    fn hold(file: &Path) -> Self {
+    pub(super) fn hold(file: &Path) -> Self {
         // struct flock on 64-bit Linux: type, whence, start, length, process. 1 is F_WRLCK.
         let program = "use Fcntl; $| = 1; open(my $f, '+>>', $ARGV[0]) or die $!;\
                        my $l = pack('s s x4 q q i x4', F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die $!;\
@@ -35,7 +36,7 @@ impl Locker {
         Self(child)
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
     }
 }
@@ -44,6 +45,32 @@ impl Drop for Locker {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+}
+
+/// Another program at work with packages, which does not outlive its test.
+pub(super) struct Other(Child);
+
+impl Other {
+    pub(super) fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap())
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(super) fn succeeds(&mut self) -> bool {
+        self.0.wait().unwrap().success()
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        // Fails where it has ended, which is as it should be.
+        let _ended = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        let _reaped = self.0.wait();
     }
 }
 
@@ -151,19 +178,14 @@ async fn an_apt_get_of_somebody_else_is_waited_for() {
         format!("#!/bin/sh\ntouch {}\nuntil [ -e {} ]; do sleep 0.05; done\n", began.display(), go_on.display());
     debian.publish(&Deb { name: "slow", version: "1", scripts: &[("postinst", &script)], ..Deb::default() });
     debian.update();
-    let mut other = Command::new("apt-get")
-        .env("APT_CONFIG", debian.path("apt.conf"))
-        .args(["-q", "-y", "install", "slow"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut other = Command::new("apt-get");
+    let mut other = Other::start(other.env("APT_CONFIG", debian.path("apt.conf")).args(["-q", "-y", "install", "slow"]));
     until(|| began.exists(), |began| *began).await;
     let plugin = debian.plugin();
     let (sink, mut output) = OutputSink::channel(64);
     let conductor = async {
         let line = String::from_utf8(output.recv().await.unwrap().bytes).unwrap();
-        assert!(line.contains(&format!("process {} (`apt-get install`)", other.id())), "{line}");
+        assert!(line.contains(&format!("process {} (`apt-get install`)", other.pid())), "{line}");
         fs::write(&go_on, "").unwrap();
         while output.recv().await.is_some() {}
     };
@@ -171,7 +193,7 @@ async fn an_apt_get_of_somebody_else_is_waited_for() {
     let (reply, ()) = tokio::join!(action, conductor);
     let data = reply.unwrap().data;
     assert_eq!(data["packages"].as_array().unwrap().len(), 1, "{data}");
-    assert!(other.wait().unwrap().success());
+    assert!(other.succeeds());
     assert_eq!(debian.state("slow"), "install ok installed 1");
 }
 
