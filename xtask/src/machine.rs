@@ -49,6 +49,27 @@ pub(crate) fn need_openssl() -> Result<()> {
     if succeeds("openssl", &["version"]) { Ok(()) } else { install("OpenSSL is not installed", &["openssl"]) }
 }
 
+/// What the tests of the plugin `package` install into roots of their own, with the package it is in. apt and dpkg
+/// are part of every Debian.
+const PACKAGE_MANAGERS: [(&str, &str); 5] = [
+    ("/usr/bin/rpm", "rpm"),
+    ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/createrepo_c", "createrepo-c"),
+    ("/usr/bin/dnf", "dnf"),
+    ("/usr/bin/zypper", "zypper"),
+];
+
+/// Makes sure that the tests of the plugin `package` find the package managers that Debian does not use itself.
+///
+/// # Errors
+/// When they are not there and cannot be installed.
+pub(crate) fn need_package_managers() -> Result<()> {
+    let missing = PACKAGE_MANAGERS.iter().filter(|(program, _)| !Path::new(program).is_file());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() { Ok(()) } else { install("What the tests of `package` need is not installed", &packages) }
+}
+
 /// What the tests of the plugin `service` start in namespaces, with the package it is in.
 const SERVICE_MANAGERS: [(&str, &str); 6] = [
     ("/lib/systemd/systemd", "systemd"),

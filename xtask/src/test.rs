@@ -13,6 +13,7 @@ pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     machine::need_rabbitmq()?;
     machine::need_openssl()?;
     machine::need_python()?;
+    machine::need_package_managers()?;
     machine::need_service_managers()?;
     machine::need_puppet()?;
     if filter.is_none() {

@@ -302,10 +302,7 @@ impl Plugin for Package {
             let asking = Asking { limit: PROFILE_LIMIT, cancel: &context.cancel };
             let entries = manager.entries(None, asking).await?;
             let (repositories, problems) = repositories::read(&manager.sources());
-            Ok(vec![
-                profiles::packages(manager.provider(), &entries),
-                profiles::repositories(&repositories, &problems),
-            ])
+            Ok(vec![profiles::packages(manager.provider(), &entries), profiles::repositories(&repositories, &problems)])
         })
     }
 }

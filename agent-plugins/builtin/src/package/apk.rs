@@ -92,7 +92,11 @@ impl Manager for Apk {
         Box::pin(std::future::ready(entries))
     }
 
-    fn providers<'a>(&'a self, name: &'a str, _asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
+    fn providers<'a>(
+        &'a self,
+        name: &'a str,
+        _asking: Asking<'a>,
+    ) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
         let providers = self.read().map(|packages| {
             let provide = packages.into_iter().filter(|package| package.provides.iter().any(|word| word == name));
             provide.map(|package| package.entry.name).collect()
@@ -211,12 +215,15 @@ mod tests {
             .iter()
             .map(|one| (one.name.as_str(), one.change.as_str(), one.from.as_deref(), one.to.as_deref()))
             .collect();
-        assert_eq!(seen, [
-            ("libfoo", "installed", None, Some("1.0-r0")),
-            ("foo", "updated", Some("1.0-r0"), Some("1.1-r0")),
-            ("old", "removed", Some("3-r1"), None),
-            ("bar", "downgraded", Some("2-r0"), Some("1-r0")),
-        ]);
+        assert_eq!(
+            seen,
+            [
+                ("libfoo", "installed", None, Some("1.0-r0")),
+                ("foo", "updated", Some("1.0-r0"), Some("1.1-r0")),
+                ("old", "removed", Some("3-r1"), None),
+                ("bar", "downgraded", Some("2-r0"), Some("1-r0")),
+            ]
+        );
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Apt {
     }
 
     fn prepared(&self, phase: Phase, program: &Path) -> Step {
-        let step = ENVIRONMENT.iter().fold(Step::new(phase, program), |step, (name, value)| step.variable(name, *value));
+        let step =
+            ENVIRONMENT.iter().fold(Step::new(phase, program), |step, (name, value)| step.variable(name, *value));
         match &self.configuration {
             Some(file) => step.variable("APT_CONFIG", file),
             None => step,
@@ -171,9 +172,15 @@ impl Manager for Apt {
     /// Every failure of apt-get is 100, so this is read from its words; it only decides whether to try again.
     fn was_locked(&self, run: &Run, _exit_code: i32) -> bool {
         let said = run.stderr.text();
-        ["Could not get lock", "Unable to lock", "Unable to acquire", "frontend lock was locked", "status database is locked"]
-            .iter()
-            .any(|words| said.contains(words))
+        [
+            "Could not get lock",
+            "Unable to lock",
+            "Unable to acquire",
+            "frontend lock was locked",
+            "status database is locked",
+        ]
+        .iter()
+        .any(|words| said.contains(words))
     }
 
     fn known(&self, specs: &[Spec]) -> Option<Step> {

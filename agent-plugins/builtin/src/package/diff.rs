@@ -1,7 +1,7 @@
 //! What a transaction did: the database before and after it, compared.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -81,10 +81,13 @@ impl Touched {
     }
 }
 
+/// One name and architecture, before and after.
+type Sides<'a> = (Vec<&'a Entry>, Vec<&'a Entry>);
+
 /// Every package that differs, by name and architecture. `keeps_configuration` says whether the manager tells
 /// a removed package from a purged one.
 pub(super) fn diff(before: &Snapshot, after: &Snapshot, order: Order, keeps_configuration: bool) -> Vec<Touched> {
-    let mut keys: BTreeMap<(&str, &str), (Vec<&Entry>, Vec<&Entry>)> = BTreeMap::new();
+    let mut keys: BTreeMap<(&str, &str), Sides<'_>> = BTreeMap::new();
     for entry in &before.0 {
         keys.entry((&entry.name, &entry.arch)).or_default().0.push(entry);
     }
@@ -97,12 +100,7 @@ pub(super) fn diff(before: &Snapshot, after: &Snapshot, order: Order, keeps_conf
 
 /// One name and architecture. Several versions stand side by side only where the manager allows it, as rpm
 /// does with kernels.
-fn differences(
-    mut before: Vec<&Entry>,
-    mut after: Vec<&Entry>,
-    order: Order,
-    gone: Change,
-) -> Vec<Option<Touched>> {
+fn differences(mut before: Vec<&Entry>, mut after: Vec<&Entry>, order: Order, gone: Change) -> Vec<Option<Touched>> {
     let mut touched = Vec::new();
     // The same version on both sides: untouched, in another state, or put there again.
     let versions: BTreeSet<String> = before.iter().map(|entry| entry.full.clone()).collect();

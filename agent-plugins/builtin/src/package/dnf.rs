@@ -45,7 +45,8 @@ pub(super) struct Dnf {
 }
 
 /// Architectures that a name may end with, after a dot. A version goes before them.
-const ARCHITECTURES: &[&str] = &["noarch", "x86_64", "i386", "i586", "i686", "aarch64", "armv7hl", "ppc64le", "s390x", "riscv64"];
+const ARCHITECTURES: &[&str] =
+    &["noarch", "x86_64", "i386", "i586", "i686", "aarch64", "armv7hl", "ppc64le", "s390x", "riscv64"];
 
 /// A package and its version in one word: `NAME-VERSION[.ARCHITECTURE]`.
 fn pinned(spec: &Spec) -> String {
@@ -76,7 +77,8 @@ impl Dnf {
         match task {
             Task::Refresh => Vec::new(),
             Task::Install { specs, allow_removal } => {
-                [owned(&["install"]), erasing(*allow_removal), owned(&["--"]), specs.iter().map(pinned).collect()].concat()
+                [owned(&["install"]), erasing(*allow_removal), owned(&["--"]), specs.iter().map(pinned).collect()]
+                    .concat()
             }
             Task::Update { names, allow_removal } => {
                 [owned(&["upgrade"]), erasing(*allow_removal), owned(&["--"]), names.clone()].concat()

@@ -49,7 +49,8 @@ pub(super) fn plan(manager: &dyn Manager, goal: &Goal, permits: Permits, before:
         Goal::UpdateAll => plan.tasks.push(Task::UpdateAll { allow_removal: permits.removal }),
         Goal::Update(names) => {
             let (here, absent): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| present(name));
-            plan.notes.extend(absent.iter().map(|name| format!("`{name}` is not installed, so there is nothing to update")));
+            plan.notes
+                .extend(absent.iter().map(|name| format!("`{name}` is not installed, so there is nothing to update")));
             plan.unchanged = absent;
             if !here.is_empty() {
                 plan.tasks.push(Task::Update { names: here, allow_removal: permits.removal });

@@ -220,10 +220,8 @@ impl<'a> Work<'a> {
         let since = Instant::now();
         if since >= self.lock_deadline.min(self.deadline) {
             let limit = self.waited.as_secs();
-            let message = format!(
-                "`{}` is held by {holder}, and was not let go within {limit} s",
-                holder.lock.display()
-            );
+            let message =
+                format!("`{}` is held by {holder}, and was not let go within {limit} s", holder.lock.display());
             self.holder = Some(holder);
             return Err(ActionFailure::new(&code::CONFLICT, message));
         }
@@ -289,11 +287,7 @@ impl<'a> Work<'a> {
                     |line| ActionFailure::failed(line).with_exit_code(exit_code),
                 ));
             }
-            let unknown = || Holder {
-                lock: self.manager.database().to_owned(),
-                pid: None,
-                command: String::new(),
-            };
+            let unknown = || Holder { lock: self.manager.database().to_owned(), pid: None, command: String::new() };
             let holder = self.manager.locks().iter().find_map(super::lock::LockFile::suspect).unwrap_or_else(unknown);
             let mut told = false;
             self.wait_for(holder, &mut told).await?;
@@ -384,7 +378,11 @@ fn complaint(run: &Run) -> Option<String> {
     let mut found = lines.filter(marked);
     let first = found.next()?;
     // dpkg says with which package it had trouble; apt's own line after it says only that dpkg had.
-    let rest = if first.ends_with(':') { stderr.lines().map(str::trim).skip_while(|line| *line != first).nth(1) } else { None };
+    let rest = if first.ends_with(':') {
+        stderr.lines().map(str::trim).skip_while(|line| *line != first).nth(1)
+    } else {
+        None
+    };
     let line = rest.map_or_else(|| first.to_owned(), |rest| format!("{first} {rest}"));
     Some(line.chars().take(400).collect())
 }

@@ -11,7 +11,10 @@ pub(super) fn debian(a: &str, b: &str) -> Ordering {
     let (epoch_b, b) = split_epoch(b);
     let (version_a, release_a) = a.rsplit_once('-').unwrap_or((a, "0"));
     let (version_b, release_b) = b.rsplit_once('-').unwrap_or((b, "0"));
-    epoch_a.cmp(&epoch_b).then_with(|| debian_part(version_a, version_b)).then_with(|| debian_part(release_a, release_b))
+    epoch_a
+        .cmp(&epoch_b)
+        .then_with(|| debian_part(version_a, version_b))
+        .then_with(|| debian_part(release_a, release_b))
 }
 
 fn split_epoch(full: &str) -> (u64, &str) {
@@ -140,7 +143,8 @@ const APK_SUFFIXES: [&str; 10] = ["alpha", "beta", "pre", "rc", "", "cvs", "svn"
 pub(super) fn apk(a: &str, b: &str) -> Ordering {
     let (version_a, release_a) = a.rsplit_once("-r").unwrap_or((a, "0"));
     let (version_b, release_b) = b.rsplit_once("-r").unwrap_or((b, "0"));
-    apk_version(version_a, version_b).then_with(|| by_value(number(release_a.as_bytes()).0, number(release_b.as_bytes()).0))
+    apk_version(version_a, version_b)
+        .then_with(|| by_value(number(release_a.as_bytes()).0, number(release_b.as_bytes()).0))
 }
 
 fn apk_version(a: &str, b: &str) -> Ordering {
@@ -154,7 +158,7 @@ fn apk_version(a: &str, b: &str) -> Ordering {
         let suffix = suffix.unwrap_or_default();
         let word = suffix.trim_end_matches(|c: char| c.is_ascii_digit());
         let rank = APK_SUFFIXES.iter().position(|known| *known == word).unwrap_or(APK_SUFFIXES.len());
-        (rank, suffix[word.len()..].as_bytes().to_vec())
+        (rank, suffix.as_bytes()[word.len()..].to_vec())
     };
     loop {
         let (next_a, next_b) = (parts_a.next(), parts_b.next());
@@ -186,20 +190,40 @@ mod tests {
 
     #[test]
     fn debian_versions() {
-        check(debian, &["1.0~~", "1.0~rc1-1", "1.0-1", "1.0-1+b1", "1.0-2", "1.0a-1", "1.0+dfsg-1", "1.0.1-1", "1.10-1", "2:0.1"]);
+        check(
+            debian,
+            &["1.0~~", "1.0~rc1-1", "1.0-1", "1.0-1+b1", "1.0-2", "1.0a-1", "1.0+dfsg-1", "1.0.1-1", "1.10-1", "2:0.1"],
+        );
         assert_eq!(debian("1.0", "1.0-0"), Ordering::Equal);
         assert_eq!(debian("1.00", "1.0"), Ordering::Equal);
     }
 
     #[test]
     fn rpm_versions() {
-        check(rpm, &["1.0~rc1-1", "1.0-1", "1.0-1.el9", "1.0-2", "1.0^git1-1", "1.0a-1", "1.0.1-1", "1.10-1", "1:0.1-1"]);
+        check(
+            rpm,
+            &["1.0~rc1-1", "1.0-1", "1.0-1.el9", "1.0-2", "1.0^git1-1", "1.0a-1", "1.0.1-1", "1.10-1", "1:0.1-1"],
+        );
         assert_eq!(rpm("1.0.0-1", "1_0_0-1"), Ordering::Equal);
     }
 
     #[test]
     fn apk_versions() {
-        check(apk, &["1.0_alpha1-r0", "1.0_rc1-r0", "1.0_rc2-r0", "1.0-r0", "1.0-r1", "1.0-r10", "1.0_p1-r0", "1.0a-r0", "1.2-r0", "1.10-r0"]);
+        check(
+            apk,
+            &[
+                "1.0_alpha1-r0",
+                "1.0_rc1-r0",
+                "1.0_rc2-r0",
+                "1.0-r0",
+                "1.0-r1",
+                "1.0-r10",
+                "1.0_p1-r0",
+                "1.0a-r0",
+                "1.2-r0",
+                "1.10-r0",
+            ],
+        );
     }
 
     /// What a program says about each pair of versions, against what we say.
@@ -213,7 +237,8 @@ mod tests {
 
     #[test]
     fn dpkg_agrees() {
-        let versions = ["1.0", "1.0-1", "1.0-1+b1", "1:0.9", "1.0~rc1-1", "1.0a", "1.0.0", "01.0-0", "1.10", "1.0+x", "1.0-1~bpo"];
+        let versions =
+            ["1.0", "1.0-1", "1.0-1+b1", "1:0.9", "1.0~rc1-1", "1.0a", "1.0.0", "01.0-0", "1.10", "1.0+x", "1.0-1~bpo"];
         agrees(debian, &versions, |a, b| {
             let is = |relation: &str| {
                 let run = std::process::Command::new("dpkg").args(["--compare-versions", a, relation, b]).status();
@@ -231,7 +256,20 @@ mod tests {
 
     #[test]
     fn rpm_agrees() {
-        let versions = ["1.0", "1.0a", "1.0.1", "1.0~rc1", "1.0^git1", "1.0^git1~1", "1_0", "10", "1.0.a", "001.0", "1.0a1", "2.el9"];
+        let versions = [
+            "1.0",
+            "1.0a",
+            "1.0.1",
+            "1.0~rc1",
+            "1.0^git1",
+            "1.0^git1~1",
+            "1_0",
+            "10",
+            "1.0.a",
+            "001.0",
+            "1.0a1",
+            "2.el9",
+        ];
         agrees(rpm_part, &versions, |a, b| {
             let expression = format!("%{{lua:print(rpm.vercmp(\"{a}\",\"{b}\"))}}");
             let output = std::process::Command::new("rpm").args(["--eval", &expression]).output();

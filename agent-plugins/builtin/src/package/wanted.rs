@@ -149,14 +149,57 @@ mod tests {
 
     #[test]
     fn names() {
-        for good in ["bash", "libc6:amd64", "g++", "g++-12", "gtk+3.0", "python3.11", "kernel-core.x86_64", "a", "libc6:kfreebsd-amd64"] {
+        for good in [
+            "bash",
+            "libc6:amd64",
+            "g++",
+            "g++-12",
+            "gtk+3.0",
+            "python3.11",
+            "kernel-core.x86_64",
+            "a",
+            "libc6:kfreebsd-amd64",
+        ] {
             assert!(check_name(good).is_ok(), "{good}");
         }
         let long = "a".repeat(129);
         for bad in [
-            "", "-", "--", "-y", "-oDPkg::Pre-Invoke=id", "foo-", "foo*", "foo?", "fo[o]", "foo bar", " foo", "foo\n", "foo\0", "x; rm -rf /",
-            "../x.deb", "/tmp/x.deb", "./x", "foo/stable", "foo=1", "~nfoo", "?all", "@core", "foo^", "!foo", "+foo", ".foo", "_foo", "foo:",
-            "foo:-x", "foo:a:b", "foo:amd64-", "$(id)", "`id`", "a|b", "foö", &long,
+            "",
+            "-",
+            "--",
+            "-y",
+            "-oDPkg::Pre-Invoke=id",
+            "foo-",
+            "foo*",
+            "foo?",
+            "fo[o]",
+            "foo bar",
+            " foo",
+            "foo\n",
+            "foo\0",
+            "x; rm -rf /",
+            "../x.deb",
+            "/tmp/x.deb",
+            "./x",
+            "foo/stable",
+            "foo=1",
+            "~nfoo",
+            "?all",
+            "@core",
+            "foo^",
+            "!foo",
+            "+foo",
+            ".foo",
+            "_foo",
+            "foo:",
+            "foo:-x",
+            "foo:a:b",
+            "foo:amd64-",
+            "$(id)",
+            "`id`",
+            "a|b",
+            "foö",
+            &long,
         ] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
@@ -167,7 +210,9 @@ mod tests {
         for good in ["1.0-1", "2:3.0.13-1~deb12u1+b1", "1.0^git1-1.el9", "1.0_p1-r0", "a", "2026.1"] {
             assert!(check_version(good).is_ok(), "{good}");
         }
-        for bad in ["", "-1", "1-", "a:1", ":1", "1:", "1:2:3", "1*", "1 ", "1/2", "=1", "1\n", "~1", "1|2", "$1", "1=2", "/1/"] {
+        for bad in [
+            "", "-1", "1-", "a:1", ":1", "1:", "1:2:3", "1*", "1 ", "1/2", "=1", "1\n", "~1", "1|2", "$1", "1=2", "/1/",
+        ] {
             assert!(check_version(bad).is_err(), "{bad:?}");
         }
     }

@@ -53,9 +53,8 @@ impl Zypper {
 
     fn words(task: &Task, more: &[&str]) -> Vec<String> {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let forced = |allow_removal: bool| {
-            owned(&[if allow_removal { "--force-resolution" } else { "--no-force-resolution" }])
-        };
+        let forced =
+            |allow_removal: bool| owned(&[if allow_removal { "--force-resolution" } else { "--no-force-resolution" }]);
         match task {
             Task::Refresh => owned(&["refresh"]),
             Task::Install { specs, allow_removal } => {
@@ -246,11 +245,14 @@ mod tests {
             .iter()
             .map(|one| (one.name.as_str(), one.change.as_str(), one.from.as_deref(), one.to.as_deref()))
             .collect();
-        assert_eq!(seen, [
-            ("foo", "updated", Some("1.0-1"), Some("1.1-1")),
-            ("bar", "installed", None, Some("2-1")),
-            ("old", "removed", Some("3-1"), None),
-        ]);
+        assert_eq!(
+            seen,
+            [
+                ("foo", "updated", Some("1.0-1"), Some("1.1-1")),
+                ("bar", "installed", None, Some("2-1")),
+                ("old", "removed", Some("3-1"), None),
+            ]
+        );
     }
 
     #[test]

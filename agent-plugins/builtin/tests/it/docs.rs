@@ -10,7 +10,7 @@ use muster_plugin_api::builtin_ddls;
 const WORDS: [&str; 3] = ["tested really", "tested with recorded output", "not supported"];
 
 /// Plugins whose page is still being written: not all of their actions have a row yet. Empty when all is done.
-const PAGE_TO_COME: &[&str] = &["package", "plugin"];
+const PAGE_TO_COME: &[&str] = &["plugin"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

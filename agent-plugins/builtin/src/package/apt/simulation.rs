@@ -134,19 +134,22 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_simulation() {
-        check("Reading package lists...\nInst bar (2.0-1 localhost [all])\nConf bar (2.0-1 localhost [all])\n", &[
-            ("bar", "installed", None, Some("2.0-1")),
-        ]);
-        check("Inst libc6 [2.36-9] (2.36-10 Debian:12.7/stable, Debian-Security:12/stable [amd64]) []\n", &[
-            ("libc6", "updated", Some("2.36-9"), Some("2.36-10")),
-        ]);
-        check("Inst libc6:i386 [2.36-10] (2.36-9 Debian:12.7/stable [i386]) [libc6:amd64 on libc6:i386]\n", &[
-            ("libc6", "downgraded", Some("2.36-10"), Some("2.36-9")),
-        ]);
-        check("Remv foo [1.0-1]\nPurg bar [2.0-1] [baz:amd64 ]\n", &[
-            ("foo", "removed", Some("1.0-1"), None),
-            ("bar", "purged", Some("2.0-1"), None),
-        ]);
+        check(
+            "Reading package lists...\nInst bar (2.0-1 localhost [all])\nConf bar (2.0-1 localhost [all])\n",
+            &[("bar", "installed", None, Some("2.0-1"))],
+        );
+        check(
+            "Inst libc6 [2.36-9] (2.36-10 Debian:12.7/stable, Debian-Security:12/stable [amd64]) []\n",
+            &[("libc6", "updated", Some("2.36-9"), Some("2.36-10"))],
+        );
+        check(
+            "Inst libc6:i386 [2.36-10] (2.36-9 Debian:12.7/stable [i386]) [libc6:amd64 on libc6:i386]\n",
+            &[("libc6", "downgraded", Some("2.36-10"), Some("2.36-9"))],
+        );
+        check(
+            "Remv foo [1.0-1]\nPurg bar [2.0-1] [baz:amd64 ]\n",
+            &[("foo", "removed", Some("1.0-1"), None), ("bar", "purged", Some("2.0-1"), None)],
+        );
         check("Conf half (1.0-1 localhost [all])\n", &[("half", "configured", Some("1.0-1"), Some("1.0-1"))]);
         check("0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n", &[]);
     }

@@ -24,7 +24,8 @@ fn entry(name: &str, full: &str, status: &str, stamp: u8) -> Entry {
 /// `None` stands for a package that is not in the database.
 #[track_caller]
 fn check(before: Option<(&str, &str)>, after: Option<(&str, &str)>, change: Option<&str>) {
-    let snapshot = |state: Option<(&str, &str)>| Snapshot(state.map(|(v, s)| entry("a", v, s, 0)).into_iter().collect());
+    let snapshot =
+        |state: Option<(&str, &str)>| Snapshot(state.map(|(v, s)| entry("a", v, s, 0)).into_iter().collect());
     let touched = diff(&snapshot(before), &snapshot(after), version::debian, true);
     let seen: Vec<_> = touched.iter().map(|touched| touched.change.as_str()).collect();
     assert_eq!(seen, Vec::from_iter(change), "{before:?} to {after:?}");
@@ -55,7 +56,10 @@ fn versions_before_and_after() {
     let [a, b] = &touched[..] else { panic!("{touched:?}") };
     assert_eq!((a.version.as_deref(), a.release.as_deref()), (Some("2"), Some("5")));
     assert_eq!((a.previous_version.as_deref(), a.previous_release.as_deref()), (Some("1"), Some("1")));
-    assert_eq!((b.version.as_deref(), b.status.as_str(), b.previous_version.as_deref()), (None, "config-files", Some("3")));
+    assert_eq!(
+        (b.version.as_deref(), b.status.as_str(), b.previous_version.as_deref()),
+        (None, "config-files", Some("3"))
+    );
 }
 
 #[test]

@@ -181,12 +181,15 @@ Upgrade  1 Package
             .iter()
             .map(|one| (one.name.as_str(), one.change.as_str(), one.from.as_deref(), one.to.as_deref()))
             .collect();
-        assert_eq!(seen, [
-            ("openssl", "updated", Some("1:3.0.7-27.el9"), Some("1:3.0.7-28.el9")),
-            ("a-package-with-a-very-long-name-that-needs-its-own-line", "installed", None, Some("2.0-1")),
-            ("old-name", "removed", Some("1.0-1"), None),
-            ("foo", "removed", Some("1.0-1"), None),
-        ]);
+        assert_eq!(
+            seen,
+            [
+                ("openssl", "updated", Some("1:3.0.7-27.el9"), Some("1:3.0.7-28.el9")),
+                ("a-package-with-a-very-long-name-that-needs-its-own-line", "installed", None, Some("2.0-1")),
+                ("old-name", "removed", Some("1.0-1"), None),
+                ("foo", "removed", Some("1.0-1"), None),
+            ]
+        );
     }
 
     #[test]
@@ -212,7 +215,8 @@ Upgrade  1 Package
         assert_eq!(updates[0].installed.as_deref(), Some("1:3.0.7-27.el9"));
         let rows = "\nopenssl.x86_64    1:3.0.7-28.el9    baseos\nkernel.x86_64\n     7-1    updates\nObsoleting Packages\nx.noarch 1 y\n";
         let updates = check_update(rows, &before()).unwrap();
-        let seen: Vec<_> = updates.iter().map(|one| (one.name.as_str(), one.available.as_str(), one.installed.as_deref())).collect();
+        let seen: Vec<_> =
+            updates.iter().map(|one| (one.name.as_str(), one.available.as_str(), one.installed.as_deref())).collect();
         assert_eq!(seen, [("openssl", "1:3.0.7-28.el9", Some("1:3.0.7-27.el9")), ("kernel", "7-1", Some("6-1"))]);
         assert!(repoquery("openssl 3\n", &before()).is_err());
     }

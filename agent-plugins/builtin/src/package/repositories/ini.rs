@@ -39,7 +39,8 @@ impl Section {
     /// One repository for each of its addresses. `[main]` is dnf's own configuration.
     fn finish(self) -> Vec<Repository> {
         let field = |key: &str| self.fields.iter().rev().find(|(have, _)| have == key).map(|(_, value)| value.as_str());
-        let address = ["baseurl", "mirrorlist", "metalink"].into_iter().find_map(|key| field(key).filter(|v| !v.is_empty()));
+        let address =
+            ["baseurl", "mirrorlist", "metalink"].into_iter().find_map(|key| field(key).filter(|v| !v.is_empty()));
         let Some(address) = address.filter(|_| self.name != "main") else { return Vec::new() };
         let off = |word: &str| ["0", "no", "false", "off"].contains(&word.to_ascii_lowercase().as_str());
         let enabled = !field("enabled").is_some_and(off);

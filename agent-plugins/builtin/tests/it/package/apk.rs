@@ -73,7 +73,10 @@ fn changes(data: &Value) -> Vec<String> {
 async fn a_life_with_apk() {
     let (_root, plugin) = alpine();
     let status = run(&plugin, "status", json!({ "name": "musl" })).await.unwrap().data;
-    assert_eq!((&status["ensure"], &status["release"], &status["provider"]), (&json!("1.2.5-r8"), &json!("r8"), &json!("apk")));
+    assert_eq!(
+        (&status["ensure"], &status["release"], &status["provider"]),
+        (&json!("1.2.5-r8"), &json!("r8"), &json!("apk"))
+    );
     let status = run(&plugin, "status", json!({ "name": "cmd" })).await.unwrap().data;
     assert_eq!(status["ensure"], json!("absent"));
 

@@ -41,8 +41,10 @@ fn touched(data: &Value) -> Vec<(String, String, String, String)> {
 
 #[track_caller]
 fn assert_touched(data: &Value, expected: &[(&str, &str, &str, &str)]) {
-    let expected: Vec<_> =
-        expected.iter().map(|(a, b, c, d)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned(), (*d).to_owned())).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(a, b, c, d)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned(), (*d).to_owned()))
+        .collect();
     assert_eq!(touched(data), expected, "{data}");
 }
 
@@ -95,11 +97,21 @@ async fn installing_lists_dependencies_and_is_done_once() {
     let done = ok(&plugin, "install", json!({ "name": "foo", "version": "1.0-1" })).await;
     assert_touched(&done.data, &[("bar", "installed", "2.0-1", "-"), ("foo", "installed", "1.0-1", "-")]);
     let bar = &done.data["packages"][0];
-    assert_eq!((&bar["epoch"], &bar["arch"], &bar["status"], &bar["tries"]), (&json!(2), &json!("all"), &json!("installed"), &json!(1)));
-    assert_eq!((&done.data["changed"], &done.data["provider"], &done.data["installer"]), (&json!(true), &json!("dpkg"), &json!("apt")));
+    assert_eq!(
+        (&bar["epoch"], &bar["arch"], &bar["status"], &bar["tries"]),
+        (&json!(2), &json!("all"), &json!("installed"), &json!(1))
+    );
+    assert_eq!(
+        (&done.data["changed"], &done.data["provider"], &done.data["installer"]),
+        (&json!(true), &json!("dpkg"), &json!("apt"))
+    );
     assert_eq!(done.message, "2 packages changed: 2 installed");
 
-    for arguments in [json!({ "name": "foo" }), json!({ "names": ["foo=1.0-1", "bar"] }), json!({ "name": "foo", "ensure": "1.0-1" })] {
+    for arguments in [
+        json!({ "name": "foo" }),
+        json!({ "names": ["foo=1.0-1", "bar"] }),
+        json!({ "name": "foo", "ensure": "1.0-1" }),
+    ] {
         let again = ok(&plugin, "install", arguments).await;
         assert_eq!((&again.data["changed"], &again.data["packages"]), (&json!(false), &json!([])));
         assert_eq!(again.data["unchanged"][0], json!("foo"));
@@ -117,7 +129,10 @@ async fn updates_pins_and_downgrades() {
     let listed = ok(&plugin, "list_updates", json!({})).await;
     assert_eq!(listed.message, "1 update");
     let update = &listed.data["updates"][0];
-    assert_eq!((&update["name"], &update["installed"], &update["available"]), (&json!("foo"), &json!("1.0-1"), &json!("1.1-1")));
+    assert_eq!(
+        (&update["name"], &update["installed"], &update["available"]),
+        (&json!("foo"), &json!("1.0-1"), &json!("1.1-1"))
+    );
 
     let updated = ok(&plugin, "update", json!({ "names": ["foo", "not-here"] })).await;
     assert_touched(&updated.data, &[("foo", "updated", "1.1-1", "1.0-1")]);
@@ -220,15 +235,24 @@ async fn noop_shows_the_transaction_and_changes_nothing() {
             { "name": "foo", "arch": "all", "change": "installed", "from": null, "to": "1.0-1" },
         ])
     );
-    assert_eq!((&shown.data["changed"], shown.message.as_str()), (&json!(false), "2 packages would be changed: 2 installed"));
+    assert_eq!(
+        (&shown.data["changed"], shown.message.as_str()),
+        (&json!(false), "2 packages would be changed: 2 installed")
+    );
     assert_eq!((debian.state("foo"), debian.state("bar")), (String::new(), String::new()));
 
     ok(&plugin, "install", json!({ "name": "foo", "version": "1.0-1" })).await;
     let before = fs::read_to_string(debian.path("var/lib/dpkg/status")).unwrap();
     let update = noop(&plugin, "update", json!({ "all": true })).await.unwrap();
-    assert_eq!(update.data["planned"], json!([{ "name": "foo", "arch": "all", "change": "updated", "from": "1.0-1", "to": "1.1-1" }]));
+    assert_eq!(
+        update.data["planned"],
+        json!([{ "name": "foo", "arch": "all", "change": "updated", "from": "1.0-1", "to": "1.1-1" }])
+    );
     let purge = noop(&plugin, "purge", json!({ "name": "foo" })).await.unwrap();
-    assert_eq!(purge.data["planned"], json!([{ "name": "foo", "arch": "all", "change": "purged", "from": "1.0-1", "to": null }]));
+    assert_eq!(
+        purge.data["planned"],
+        json!([{ "name": "foo", "arch": "all", "change": "purged", "from": "1.0-1", "to": null }])
+    );
     let nothing = noop(&plugin, "install", json!({ "name": "bar" })).await.unwrap();
     assert_eq!((&nothing.data["planned"], nothing.message.as_str()), (&json!([]), "nothing would be changed"));
     let refresh = noop(&plugin, "refresh", json!({})).await.unwrap();
@@ -259,7 +283,8 @@ async fn a_repository_that_cannot_be_read_is_a_failure() {
     let plugin = debian.plugin();
     let done = ok(&plugin, "refresh", json!({})).await;
     assert_eq!(done.message, "what the repositories have was fetched");
-    fs::write(debian.path("etc/apt/sources.list.d/gone.list"), "deb [trusted=yes] copy:/no/such/repository ./\n").unwrap();
+    fs::write(debian.path("etc/apt/sources.list.d/gone.list"), "deb [trusted=yes] copy:/no/such/repository ./\n")
+        .unwrap();
     let failure = fails(&plugin, "refresh", json!({})).await;
     assert_eq!(failure.code.code, "failed");
     assert!(failure.message.contains("/no/such/repository"), "{failure}");
@@ -293,11 +318,8 @@ async fn a_script_that_hangs_ends_with_the_time_limit() {
 async fn a_transaction_that_began_is_finished_when_it_is_cancelled() {
     let debian = Debian::new();
     let (began, go_on) = (debian.path("began"), debian.path("go-on"));
-    let script = format!(
-        "#!/bin/sh\ntouch {}\nuntil [ -e {} ]; do sleep 0.05; done\n",
-        began.display(),
-        go_on.display()
-    );
+    let script =
+        format!("#!/bin/sh\ntouch {}\nuntil [ -e {} ]; do sleep 0.05; done\n", began.display(), go_on.display());
     let scripts = [("postinst", script.as_str())];
     debian.publish(&Deb { name: "slow", version: "1", scripts: &scripts, ..Deb::default() });
     debian.update();

@@ -38,16 +38,26 @@ impl Debian {
     pub(super) fn new() -> Self {
         let debian = Self { root: tempfile::tempdir().unwrap() };
         for directory in [
-            "repository", "build", "etc/apt/sources.list.d", "etc/apt/preferences.d", "etc/apt/apt.conf.d",
-            "etc/apt/trusted.gpg.d", "var/lib/dpkg/updates", "var/lib/dpkg/info", "var/lib/dpkg/triggers",
-            "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/log/apt",
+            "repository",
+            "build",
+            "etc/apt/sources.list.d",
+            "etc/apt/preferences.d",
+            "etc/apt/apt.conf.d",
+            "etc/apt/trusted.gpg.d",
+            "var/lib/dpkg/updates",
+            "var/lib/dpkg/info",
+            "var/lib/dpkg/triggers",
+            "var/lib/apt/lists/partial",
+            "var/cache/apt/archives/partial",
+            "var/log/apt",
         ] {
             fs::create_dir_all(debian.path(directory)).unwrap();
         }
         let root = debian.root.path().display();
         fs::write(debian.path("var/lib/dpkg/status"), "").unwrap();
         fs::write(debian.path("var/lib/dpkg/available"), "").unwrap();
-        fs::write(debian.path("etc/apt/sources.list"), format!("deb [trusted=yes] copy:{root}/repository ./\n")).unwrap();
+        fs::write(debian.path("etc/apt/sources.list"), format!("deb [trusted=yes] copy:{root}/repository ./\n"))
+            .unwrap();
         // The machine's own configuration and sources are left out; dpkg works in the root, without chroot.
         let configuration = format!(
             "Dir \"{root}/\";\nDir::State::status \"{root}/var/lib/dpkg/status\";\nDir::Bin::dpkg \"/usr/bin/dpkg\";\n\
@@ -59,7 +69,12 @@ impl Debian {
         fs::write(debian.path("apt.conf"), configuration).unwrap();
         // dpkg needs something in its database before it is this host's package manager.
         debian.publish(&Deb { name: "muster-base", version: "1.0", ..Deb::default() });
-        must(Command::new("dpkg").args(debian.dpkg_options()).arg("--install").arg(debian.path("repository/muster-base_1.0.deb")));
+        must(
+            Command::new("dpkg")
+                .args(debian.dpkg_options())
+                .arg("--install")
+                .arg(debian.path("repository/muster-base_1.0.deb")),
+        );
         debian.update();
         debian
     }
@@ -98,7 +113,8 @@ impl Debian {
     /// Writes the repository's `Packages`, from the control files and checksums of what is in it.
     fn index(&self) {
         let mut stanzas = Vec::new();
-        let mut files: Vec<_> = fs::read_dir(self.path("repository")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<_> =
+            fs::read_dir(self.path("repository")).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         for file in files.iter().filter(|file| file.extension().is_some_and(|ending| ending == "deb")) {
             let control = must(Command::new("dpkg-deb").arg("--field").arg(file));

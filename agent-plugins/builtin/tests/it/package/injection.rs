@@ -9,10 +9,46 @@ use super::debian::{Deb, Debian};
 use crate::support::run;
 
 const ATTACKS: &[&str] = &[
-    "x; rm -rf /", "-oDPkg::Pre-Invoke=touch /tmp/owned", "--option=DPkg::Pre-Invoke::=id", "-y", "--", "-", "--root=/tmp", "foo\n", "foo\nbar",
-    "\nfoo", "foo\0", "foo\0bar", "foo-", "foo*", "fo?", "f[o]o", "../x.deb", "/tmp/x.deb", "./x.deb", "foo/stable", "foo bar", " foo", "foo ",
-    "foo;id", "foo|id", "foo&id", "$(id)", "`id`", "~nfoo", "?name(foo)", "@core", "foo^", "!foo", "+foo", "<foo", "foo>1", "foo:-amd64", "",
-    "foo\u{202e}", "f\u{f6}o",
+    "x; rm -rf /",
+    "-oDPkg::Pre-Invoke=touch /tmp/owned",
+    "--option=DPkg::Pre-Invoke::=id",
+    "-y",
+    "--",
+    "-",
+    "--root=/tmp",
+    "foo\n",
+    "foo\nbar",
+    "\nfoo",
+    "foo\0",
+    "foo\0bar",
+    "foo-",
+    "foo*",
+    "fo?",
+    "f[o]o",
+    "../x.deb",
+    "/tmp/x.deb",
+    "./x.deb",
+    "foo/stable",
+    "foo bar",
+    " foo",
+    "foo ",
+    "foo;id",
+    "foo|id",
+    "foo&id",
+    "$(id)",
+    "`id`",
+    "~nfoo",
+    "?name(foo)",
+    "@core",
+    "foo^",
+    "!foo",
+    "+foo",
+    "<foo",
+    "foo>1",
+    "foo:-amd64",
+    "",
+    "foo\u{202e}",
+    "f\u{f6}o",
 ];
 
 /// Runs without the check of the description, as nothing but a mistake of ours could.
@@ -55,7 +91,8 @@ async fn attacks_are_refused_by_the_description_and_again_by_the_code() {
     for query in ATTACKS {
         assert!(plugin.ddl().data_query("package").unwrap().validate(&[json!(query)]).is_err(), "{query:?}");
         let arguments = json!({ "name": query }).as_object().unwrap().clone();
-        let failure = plugin.data("package", arguments, conformance::context(CancellationToken::new())).await.unwrap_err();
+        let failure =
+            plugin.data("package", arguments, conformance::context(CancellationToken::new())).await.unwrap_err();
         assert_eq!(failure.code.code, "invalid-argument");
     }
     assert_eq!(fs::read_to_string(debian.path("var/lib/dpkg/status")).unwrap(), before);

@@ -83,17 +83,26 @@ fn with_foo() -> Debian {
 }
 
 /// Starts an action whose output can be watched.
-async fn watched(plugin: &Package, action: &str, arguments: Value, output: OutputSink, cancel: CancellationToken) -> ActionReply {
+async fn watched(
+    plugin: &Package,
+    action: &str,
+    arguments: Value,
+    output: OutputSink,
+    cancel: CancellationToken,
+) -> ActionReply {
     let request = conformance::sample_request(action, arguments).unwrap();
     plugin.run(request, ActionContext { output, ..conformance::context(cancel) }).await
 }
 
 #[tokio::test]
 async fn a_lock_that_is_not_let_go_names_its_holder() {
-    for file in ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock", "var/lib/apt/lists/lock", "var/cache/apt/archives/lock"] {
+    for file in
+        ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock", "var/lib/apt/lists/lock", "var/cache/apt/archives/lock"]
+    {
         let debian = with_foo();
         let locker = Locker::hold(&debian.path(file));
-        let failure = run(&debian.plugin(), "install", json!({ "name": "foo", "lock_timeout_s": 1 })).await.unwrap_err();
+        let failure =
+            run(&debian.plugin(), "install", json!({ "name": "foo", "lock_timeout_s": 1 })).await.unwrap_err();
         assert_eq!(failure.code.code, "conflict", "{failure}");
         let path = debian.path(file).display().to_string();
         assert!(failure.message.contains(&format!("`{path}` is held by process {}", locker.pid())), "{failure}");
@@ -117,7 +126,8 @@ async fn a_lock_that_is_let_go_is_waited_for() {
         drop(locker);
         while output.recv().await.is_some() {}
     };
-    let action = watched(&plugin, "install", json!({ "name": "foo", "lock_timeout_s": 60 }), sink, CancellationToken::new());
+    let action =
+        watched(&plugin, "install", json!({ "name": "foo", "lock_timeout_s": 60 }), sink, CancellationToken::new());
     let (reply, ()) = tokio::join!(action, conductor);
     let data = reply.unwrap().data;
     assert_eq!((&data["packages"][0]["name"], &data["packages"][0]["tries"]), (&json!("foo"), &json!(2)));
@@ -146,7 +156,9 @@ async fn waiting_can_be_cancelled() {
 async fn two_installs_at_once_both_succeed_one_after_the_other() {
     let debian = Debian::new();
     let log = debian.path("log");
-    let script = |name: &str| format!("#!/bin/sh\necho begin {name} >> {log}\nsleep 0.3\necho end {name} >> {log}\n", log = log.display());
+    let script = |name: &str| {
+        format!("#!/bin/sh\necho begin {name} >> {log}\nsleep 0.3\necho end {name} >> {log}\n", log = log.display())
+    };
     for name in ["one", "two"] {
         let text = script(name);
         debian.publish(&Deb { name, version: "1", scripts: &[("postinst", &text)], ..Deb::default() });
@@ -179,7 +191,8 @@ async fn an_apt_get_of_somebody_else_is_waited_for() {
     debian.publish(&Deb { name: "slow", version: "1", scripts: &[("postinst", &script)], ..Deb::default() });
     debian.update();
     let mut other = Command::new("apt-get");
-    let mut other = Other::start(other.env("APT_CONFIG", debian.path("apt.conf")).args(["-q", "-y", "install", "slow"]));
+    let mut other =
+        Other::start(other.env("APT_CONFIG", debian.path("apt.conf")).args(["-q", "-y", "install", "slow"]));
     until(|| began.exists(), |began| *began).await;
     let plugin = debian.plugin();
     let (sink, mut output) = OutputSink::channel(64);
@@ -189,7 +202,8 @@ async fn an_apt_get_of_somebody_else_is_waited_for() {
         fs::write(&go_on, "").unwrap();
         while output.recv().await.is_some() {}
     };
-    let action = watched(&plugin, "install", json!({ "name": "foo", "lock_timeout_s": 60 }), sink, CancellationToken::new());
+    let action =
+        watched(&plugin, "install", json!({ "name": "foo", "lock_timeout_s": 60 }), sink, CancellationToken::new());
     let (reply, ()) = tokio::join!(action, conductor);
     let data = reply.unwrap().data;
     assert_eq!(data["packages"].as_array().unwrap().len(), 1, "{data}");

@@ -40,8 +40,10 @@ fn assert_touched(data: &Value, expected: &[(&str, &str, &str, &str)]) {
         .iter()
         .map(|row| (text(&row["name"]), text(&row["change"]), text(&row["version"]), text(&row["previous_version"])))
         .collect();
-    let expected: Vec<_> =
-        expected.iter().map(|(a, b, c, d)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned(), (*d).to_owned())).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(a, b, c, d)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned(), (*d).to_owned()))
+        .collect();
     assert_eq!(seen, expected, "{data}");
 }
 
@@ -51,7 +53,8 @@ async fn a_life(front_end: FrontEnd, installer: &str) {
 
     let shown = noop(&plugin, "install", json!({ "name": "foo", "version": "1.0-1" })).await.unwrap();
     let planned = shown.data["planned"].as_array().unwrap();
-    let mut names: Vec<_> = planned.iter().map(|one| (one["name"].clone(), one["change"].clone(), one["to"].clone())).collect();
+    let mut names: Vec<_> =
+        planned.iter().map(|one| (one["name"].clone(), one["change"].clone(), one["to"].clone())).collect();
     names.sort_by_key(|(name, ..)| name.to_string());
     let expected = [("bar", "2:2.0-1"), ("foo", "1.0-1")].map(|(n, v)| (json!(n), json!("installed"), json!(v)));
     assert_eq!(names, expected);
@@ -67,11 +70,17 @@ async fn a_life(front_end: FrontEnd, installer: &str) {
 
     let updates = ok(&plugin, "list_updates", json!({})).await.data;
     let update = &updates["updates"][0];
-    assert_eq!((&updates["count"], &update["name"], &update["available"], &update["repository"]), (&json!(1), &json!("foo"), &json!("1.1-1"), &json!("ours")));
+    assert_eq!(
+        (&updates["count"], &update["name"], &update["available"], &update["repository"]),
+        (&json!(1), &json!("foo"), &json!("1.1-1"), &json!("ours"))
+    );
     assert_eq!(update["installed"], json!("1.0-1"));
 
     let shown = noop(&plugin, "update", json!({ "all": true })).await.unwrap();
-    assert_eq!(shown.data["planned"], json!([{ "name": "foo", "arch": "noarch", "change": "updated", "from": "1.0-1", "to": "1.1-1" }]));
+    assert_eq!(
+        shown.data["planned"],
+        json!([{ "name": "foo", "arch": "noarch", "change": "updated", "from": "1.0-1", "to": "1.1-1" }])
+    );
     let done = ok(&plugin, "update", json!({ "name": "foo" })).await;
     assert_touched(&done.data, &[("foo", "updated", "1.1", "1.0")]);
     let done = ok(&plugin, "install", json!({ "names": ["foo=1.0-1"] })).await;
@@ -228,7 +237,8 @@ async fn a_repository_that_cannot_be_read_is_a_failure() {
         let failure = run(&system.plugin(), "refresh", json!({})).await.unwrap_err();
         assert_eq!(failure.code.code, "failed", "{front_end:?}: {failure}");
         let profiles = system.plugin().profiles(conformance::context(CancellationToken::new())).await.unwrap();
-        let uris: Vec<_> = profiles[1].data["repositories"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+        let uris: Vec<_> =
+            profiles[1].data["repositories"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
         assert_eq!(uris, ["gone", "ours"]);
     }
 }
@@ -267,6 +277,8 @@ END
     exit 1 ;;
   "--downloadonly upgrade -- openssl-libs") echo 'exiting because "Download Only" specified' ;;
   "upgrade -- openssl-libs") sed -i 's/25.el7_9/26.el7_9/' "${0%yum}rpm.db" ;;
+  "--downloadonly install -- curl") echo 'exiting because "Download Only" specified' ;;
+  "install -- curl") printf 'curl\t(none)\t7.29.0\t59.el7\tx86_64\t1700000000\t.\n' >> "${0%yum}rpm.db" ;;
   "clean expire-cache" | "--setopt=*.skip_if_unavailable=False makecache") ;;
   *) echo "unexpected: $*" >&2; exit 98 ;;
 esac
@@ -287,13 +299,23 @@ async fn recorded_yum() {
         ..PackagePaths::default()
     });
     let updates = ok(&plugin, "list_updates", json!({})).await.data;
-    assert_eq!((&updates["installer"], &updates["updates"][0]["available"]), (&json!("yum"), &json!("1:1.0.2k-26.el7_9")));
+    assert_eq!(
+        (&updates["installer"], &updates["updates"][0]["available"]),
+        (&json!("yum"), &json!("1:1.0.2k-26.el7_9"))
+    );
     let shown = noop(&plugin, "update", json!({ "name": "openssl-libs" })).await.unwrap();
     assert_eq!(shown.data["planned"][0]["from"], json!("1:1.0.2k-25.el7_9"));
     let done = ok(&plugin, "update", json!({ "name": "openssl-libs" })).await;
     assert_touched(&done.data, &[("openssl-libs", "updated", "1.0.2k", "1.0.2k")]);
     assert_eq!(done.data["packages"][0]["previous_release"], json!("25.el7_9"));
     ok(&plugin, "refresh", json!({})).await;
+    let done = ok(&plugin, "install", json!({ "name": "curl" })).await;
+    assert_touched(&done.data, &[("curl", "installed", "7.29.0", "-")]);
+    assert_eq!(ok(&plugin, "count", json!({})).await.data["installed"], json!(2));
+    assert_eq!(ok(&plugin, "list", json!({})).await.data["packages"][0]["name"], json!("curl"));
+    assert_eq!(ok(&plugin, "status", json!({ "name": "curl" })).await.data["ensure"], json!("7.29.0-59.el7"));
+    let done = ok(&plugin, "purge", json!({ "name": "curl" })).await;
+    assert_touched(&done.data, &[("curl", "removed", "-", "7.29.0")]);
     let done = ok(&plugin, "remove", json!({ "name": "openssl-libs" })).await;
     assert_touched(&done.data, &[("openssl-libs", "removed", "-", "1.0.2k")]);
 }
