@@ -7,6 +7,7 @@ mod bad_input;
 mod broker;
 mod bus;
 mod end_to_end;
+mod external;
 mod independent;
 mod permissions;
 mod secrets;
