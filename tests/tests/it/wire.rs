@@ -48,6 +48,7 @@ fn command(caller: &Identity, action: &str) -> Command {
         plugin: "host".parse().unwrap(),
         action: action.parse().unwrap(),
         arguments: Map::new(),
+        sealed: None,
         options: Options { progress: false, ..Options::default() },
         reply_to: route(caller),
         requires: Vec::new(),

@@ -13,6 +13,9 @@ use crate::output::{ExitCode, Failure};
 /// Most characters of an argument's value in a line for people.
 const SHOWN_CHARACTERS_MAX: usize = 40;
 
+/// A value of more bytes than this without a blank is a file's content, whose beginning tells nobody anything.
+const BLOB_BYTES_MIN: usize = 512;
+
 /// An action with its arguments, known to fit its description.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
@@ -82,6 +85,11 @@ impl<'a> Wanted<'a> {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
+            if value.len() > BLOB_BYTES_MIN && !value.contains(char::is_whitespace) {
+                shown
+                    .push_str(&format!(" {name}=({} characters)", crate::output::number::count(value.chars().count())));
+                continue;
+            }
             let cut: String = value.chars().take(SHOWN_CHARACTERS_MAX).collect();
             let mark = if cut.len() < value.len() { "..." } else { "" };
             shown.push_str(&format!(" {name}={cut}{mark}"));
