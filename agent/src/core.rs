@@ -27,6 +27,7 @@ use crate::facts::{FactStore, Facts};
 use crate::journal::{Journal, JournalError, Started};
 use crate::plugins::{Fixed, Shelf};
 use crate::policy::Policy;
+use crate::reserve::{RESERVE_BYTES, Reserve};
 use crate::results::Results;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{StateDirectory, files};
@@ -146,6 +147,8 @@ pub(crate) struct Core {
     pub(crate) journal: Arc<Mutex<Journal>>,
     pub(crate) audit: Arc<Mutex<Audit>>,
     pub(crate) spool: Arc<Mutex<Spool>>,
+    /// Room on the disk for the ends of actions.
+    pub(crate) reserve: Arc<Reserve>,
     /// Held by whoever sends from the spool.
     pub(crate) spool_sending: tokio::sync::Mutex<()>,
     /// Something was put into the spool, or may be sent again.
@@ -231,6 +234,7 @@ impl Core {
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
+            reserve: Arc::new(Reserve::new(parts.state.file(files::RESERVE), RESERVE_BYTES)),
             sealing_key: parts.sealing_key,
             journal: Arc::new(Mutex::new(parts.journal)),
             audit: Arc::new(Mutex::new(parts.audit)),
@@ -332,7 +336,9 @@ impl Core {
 
     /// Writes an audit line that nothing depends on. A failure is logged, once for each line that is lost.
     pub(crate) fn note(&self, event: Event) {
-        if let Err(error) = lock(&self.audit).write(self.now(), event, Durability::Written) {
+        let write = || lock(&self.audit).write(self.now(), event.clone(), Durability::Written);
+        let written = if event.event == "finished" { self.reserve.use_for(write) } else { write() };
+        if let Err(error) = written {
             report_error("Could not write the audit log", &error);
         }
     }
@@ -381,10 +387,10 @@ impl Core {
 
     /// Records that a request has ended.
     pub(crate) async fn record_finish(&self, id: RequestId, read_only: bool) {
-        let (journal, now) = (self.journal.clone(), self.now());
+        let (journal, reserve, now) = (self.journal.clone(), self.reserve.clone(), self.now());
         let is_quick = read_only && !lock(&journal).is_compaction_due();
         let write = move || {
-            let unsynced = lock(&journal).end(id)?;
+            let unsynced = reserve.use_for(|| lock(&journal).end(id))?;
             if let Some(unsynced) = unsynced {
                 unsynced.sync()?;
             }

@@ -47,6 +47,7 @@ pub mod policy;
 mod presence;
 mod receive;
 pub mod report;
+pub mod reserve;
 pub mod results;
 mod session;
 pub mod spool;

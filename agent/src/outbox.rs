@@ -133,7 +133,8 @@ impl Core {
         let spool = self.spool.clone();
         match care {
             Care::Durable => {
-                let put = move || lock(&spool).put(parcel, Keep::OnDisk);
+                let reserve = self.reserve.clone();
+                let put = move || reserve.use_for(|| lock(&spool).put(parcel.clone(), Keep::OnDisk));
                 let (_, evicted) = tokio::task::spawn_blocking(put).await.map_err(|_| RecordError::Panicked)??;
                 for parcel in &evicted {
                     self.give_up(parcel, "its room was needed for the end of an action that changed something");
@@ -144,6 +145,13 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Makes the room for ends on the disk anew where it was used.
+    fn keep_reserve(&self) {
+        if let Err(error) = self.reserve.ensure() {
+            tracing::warn!(%error, "There is no room on the disk to keep for the ends of actions");
+        }
     }
 
     fn parcel(&self, address: &Address, body: Vec<u8>, signatures: Vec<Signature>) -> Parcel {
@@ -195,6 +203,7 @@ impl Core {
         let mut link = self.link.subscribe();
         loop {
             self.settle_audit();
+            self.keep_reserve();
             let blocked = self.empty_spool().await;
             let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };
             let next = lock(&self.spool).next_retry();

@@ -13,6 +13,8 @@ pub mod files {
     pub const LOCK: &str = "lock";
     /// Request ids: [`crate::journal`].
     pub const JOURNAL: &str = "journal";
+    /// Room on the disk for the ends of actions: [`crate::reserve`].
+    pub const RESERVE: &str = "reserve";
     /// Unconfirmed final reports: [`crate::spool`].
     pub const SPOOL: &str = "spool";
     /// The audit log, unless the configuration names another place: [`crate::audit`].

@@ -155,6 +155,8 @@ struct Entry {
     keep_until: Timestamp,
     /// Present while the request has not finished.
     running: Option<Box<Started>>,
+    /// It has ended, and the record of that is not written: whether it only read.
+    unwritten: Option<bool>,
     /// The code with which it was refused, if it was.
     refused: Option<&'static Code>,
     /// Whose room it takes; `None` if a record of the first agents does not say.
@@ -341,6 +343,7 @@ impl Journal {
         let entry = Entry {
             keep_until: started.keep_until_ms,
             running: Some(Box::new(started.clone())),
+            unwritten: None,
             refused: None,
             share: Some(share),
         };
@@ -381,7 +384,7 @@ impl Journal {
             refused: Some(code.code.to_owned()),
         }))?;
         let share = Some(self.room.take(caller, Kind::Refusal));
-        self.insert(id, Entry { keep_until, running: None, refused: Some(code), share });
+        self.insert(id, Entry { keep_until, running: None, unwritten: None, refused: Some(code), share });
         Ok(())
     }
 
@@ -428,7 +431,8 @@ impl Journal {
     /// Records that a request has ended. The id stays known until its window is over.
     ///
     /// # Errors
-    /// When the record cannot be written. In memory the request counts as finished all the same.
+    /// When the record cannot be written. In memory the request counts as finished all the same, and the record
+    /// can be tried again.
     pub fn finish(&mut self, id: RequestId) -> Result<(), JournalError> {
         let Some(unsynced) = self.end(id)? else { return Ok(()) };
         unsynced.sync().inspect_err(|_| self.suspect = true)
@@ -440,10 +444,16 @@ impl Journal {
     /// As [`finish`](Self::finish).
     pub fn end(&mut self, id: RequestId) -> Result<Option<Unsynced>, JournalError> {
         let Some(entry) = self.entries.get_mut(&id) else { return Ok(None) };
-        let Some(started) = entry.running.take() else { return Ok(None) };
+        if let Some(started) = entry.running.take() {
+            entry.unwritten = Some(started.read_only);
+        }
+        let Some(read_only) = entry.unwritten else { return Ok(None) };
         let finished = entry.finished(id);
         self.append(&Record::Finished(finished))?;
-        Ok((!started.read_only).then(|| self.unsynced()))
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.unwritten = None;
+        }
+        Ok((!read_only).then(|| self.unsynced()))
     }
 
     /// Whether enough was written that [`compact`](Self::compact) may be worth its sync.
@@ -544,13 +554,19 @@ impl Replayed {
         let kind = if started.read_only { Kind::Read } else { Kind::Change };
         let share = self.room.take(&started.caller, kind);
         let (id, keep_until) = (started.id, started.keep_until_ms);
-        self.insert(id, Entry { keep_until, running: Some(Box::new(started)), refused: None, share: Some(share) });
+        self.insert(
+            id,
+            Entry { keep_until, running: Some(Box::new(started)), unwritten: None, refused: None, share: Some(share) },
+        );
     }
 
     fn finish(&mut self, finished: &Finished) {
         let share = finished.caller.as_ref().zip(finished.kind).map(|(caller, kind)| self.room.take(caller, kind));
         let refused = finished.refused.as_deref().and_then(Code::find);
-        self.insert(finished.id, Entry { keep_until: finished.keep_until_ms, running: None, refused, share });
+        self.insert(
+            finished.id,
+            Entry { keep_until: finished.keep_until_ms, running: None, unwritten: None, refused, share },
+        );
     }
 
     fn insert(&mut self, id: RequestId, entry: Entry) {

@@ -16,4 +16,5 @@ mod plugins;
 mod policy;
 mod policy_commands;
 mod report;
+mod reserve;
 mod spool;
