@@ -2,8 +2,9 @@
 //!
 //! The journal remembers each id for as long as its command could be repeated, and it is bounded. What changes
 //! something, what only reads and what is refused have budgets of their own, so that a flood of one kind does not
-//! shut out the others. Within a budget a caller may take one more as long as he holds less than is still free:
-//! alone he gets a half of it, two get a third each, and there is always something left for whoever comes next.
+//! shut out the others. Within a budget a caller may take one more as long as he holds less than is still free: the
+//! first gets at most a half of it, the next a half of the rest, and so on. One certificate, or a dozen in one
+//! hand, cannot take it all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_all_and_the_next_one_always_finds_room() {
+    fn nobody_takes_all_and_the_next_ones_find_room() {
         let mut room = Room::default();
         let mut taken = Vec::new();
         for number in 0..50 {
@@ -114,7 +115,8 @@ mod tests {
                 taken.push(room.take(&caller(number), Kind::Read));
             }
             assert!(number > 12 || taken.len() > before, "caller {number} found no room");
-            assert!(taken.len() < Kind::Read.budget());
+            assert!(taken.len() <= Kind::Read.budget());
+            assert!(number > 12 || taken.len() < Kind::Read.budget(), "{number} callers have taken all");
             if number == 0 {
                 assert_eq!(taken.len(), Kind::Read.budget() / 2);
             }
