@@ -186,6 +186,14 @@ impl Headline<'_> {
     }
 
     fn success(&self, row: &Row, result: &ActionResult) -> String {
+        if let Some(written) = self.streamed(row) {
+            let mut lines = written.text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let first = lines.next().unwrap_or_default();
+            return match lines.count() {
+                0 => first.to_owned(),
+                more => format!("{first}  (+{})", number::counted(more, "line", "lines")),
+            };
+        }
         let summed: Vec<String> = self
             .action
             .into_iter()
@@ -210,6 +218,12 @@ impl Headline<'_> {
     /// What must be equal for two hosts to be in one group, apart from the state. The host's own
     /// name does not count, since it differs everywhere.
     fn key(&self, row: &Row) -> String {
+        if row.state == TaskState::Succeeded && self.streamed(row).is_some() {
+            // What it wrote is the outcome. Its data has times and numbers that differ everywhere.
+            let text =
+                |written: &Option<Written>| written.as_ref().map(|written| written.text.clone()).unwrap_or_default();
+            return masked(&format!("{}\0{}", text(&row.stdout), text(&row.stderr)), &row.host);
+        }
         let whole_matters = row.state == TaskState::Succeeded && !self.sums_up(row);
         let written = |written: &Option<Written>| written.as_ref().map(|w| w.text.clone()).unwrap_or_default();
         let data = row.result.as_ref().map(|result| result.data.to_string()).unwrap_or_default();
@@ -218,6 +232,12 @@ impl Headline<'_> {
             false => self.of(row),
         };
         masked(&text, &row.host)
+    }
+
+    /// What the host wrote, where writing is what the action is for.
+    fn streamed<'r>(&self, row: &'r Row) -> Option<&'r Written> {
+        let streams = self.action.is_some_and(|action| action.muster.supports.stream);
+        row.stdout.as_ref().filter(|written| streams && !written.text.trim().is_empty())
     }
 
     fn sums_up(&self, row: &Row) -> bool {
@@ -464,6 +484,31 @@ pub(crate) mod tests {
         assert_eq!(line(Value::Null, "all good"), "all good");
         assert_eq!(line(Value::Null, ""), "done");
         assert_eq!(line(json!("x".repeat(500)), "").chars().count(), HEADLINE_CHARACTERS_MAX + 3);
+    }
+
+    #[test]
+    fn what_was_written_is_the_outcome_of_an_action_that_writes() {
+        let ddl = muster_plugin_api::builtin_ddls().iter().find(|ddl| ddl.name().as_str() == "shell").unwrap();
+        let action = ddl.action(&"run".parse().unwrap()).unwrap();
+        let wrote = |name: &str, text: &str, duration_ms: u64| {
+            let data = json!({"exit_code": 0, "stdout": text, "duration_ms": duration_ms});
+            let stdout = Some(Written { text: text.to_owned(), bytes: 0, missing_bytes: 0, base64: None });
+            Row { stdout, ..row(name, Outcome::Succeeded, data, "") }
+        };
+        let rows = [
+            wrote("web1.ams1", "6.1.0-18\n", 12),
+            wrote("web2.ams1", "6.1.0-18\n", 900),
+            wrote("web3.ams1", "6.1.0-17\n", 12),
+            wrote("web4.ams1", "host web4.ams1\n\nup 3 days\n", 12),
+            wrote("web5.ams1", "host web5.ams1\n\nup 3 days\n", 13),
+            wrote("web6.ams1", "", 13),
+        ];
+        let shown: Vec<(usize, String)> =
+            shown(&rows, Some(action)).into_iter().map(|(count, _, headline, _)| (count, headline)).collect();
+        let expected = [(2, "6.1.0-18"), (2, "host web4.ams1  (+1 line)"), (1, "0"), (1, "6.1.0-17")];
+        let mut sorted = shown.clone();
+        sorted.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(&other.1)));
+        assert_eq!(sorted, expected.map(|(count, text)| (count, text.to_owned())));
     }
 
     #[test]

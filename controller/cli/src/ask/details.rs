@@ -28,7 +28,7 @@ pub(crate) fn lines(row: &Row, action: Option<&Action>, ascii: bool) -> Vec<Text
         if !result.message.is_empty() {
             lines.push(Text::from("    ").plain(&result.message));
         }
-        lines.extend(data(&result.data, action));
+        lines.extend(data(&result.data, action, |name| repeats_output(row, name)));
         if let Some(bytes) = result.truncated_from_bytes {
             lines.push(Text::from("    ").push(Style::Warning, format!("cut by the host; it was {bytes} bytes")));
         }
@@ -53,7 +53,15 @@ fn why(reason: Reason) -> &'static str {
     }
 }
 
-fn data(data: &Value, action: Option<&Action>) -> Vec<Text> {
+/// Whether an output repeats what came as output, such as `stdout` and `stdout_bytes` of a shell's command.
+fn repeats_output(row: &Row, name: &str) -> bool {
+    let is_of = |stream: &str| {
+        name.strip_prefix(stream).is_some_and(|rest| matches!(rest, "" | "_encoding" | "_bytes" | "_truncated"))
+    };
+    row.stdout.is_some() && is_of("stdout") || row.stderr.is_some() && is_of("stderr")
+}
+
+fn data(data: &Value, action: Option<&Action>, hidden: impl Fn(&str) -> bool) -> Vec<Text> {
     let Value::Object(fields) = data else {
         return if data.is_null() { Vec::new() } else { vec![Text::from("    ").plain(plain(data))] };
     };
@@ -68,7 +76,7 @@ fn data(data: &Value, action: Option<&Action>) -> Vec<Text> {
     let rest = fields.keys().filter(|name| !described.contains(name));
     let rows: Vec<(String, String)> = named
         .chain(rest)
-        .filter(|name| !fields[*name].is_null())
+        .filter(|name| !fields[*name].is_null() && !hidden(name))
         .map(|name| (label(name), plain(&fields[name])))
         .collect();
     let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0).min(LABEL_WIDTH_MAX);

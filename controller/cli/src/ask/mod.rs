@@ -2,6 +2,7 @@
 //! question, what is searched before and said after it.
 
 pub(crate) mod action;
+pub(crate) mod aftermath;
 pub(crate) mod aggregates;
 pub(crate) mod conclude;
 pub(crate) mod confirm;

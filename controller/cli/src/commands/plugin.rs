@@ -264,7 +264,8 @@ fn show_action(ddl: &Ddl, action: &Action, printer: &Printer) {
 /// One argument on its own lines: a table would cut what matters most.
 fn argument(name: &str, input: &Input, printer: &Printer) {
     let head = Text::from("  ").push(Style::Accent, name).plain(format!(" ({}", input.kind.as_str())).plain(", ");
-    printer.line(head.join(default(input)).plain(")"));
+    let secret = if input.is_secret() { ", secret: from a file, standard input or the terminal" } else { "" };
+    printer.line(head.join(default(input)).plain(secret).plain(")"));
     if !input.description.is_empty() {
         printer.line(format!("      {}", input.description));
     }
@@ -289,6 +290,7 @@ fn example(ddl: &Ddl, action: &Action) -> String {
 
 fn sample(name: &str, input: &Input) -> String {
     match input.values.first() {
+        _ if input.is_secret() => "@FILE".to_owned(),
         Some(first) => first.clone(),
         None => match input.kind.as_str() {
             "boolean" => "true".to_owned(),

@@ -4,6 +4,7 @@ use clap::Args;
 use muster_client::{End, FollowUp, REPLY_TIMEOUT_MS_DEFAULT, Wish};
 
 use crate::ask::WaitArguments;
+use crate::ask::aftermath::{say_go_on, say_incomplete, say_raw};
 use crate::ask::conclude::{self, Head};
 use crate::ask::drive::{Course, Until, drive};
 use crate::ask::follow::{Stop, Stopped};
@@ -12,7 +13,7 @@ use crate::ask::record::{EndRecord, SCHEMA};
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::stream::Live;
 use crate::catalogue::Catalogue;
-use crate::commands::run::{OutputArguments, say_incomplete, say_raw};
+use crate::commands::run::OutputArguments;
 use crate::invocation::Invocation;
 use crate::outcome::{count, exit_code};
 use crate::output::{ExitCode, Failure, Format, number};
@@ -140,7 +141,7 @@ pub(crate) async fn execute(
         let why = scene.stop.stopped().map_or("not followed", Stopped::words);
         let hosts = number::counted(unfinished, "host goes on", "hosts go on");
         printer.note(format!("{why}; {hosts}"));
-        crate::commands::run::say_go_on(printer, Some(meant.id));
+        say_go_on(printer, Some(meant.id));
     }
     say_incomplete(live, driven.missing_bytes, exit, Some(meant.id))?;
     Ok(exit)

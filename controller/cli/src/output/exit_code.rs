@@ -13,7 +13,7 @@ pub(crate) enum ExitCode {
     Unexpected,
     /// 2: bad usage, input or query, or an unknown action.
     Usage,
-    /// 3: finished, and some host failed or timed out.
+    /// 3: finished, and some host failed, timed out or was cancelled.
     HostFailed,
     /// 4: nobody matched the target.
     NoMatch,
@@ -110,11 +110,12 @@ impl ExitCode {
     pub(crate) fn of_state(state: TaskState, tolerated: &[Tolerated]) -> Self {
         let code = match state {
             TaskState::Succeeded => Self::Success,
-            TaskState::Failed | TaskState::TimedOut => Self::HostFailed,
+            // Cancelled by whom ever: it is not done, and a script must not go on as if it were.
+            TaskState::Failed | TaskState::TimedOut | TaskState::Cancelled => Self::HostFailed,
             TaskState::NoReply => Self::NoReply,
             TaskState::Refused => Self::Refused,
-            // Not run: asked for (cancelled, skipped), or the stop rule's doing, and then a failure holds too.
-            TaskState::Cancelled | TaskState::NotStarted => Self::Success,
+            // The stop rule's doing, and then a failure holds too.
+            TaskState::NotStarted => Self::Success,
             TaskState::Pending | TaskState::Running => Self::StoppedWaiting,
         };
         if tolerated.iter().any(|tolerated| tolerated.exit_code() == code) { Self::Success } else { code }
@@ -169,13 +170,14 @@ mod tests {
             let code = ExitCode::choose(states.iter().map(|state| ExitCode::of_state(*state, tolerated)));
             assert_eq!(code.number(), expected, "{states:?} {tolerated:?}");
         };
-        use TaskState::{Failed, NoReply, NotStarted, Pending, Refused, Succeeded, TimedOut};
+        use TaskState::{Cancelled, Failed, NoReply, NotStarted, Pending, Refused, Succeeded, TimedOut};
         check(&[], &[], 0);
         check(&[Succeeded, Succeeded], &[], 0);
         check(&[Succeeded, NoReply], &[], 5);
         check(&[Succeeded, NoReply, Refused], &[], 6);
         check(&[Succeeded, NoReply, Refused, Failed], &[], 3);
         check(&[TimedOut, NotStarted], &[], 3);
+        check(&[Succeeded, Cancelled], &[], 3);
         check(&[Succeeded, NoReply], &[Tolerated::NoReply], 0);
         check(&[Succeeded, NoReply, Refused], &[Tolerated::NoReply], 6);
         check(&[Succeeded, Refused], &[Tolerated::NoReply, Tolerated::Refused], 0);

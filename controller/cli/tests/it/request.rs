@@ -165,6 +165,12 @@ fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
             assert!(said.contains("secret-on-command-line") && !said.contains("hunter2"), "{said}");
         }
     }
+    let shown = site.run(&["plugin", "show", "vault.put"]);
+    assert!(shown.contains("Example: muster run vault.put name=NAME password=@FILE -t"), "{shown}");
+    assert!(
+        shown.contains("password (string, required, secret: from a file, standard input or the terminal)"),
+        "{shown}"
+    );
     // Without a terminal nobody is asked.
     let output = site.command(&["run", "vault.put", "name=x", "-H", "web-1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -1,0 +1,93 @@
+//! What is left to say after the results: who goes on and how to hear of it, what silence may mean, what is missing.
+
+use muster_protocol::ddl::Action;
+use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
+
+use super::action::Wanted;
+use super::details;
+use super::record::EndRecord;
+use super::scene::Scene;
+use super::stranger;
+use super::stream::Live;
+use crate::commands::run::WayArguments;
+use crate::outcome::{Reason, Row, count, summary};
+use crate::output::{ExitCode, Failure, Format, Printer, Text, fold, number, time};
+use crate::target::quoted;
+
+/// Exit 1: raw bytes that look whole and are not.
+///
+/// # Errors
+/// Some are missing, and nothing else has gone wrong.
+pub(crate) fn say_incomplete(
+    live: Live,
+    missing_bytes: u64,
+    exit: ExitCode,
+    request: Option<RequestId>,
+) -> Result<(), Failure> {
+    if live != Live::Raw || missing_bytes == 0 || exit != ExitCode::Success {
+        return Ok(());
+    }
+    let bytes = number::count(usize::try_from(missing_bytes).unwrap_or(usize::MAX));
+    let what = format!("{bytes} bytes of the output never came");
+    let failure = Failure::new(ExitCode::Unexpected, "incomplete-output", what);
+    Err(failure.hint(request.map_or_else(|| "run it again".to_owned(), |id| format!("muster watch {id} --raw"))))
+}
+
+/// After raw output: what did not go well, on standard error.
+pub(crate) fn say_raw(printer: &Printer, rows: &[Row], action: Option<&Action>) {
+    let ascii = printer.ascii();
+    for row in rows.iter().filter(|row| row.state != TaskState::Succeeded || printer.verbose() > 0) {
+        let lines = details::lines(row, action, ascii);
+        lines.into_iter().for_each(|line| printer.note(line));
+    }
+}
+
+/// How to hear of hosts that go on, and how to stop them.
+pub(crate) fn say_go_on(printer: &Printer, request: Option<RequestId>) {
+    if let Some(request) = request {
+        printer.note(format!("  see how it ends: muster watch {request}"));
+        printer.note(format!("  stop it:         muster cancel {request}"));
+    }
+}
+
+/// After an early end: what goes on, and how to see more.
+pub(crate) fn say_stop(scene: &Scene<'_>, rows: &[Row], way: &WayArguments, end: &EndRecord) {
+    let counts = count(rows);
+    let unfinished = counts.pending + counts.running;
+    let printer = scene.printer;
+    match scene.stop.stopped() {
+        Some(stopped) if unfinished > 0 => {
+            let hosts = number::counted(unfinished, "host that was asked goes on", "hosts that were asked go on");
+            printer.note(format!("{}; {hosts}", stopped.words()));
+            say_go_on(printer, end.request_id);
+        }
+        None if end.end == "detached" => {
+            if let (Some(request), Format::Table | Format::Wide) = (end.request_id, printer.format()) {
+                printer.line(Text::from("request ").strong(request.to_string()));
+            }
+            if unfinished > 0 {
+                say_go_on(printer, end.request_id);
+            }
+        }
+        _ => {}
+    }
+    let failures = rows.iter().any(|row| row.reason == Some(Reason::StopRule));
+    if failures && let Some(after) = way.stop_after {
+        printer.note(format!("stopped by --stop-after {after}: {}", summary(&counts, ", ")));
+    }
+}
+
+/// What silence may mean: a command that waits in a queue, or a name that is not one.
+pub(crate) fn say_silent(scene: &Scene<'_>, rows: &[Row], wanted: &Wanted<'_>, alive_until: Option<Timestamp>) {
+    let of = |reason: Reason| rows.iter().filter(move |row| row.reason == Some(reason)).map(|row| &row.host);
+    let queued: Vec<&str> = of(Reason::Silent).chain(of(Reason::Unconfirmed)).map(HostName::as_str).collect();
+    let harmless = wanted.action.muster.read_only || wanted.options.noop;
+    if let Some(until) = alive_until.filter(|_| !queued.is_empty() && !harmless) {
+        let hosts = number::counted(queued.len(), "silent host has", "silent hosts have");
+        let until = time::rfc3339(until);
+        let names = quoted(&fold::fold(queued).join(","));
+        scene.printer.note(format!("{hosts} the command queued and may still run it until {until} (--ttl)"));
+        scene.printer.note(format!("  see who is back: muster ping -H {names}"));
+    }
+    stranger::warn(scene.printer, scene.cache, of(Reason::NoQueue));
+}
