@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use muster_daemon::TaskKind;
 use muster_plugin_api::HostView;
-use muster_protocol::{Command, RequestId};
+use muster_protocol::{Command, RequestId, code};
 use serde_json::Map;
 use tokio::sync::watch;
 
@@ -55,6 +55,7 @@ pub(crate) use tell::{Cut, Teller};
 use crate::admit::{Authorized, RunningAction};
 use crate::core::{Core, Running, StopReason, lock, report_error};
 use crate::execute::stop_grace;
+use crate::outbox::Care;
 use crate::report::Ending;
 use attend::Starter;
 use directory::{FORMAT_VERSION, Found};
@@ -72,41 +73,40 @@ pub(crate) fn start(core: &Arc<Core>, authorized: &Authorized<Command>) {
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
     let stopped = enter(core, &order, None);
+    let id = order.request_id;
+    // Known from now on, also to a watch that comes before the directory is there.
+    let directory = ActionDirectory::of(&core.actions_directory, id);
+    let live = Live::new(order, directory, State::starting(core.now()));
+    lock(&core.detached).insert(id, live.clone());
     core.counters.actions_started.add_one();
     let core = core.clone();
     core.tasks.clone().spawn(TaskKind::Worker, "detached", async move {
-        let all = core.actions_directory.clone();
-        let id = order.request_id;
-        let made = tokio::task::spawn_blocking(move || {
-            let directory = ActionDirectory::create(&all, &order);
-            (order, directory)
-        });
-        let made = match made.await {
-            Ok((order, Ok(directory))) => Ok((order, directory)),
-            Ok((order, Err(error))) => Err((order, error)),
-            Err(error) => return report_error("Could not begin an action", &error),
-        };
-        match made {
-            Ok((order, directory)) => {
-                let live = Live::new(order, directory, State::starting(core.now()));
-                lock(&core.detached).insert(id, live.clone());
+        let (all, making) = (core.actions_directory.clone(), live.clone());
+        let made = tokio::task::spawn_blocking(move || ActionDirectory::create(&all, &making.order));
+        match made.await.map_err(std::io::Error::other).and_then(|made| made) {
+            Ok(_) => {
                 let starter = attend::start(&core, &live, secrets).await;
                 accompany(&core, &live, starter, stopped).await;
             }
-            Err((order, error)) => {
-                report_error("Could not make the directory of an action, so it does not run", &error);
-                drop(ActionDirectory::of(&core.actions_directory, id).remove());
-                let why = format!("the directory of the action cannot be made: {error}");
-                let ending = Ending::new(&muster_protocol::code::START_FAILED, why);
-                lock(&core.running).remove(&id);
-                core.running_changed.notify_waiters();
-                let care = crate::outbox::Care::Durable;
-                core.send_finished(&order.address(), 0, Vec::new(), ending, care).await;
-                core.record_finish(id, false).await;
-                core.counters.actions_finished.add_one();
-            }
+            Err(error) => not_begun(&core, &live, &error).await,
         }
     });
+}
+
+/// There is not even a directory: says so, and forgets it.
+async fn not_begun(core: &Arc<Core>, live: &Arc<Live>, error: &std::io::Error) {
+    report_error("Could not make the directory of an action, so it does not run", error);
+    let id = live.order.request_id;
+    drop(live.directory.remove());
+    lock(&core.running).remove(&id);
+    lock(&core.detached).remove(&id);
+    live.ended.send_replace(true);
+    core.running_changed.notify_waiters();
+    let ending = Ending::new(&code::START_FAILED, format!("the directory of the action cannot be made: {error}"));
+    core.note(tell::finished_event(live, &ending));
+    core.send_finished(&live.order.address(), 0, Vec::new(), ending, Care::Durable).await;
+    core.record_finish(id, false).await;
+    core.counters.actions_finished.add_one();
 }
 
 /// What a runner is told.

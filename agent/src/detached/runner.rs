@@ -337,6 +337,10 @@ impl Stops {
             if let Found::There(stop) = self.directory.stop() {
                 return stop.reason;
             }
+            if !self.directory.path().exists() {
+                // Whoever removed it wants no result.
+                return StopReason::Shutdown;
+            }
             let look_again = tokio::time::sleep(LOOK_INTERVAL);
             match &self.listener {
                 Some(listener) => tokio::select! {

@@ -294,7 +294,7 @@ fn output_at_end(source: &mut Source, ending: &Ending, written: Totals) -> (Vec<
     (output, cut)
 }
 
-fn finished_event(live: &Live, ending: &Ending) -> AuditEvent {
+pub(super) fn finished_event(live: &Live, ending: &Ending) -> AuditEvent {
     let mut event = AuditEvent::new("finished", ending.code.outcome().as_str());
     event.request_id = Some(live.order.request_id.to_string());
     event.caller = Some(live.order.caller.to_string());

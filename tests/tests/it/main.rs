@@ -6,6 +6,7 @@ mod amqp;
 mod bad_input;
 mod broker;
 mod bus;
+mod detached;
 mod end_to_end;
 mod external;
 mod independent;
