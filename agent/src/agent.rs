@@ -23,6 +23,7 @@ use crate::facts::{self, FactStore};
 use crate::journal::{Journal, JournalError, Started};
 use crate::outbox::Care;
 use crate::presence::Presence;
+use crate::profiles;
 use crate::report::{Address, Ending};
 use crate::session;
 use crate::spool::{Spool, SpoolError};
@@ -260,6 +261,7 @@ impl Agent {
         let told = tell_problems(&core, &BTreeSet::new());
         let (replaced, materials) = watch::channel(0);
         core.tasks.spawn(TaskKind::Critical, "spool", core.clone().empty_spool_forever());
+        core.tasks.spawn(TaskKind::Worker, "profiles", profiles::announce_forever(core.clone()));
         core.tasks.spawn(TaskKind::Critical, "facts", refresh_facts_forever(core.clone(), told));
         core.tasks.spawn(
             TaskKind::Critical,

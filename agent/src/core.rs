@@ -27,6 +27,7 @@ use crate::facts::{FactStore, Facts};
 use crate::journal::{Journal, JournalError, Started};
 use crate::plugins::{Fixed, Shelf};
 use crate::policy::Policy;
+use crate::profiles::Due;
 use crate::reserve::{RESERVE_BYTES, Reserve};
 use crate::results::Results;
 use crate::spool::{Spool, SpoolError};
@@ -137,6 +138,8 @@ pub(crate) struct Core {
     pub(crate) plugin_changes: tokio::sync::Mutex<()>,
     /// The inventory is another one and should be announced at once.
     pub(crate) inventory_changed: Notify,
+    /// The plugins that are to be asked what they watch.
+    pub(crate) profiles_due: Due,
     pub(crate) facts: FactStore,
     pub(crate) inventory: Mutex<Arc<InventorySnapshot>>,
     pub(crate) state: StateDirectory,
@@ -231,6 +234,7 @@ impl Core {
             shelf: Mutex::default(),
             plugin_changes: tokio::sync::Mutex::default(),
             inventory_changed: Notify::new(),
+            profiles_due: Due::default(),
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
@@ -321,6 +325,7 @@ impl Core {
         let facts = self.facts.refresh(self.now()).await;
         let snapshot = self.snapshot(&facts);
         *lock(&self.inventory) = Arc::new(snapshot);
+        self.all_profiles_due();
     }
 
     fn snapshot(&self, facts: &Facts) -> InventorySnapshot {

@@ -343,6 +343,7 @@ impl Watcher {
             drop(self.feed.send(Feed::Ended(Box::new(ending.clone()))));
         }
         if let Some(order) = self.result.take() {
+            self.core.profiles_due.add(&order.plugin);
             self.core.results_keep(order, ending.clone()).await;
         }
         let sequence = self.next_sequence();

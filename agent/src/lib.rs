@@ -45,6 +45,7 @@ mod outbox;
 pub mod plugins;
 pub mod policy;
 mod presence;
+mod profiles;
 mod receive;
 pub mod report;
 pub mod reserve;

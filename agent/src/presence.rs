@@ -48,20 +48,9 @@ impl Presence {
             Ok(body) => body,
             Err(error) => return tracing::error!(%error, "An announcement could not be encoded"),
         };
-        let content_type = PayloadType::Announcement.as_str();
-        let signature = core.materials().credentials.sign(content_type, &body);
-        let message = Outgoing {
-            exchange: EXCHANGE_REPLY,
-            routing_key: presence_key(&core.host),
-            content_type: content_type.to_owned(),
-            body: body.into(),
-            signatures: signatures_header(&[signature]),
-            // The next one says it anew.
-            expiration_ms: u64::try_from(core.config.presence_interval().as_millis()).ok().map(|ms| ms * 2),
-            persistent: false,
-            mandatory: false,
-            correlation_id: None,
-        };
+        // The next one says it anew.
+        let expiration_ms = u64::try_from(core.config.presence_interval().as_millis()).ok().map(|ms| ms * 2);
+        let message = message(core, body, expiration_ms);
         // The last word before the connection closes has to be on its way when it does.
         let guarantee = if leaves { Guarantee::Confirmed } else { Guarantee::Fire };
         match link.publish(message, guarantee).await {
@@ -69,6 +58,23 @@ impl Presence {
             Ok(()) => {}
             Err(error) => tracing::debug!(error = chain(&error), "An announcement was not sent"),
         }
+    }
+}
+
+/// A signed announcement on its way.
+pub(crate) fn message(core: &Core, body: Vec<u8>, expiration_ms: Option<u64>) -> Outgoing {
+    let content_type = PayloadType::Announcement.as_str();
+    let signature = core.materials().credentials.sign(content_type, &body);
+    Outgoing {
+        exchange: EXCHANGE_REPLY,
+        routing_key: presence_key(&core.host),
+        content_type: content_type.to_owned(),
+        body: body.into(),
+        signatures: signatures_header(&[signature]),
+        expiration_ms,
+        persistent: false,
+        mandatory: false,
+        correlation_id: None,
     }
 }
 

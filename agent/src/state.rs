@@ -27,6 +27,8 @@ pub mod files {
     pub const WORK: &str = "work";
     /// Actions in processes of their own, and results: [`crate::detached`], [`crate::results`].
     pub const ACTIONS: &str = "actions";
+    /// Digests of the profiles that were announced: [`crate::profiles`].
+    pub const PROFILES: &str = "profiles.json";
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }

@@ -275,6 +275,7 @@ async fn conclude(
         core.send_finished(&live.order.address(), sequence, output, ending, Care::Durable).await;
     }
     core.record_finish(id, false).await;
+    core.profiles_due.add(&live.order.plugin);
     core.counters.actions_finished.add_one();
     drop(live.apply(Event::Kept, &*core.clock));
     true

@@ -330,6 +330,8 @@ pub(crate) struct Setup {
     pub(crate) change: fn(&mut Raw),
     pub(crate) reload: Option<ReloadMaterials>,
     pub(crate) runner: Option<Runner>,
+    /// One more plugin.
+    pub(crate) plugin: Option<Arc<dyn Plugin>>,
 }
 
 impl Default for Setup {
@@ -340,6 +342,7 @@ impl Default for Setup {
             change: |_| {},
             reload: None,
             runner: None,
+            plugin: None,
         }
     }
 }
@@ -377,9 +380,13 @@ impl Stage {
         (setup.change)(&mut raw);
         let Value::Object(facts) = setup.facts else { panic!("facts are an object") };
         let classes = BTreeSet::from(["nginx".to_owned()]);
+        let mut registry = registry();
+        if let Some(plugin) = setup.plugin {
+            registry.register(plugin).unwrap();
+        }
         let parts = Parts {
             materials: self.materials(&setup.policy),
-            registry: registry(),
+            registry,
             facts: Sources::given(host(), facts, classes),
             clock: Arc::new(self.clock.clone()),
             random_seed: 7,

@@ -15,6 +15,7 @@ mod kit;
 mod plugins;
 mod policy;
 mod policy_commands;
+mod profiles;
 mod report;
 mod reserve;
 mod spool;

@@ -64,8 +64,8 @@ fn words_are_proposed_from_what_is_known() {
     check(&["contex"], &["context"]);
     check(&["context", "use", ""], &["lab"]);
     check(&["explain", "replay"], &["replayed"]);
-    check(&["run", "package"], &["package.status"]);
-    check(&["run", "package.status", "na"], &["name="]);
+    check(&["run", "package.st"], &["package.status"]);
+    check(&["run", "package.status", "na"], &["name=", "names="]);
     check(&["plugin", "show", "hos"], &["host"]);
     check(&["plugin", "show", "host.p"], &["host.ping"]);
     check(&["ping", "-H", "web"], &["web1.example.com", "web2.example.com"]);
