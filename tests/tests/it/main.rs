@@ -11,5 +11,6 @@ mod end_to_end;
 mod external;
 mod independent;
 mod permissions;
+mod requests;
 mod secrets;
 mod wire;
