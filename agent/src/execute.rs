@@ -23,6 +23,7 @@ use crate::admit::{Authorized, RunningAction};
 use crate::audit::Event;
 use crate::core::{Core, Running, StopReason, lock};
 use crate::detached::{self, Order};
+use crate::mask;
 use crate::outbox::Care;
 use crate::report::{Address, Ending, OutputBuffer, running};
 use crate::watching::{FEED_LENGTH, Feed};
@@ -88,7 +89,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
     let stop_grace = stop_grace(&plugin, &command.action);
     let abandoned = abandon.clone();
     core.tasks.spawn(TaskKind::Worker, "action", async move {
-        let run = caught(std::panic::AssertUnwindSafe(|| plugin.run(request, context)));
+        let run = caught(std::panic::AssertUnwindSafe(|| mask::run(plugin.as_ref(), request, context)));
         tokio::select! {
             // The future is dropped, and the processes it started are killed with it.
             () = abandoned.cancelled() => {}

@@ -1,7 +1,7 @@
 //! Takes secret values out of what an action prints and answers, before it leaves the host.
 //!
 //! An action should not print its secrets, and some do: a shell with `-x`, a program that complains about
-//! its input. [`Mask`] knows the values; [`StreamMask`] replaces them in a stream of bytes that comes in
+//! its input. [`run`] runs an action so that neither its output nor its answer carries them. [`Mask`] knows the values; [`StreamMask`] replaces them in a stream of bytes that comes in
 //! pieces, wherever the pieces are cut, and holds back no more than what may be the beginning of a value.
 //!
 //! This is a net, not a wall: a value that an action prints in another form (reversed, compressed, encoded)
@@ -10,7 +10,11 @@
 
 use std::collections::BTreeSet;
 
-use muster_plugin_api::MASK;
+use muster_plugin_api::{
+    ActionContext, ActionFailure, ActionOk, ActionReply, ActionRequest, BoxFuture, MASK, OutputReceiver, OutputSink,
+    Plugin,
+};
+use muster_protocol::OutputStream;
 use serde_json::{Map, Value};
 
 /// Shortest value that is looked for, in bytes.
@@ -102,7 +106,7 @@ impl Mask {
         String::from_utf8_lossy(&shown).into_owned()
     }
 
-    /// JSON without the values, in names as well as in texts.
+    /// JSON without the values, in names as well as in texts; a number that is one becomes a text.
     #[must_use]
     pub fn json(&self, value: Value) -> Value {
         if self.is_empty() {
@@ -114,9 +118,53 @@ impl Mask {
             Value::Object(fields) => {
                 Value::Object(fields.into_iter().map(|(name, value)| (self.text(&name), self.json(value))).collect())
             }
+            Value::Number(number) => {
+                let text = number.to_string();
+                let shown = self.text(&text);
+                if shown == text { Value::Number(number) } else { Value::String(shown) }
+            }
             other => other,
         }
     }
+}
+
+/// Pieces of output that may wait to be masked: then the action waits.
+const PIECES: usize = 4;
+
+/// Runs an action of a plugin, as everybody in the agent does: its secrets are masked in what it prints and
+/// answers. An action without secrets costs nothing more.
+pub(crate) fn run(plugin: &dyn Plugin, request: ActionRequest, context: ActionContext) -> BoxFuture<'_, ActionReply> {
+    let mask = Mask::new(&request.arguments, &request.secrets);
+    if mask.is_empty() {
+        return plugin.run(request, context);
+    }
+    let (sink, pieces) = OutputSink::channel(PIECES);
+    let shown = context.output.clone();
+    let action = plugin.run(request, ActionContext { output: sink, ..context });
+    Box::pin(async move {
+        // Beside each other: while output waits for somebody to take it, the action must still notice that its
+        // time is over. The action's end drops its sink, and with it ends the other.
+        let (reply, ()) = tokio::join!(action, pass_on(&mask, pieces, &shown));
+        match reply {
+            Ok(ok) => Ok(ActionOk { data: mask.json(ok.data), message: mask.text(&ok.message) }),
+            Err(failure) => {
+                Err(ActionFailure { data: mask.json(failure.data), message: mask.text(&failure.message), ..failure })
+            }
+        }
+    })
+}
+
+async fn pass_on(mask: &Mask, mut pieces: OutputReceiver, shown: &OutputSink) {
+    let (mut stdout, mut stderr) = (StreamMask::new(mask), StreamMask::new(mask));
+    while let Some(piece) = pieces.recv().await {
+        let stream = match piece.stream {
+            OutputStream::Stdout => &mut stdout,
+            OutputStream::Stderr => &mut stderr,
+        };
+        shown.write(piece.stream, stream.push(mask, &piece.bytes)).await;
+    }
+    shown.write(OutputStream::Stdout, stdout.finish()).await;
+    shown.write(OutputStream::Stderr, stderr.finish()).await;
 }
 
 fn collect(value: &Value, values: &mut BTreeSet<String>) {
@@ -279,6 +327,52 @@ mod tests {
         let shown = mask.json(json!({"given s3cret": ["x s3cret", 7, null, {"deep": "s3crets3cret"}]}));
         assert_eq!(shown, json!({"given ***": ["x ***", 7, null, {"deep": "******"}]}));
         assert_eq!(format!("{mask:?}"), "Mask { values: 1 }");
+    }
+
+    /// Prints its argument in two parts and answers with it.
+    struct Careless(muster_protocol::ddl::Ddl);
+
+    impl Plugin for Careless {
+        fn ddl(&self) -> &muster_protocol::ddl::Ddl {
+            &self.0
+        }
+
+        fn run(&self, request: ActionRequest, context: ActionContext) -> BoxFuture<'_, ActionReply> {
+            Box::pin(async move {
+                let token = request.text("token").unwrap_or_default().to_owned();
+                let (first, second) = token.split_at(3);
+                context.output.write(OutputStream::Stdout, format!("begin {first}").into_bytes()).await;
+                context.output.write(OutputStream::Stdout, format!("{second} end {first}").into_bytes()).await;
+                context.output.write(OutputStream::Stderr, token.clone().into_bytes()).await;
+                Ok(ActionOk::data(json!({ "given": token })).with_message(format!("took {token}")))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_careless_action_gives_no_secret_away() {
+        let ddl = muster_protocol::ddl::Ddl::parse(r#"{"metadata": {"name": "careless"}, "actions": []}"#).unwrap();
+        let (sink, mut output) = OutputSink::channel(16);
+        let context = muster_plugin_api::conformance::context(muster_plugin_api::CancellationToken::new());
+        let request = ActionRequest {
+            request_id: muster_protocol::RequestId::from_parts(muster_protocol::Timestamp(0), [0; 10]),
+            caller: "muster:user/lea".parse().unwrap(),
+            action: "run".parse().unwrap(),
+            arguments: Map::from_iter([("token".to_owned(), json!("s3cret"))]),
+            secrets: ["token".to_owned()].into(),
+            noop: false,
+            effective_user: None,
+            time_limit: std::time::Duration::from_secs(60),
+        };
+        let plugin = Careless(ddl);
+        let reply = run(&plugin, request, ActionContext { output: sink, ..context }).await.unwrap();
+        assert_eq!((reply.data, reply.message.as_str()), (json!({ "given": "***" }), "took ***"));
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(piece) = output.recv().await {
+            let stream = if piece.stream == OutputStream::Stdout { &mut stdout } else { &mut stderr };
+            stream.extend(piece.bytes);
+        }
+        assert_eq!((stdout.as_slice(), stderr.as_slice()), (&b"begin *** end s3c"[..], &b"***"[..]));
     }
 
     proptest! {

@@ -25,6 +25,7 @@ use super::notice::{self, Listener, Notices};
 use super::output::OutputWriter;
 use crate::core::StopReason;
 use crate::execute::{OUTPUT_PIECES, TIME_LIMIT_SLACK, caught, ending};
+use crate::mask;
 use crate::report::Ending;
 use crate::state::make_private_directory;
 
@@ -223,7 +224,7 @@ impl Run {
         let tasks = Tasks::new();
         let abandoned = abandon.clone();
         tasks.spawn(TaskKind::Worker, "action", async move {
-            let run = caught(std::panic::AssertUnwindSafe(|| plugin.run(request, context)));
+            let run = caught(std::panic::AssertUnwindSafe(|| mask::run(plugin.as_ref(), request, context)));
             tokio::select! {
                 () = abandoned.cancelled() => {}
                 reply = run => drop(sender.send(reply)),
