@@ -79,6 +79,8 @@ fn never_decides(rule: &Rule, before: &[Rule]) -> Option<Warning> {
         return warn(format!("can never decide: rule `{name}` (line {line}) decides everything before it"));
     }
     match (earlier.effect, rule.effect) {
+        // Of a list as an argument, the one rule looks at all elements and the other at any.
+        (Effect::Allow, Effect::Deny) if rule.when.paths().any(|path| path.root() == "arg") => None,
         (Effect::Allow, Effect::Deny) => warn(format!(
             "denies only where a value is missing: rule `{name}` (line {line}) allows before it whatever it is about"
         )),

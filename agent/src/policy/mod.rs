@@ -20,6 +20,12 @@
 //! rule then does not apply. A `deny` rule then *does* apply: whoever wrote it wanted to stop
 //! something, and a missing value must not be the way around it. Write `has(arg.force) and ...` where a
 //! rule is meant to concern only requests that have the value.
+//!
+//! # When an argument is a list
+//!
+//! Nobody may put something forbidden beside something allowed. An `allow` rule applies if its condition holds
+//! for every element of the list, a `deny` rule if it holds for one. Lists that the caller does not choose
+//! (`group`, `class` and so on) are read as in targets: one element is enough.
 
 mod check;
 mod explain;
@@ -29,7 +35,7 @@ use std::path::PathBuf;
 
 use muster_pki::Signer;
 use muster_protocol::ddl::Input;
-use muster_protocol::expr::{Expression, HostScope, MapScope, Scope, Truth};
+use muster_protocol::expr::{Expression, HostScope, MapScope, Reading, Scope, Truth};
 use serde_json::{Map, Value};
 
 pub use check::{Known, Warning, Weight};
@@ -116,6 +122,16 @@ pub enum Effect {
     Deny,
 }
 
+impl Effect {
+    /// How a rule with this effect reads an argument that is a list.
+    pub(crate) fn reading(self) -> Reading<'static> {
+        match self {
+            Self::Allow => Reading::Surely("arg"),
+            Self::Deny => Reading::Possibly("arg"),
+        }
+    }
+}
+
 /// One rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -197,7 +213,7 @@ impl Policy {
     ) -> Verdict {
         let scope = question.scope(host);
         for rule in &self.rules {
-            let truth = rule.when.evaluate(&scope);
+            let truth = rule.when.evaluate_as(rule.effect.reading(), &scope);
             let verdict = rule.verdict(truth);
             observe(&Step { rule, truth, decides: verdict.is_some(), scope: &scope });
             if let Some(verdict) = verdict {

@@ -80,7 +80,7 @@ fn every_name_of_the_scope_has_its_value() {
         ("plugin = package and action = \"package.status\"", true),
         ("plugin = lab", false),
         ("read_only = true and noop = true and effective_user = www", true),
-        ("arg.name = bash and arg.deep.x = 2", true),
+        ("arg.name = bash and arg.deep.x < 3", true),
         ("arg.name = zsh", false),
         ("has(arg.nothing)", false),
         ("arg.nothing = 1", false),
@@ -178,6 +178,49 @@ fn the_starter_policy_lets_everybody_look_and_admins_act() {
         effective_user: None,
     };
     assert_eq!(ask(STARTER, &asked), no);
+}
+
+#[test]
+fn nothing_forbidden_comes_through_beside_something_allowed() {
+    let site = Site::new();
+    #[track_caller]
+    fn check(site: &Site, effect: &str, when: &str, tags: Value, applies: bool) {
+        let asked = Asked {
+            signers: vec![signer(&site.lea)],
+            action: "puppet.runonce",
+            read_only: Some(false),
+            arguments: json!({ "tags": tags }),
+            noop: false,
+            effective_user: None,
+        };
+        let decided = ask(&rule("r", effect, when), &asked) != Verdict::NoRule;
+        assert_eq!(decided, applies, "{effect} {when} {tags}");
+    }
+    for (when, tags, allows, denies) in [
+        (r#"arg.tags = "web""#, json!("web"), true, true),
+        (r#"arg.tags = "web""#, json!(["web"]), true, true),
+        (r#"arg.tags = "web""#, json!(["web", "evil"]), false, true),
+        (r#"arg.tags = "web""#, json!(["web", ["evil"]]), false, true),
+        (r#"arg.tags = "web""#, json!(["web", {}]), false, true),
+        (r#"arg.tags = "web""#, json!([]), false, false),
+        (r#"arg.tags in ["web", "mail"]"#, json!(["web", "mail"]), true, true),
+        (r#"arg.tags in ["web", "mail"]"#, json!(["web", "evil"]), false, true),
+        (r#"arg.tags like "web*""#, json!(["web1", "evil"]), false, true),
+        (r#"arg.tags ~ /^web/"#, json!(["web1", "evil"]), false, true),
+        (r#"arg.tags != "evil""#, json!(["web", "evil"]), false, true),
+        (r#"arg.tags != "evil""#, json!(["web", "mail"]), true, true),
+        (r#"not arg.tags = "evil""#, json!(["web", "evil"]), false, true),
+        (r#"arg.tags != "web""#, json!(["web", "evil"]), false, true),
+        (r#"not (arg.tags = "web" or arg.tags = "mail")"#, json!(["web", "evil"]), false, true),
+        (r#"not (arg.tags in ["web", "mail"])"#, json!(["web", "mail"]), false, false),
+        (r#"not not arg.tags = "web""#, json!(["web", "evil"]), false, true),
+        // What the caller does not choose is read as in a target.
+        ("group = admins", json!(["web"]), true, true),
+    ] {
+        let site = &site;
+        check(site, "allow", when, tags.clone(), allows);
+        check(site, "deny", when, tags, denies);
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ use std::str::FromStr;
 
 pub use ast::{Call, CallError, Comparison, KEYWORDS, Node, Operand, Path, PathError, Segment};
 pub use error::ParseError;
-pub use evaluate::Truth;
+pub use evaluate::{Reading, Truth};
 pub use pattern::{Glob, Pattern, PatternError};
 pub use scope::{HostScope, MapScope, RESERVED_ROOTS, Scope, lookup};
 pub use suggest::did_you_mean;
@@ -119,7 +119,13 @@ impl Expression {
     /// What the expression comes to in `scope`.
     #[must_use]
     pub fn evaluate(&self, scope: &dyn Scope) -> Truth {
-        evaluate::evaluate(&self.root, scope)
+        self.evaluate_as(Reading::Any, scope)
+    }
+
+    /// What the expression comes to in `scope` if its lists are read so.
+    #[must_use]
+    pub fn evaluate_as(&self, reading: Reading<'_>, scope: &dyn Scope) -> Truth {
+        evaluate::evaluate(&self.root, scope, reading)
     }
 
     /// Whether the expression certainly holds in `scope`.
