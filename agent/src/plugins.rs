@@ -85,10 +85,12 @@ fn may_work(config: &Config, ddl: &Ddl) -> Result<(), NotActivated> {
     }
 }
 
-/// Names that no plugin from a directory may have.
+/// Names that no plugin from a directory may have: those of built-in ones, and the words with which a policy speaks of
+/// other things than plugins.
 fn reserved(registry: &Registry) -> BTreeSet<PluginName> {
     let builtin = builtin_ddls().iter().map(|ddl| ddl.name().clone());
-    builtin.chain(registry.iter().map(|registered| registered.plugin.ddl().name().clone())).collect()
+    let words = crate::policy::PSEUDO_ACTIONS.iter().filter_map(|word| word.parse().ok());
+    builtin.chain(words).chain(registry.iter().map(|registered| registered.plugin.ddl().name().clone())).collect()
 }
 
 fn look(config: &Config, reserved: &BTreeSet<PluginName>) -> Discovery {
@@ -263,7 +265,7 @@ impl Core {
         let name = &pack.manifest().name;
         let conflict = |message: String| Err(ActionFailure::new(&code::CONFLICT, message));
         if reserved(&self.fixed_plugins.registry()).contains(name) {
-            return conflict(format!("a built-in plugin is called `{name}`"));
+            return conflict(format!("`{name}` is the name of a built-in plugin, or a word of policies"));
         }
         external::check_description(pack.ddl()).map_err(|why| {
             ActionFailure::new(&code::INVALID_ARGUMENT, format!("plugin `{name}` cannot be used: {why}"))

@@ -155,7 +155,8 @@ impl External {
         let exit_code =
             exit_code(&run, &program).map_err(|failure| format!("its activation check failed: {failure}"))?;
         let said = run.stderr.first_line().or_else(|| run.stdout.first_line());
-        let reply = read_file(files.reply()).await;
+        let reply = read_file(files.reply(), None).await;
+        files.remove().await;
         reply::activation(reply, exit_code, said)
     }
 
@@ -238,11 +239,13 @@ impl External {
         let (reply, remark) = match exit_code(&run, &program) {
             Ok(exit_code) => {
                 let failure = run.failure(&program, exit_code);
-                let (reply, output) = (read_file(files.reply()).await, read_file(files.output()).await);
+                let (reply, output) =
+                    (read_file(files.reply(), files.owner()).await, read_file(files.output(), files.owner()).await);
                 reply::answer(action, reply::Answer { reply, output, exit_code, failure })
             }
             Err(failure) => (Err(self.explain(failure, &request)), None),
         };
+        files.remove().await;
         if let Some(remark) = remark {
             // Whoever watches sees it; the answer stands.
             let line = format!("muster: {remark}\n").into_bytes();
@@ -323,8 +326,8 @@ fn exit_code(run: &Run, program: &Program) -> Result<i32, ActionFailure> {
     }
 }
 
-async fn read_file(path: PathBuf) -> exchange::Written {
-    let read = tokio::task::spawn_blocking(move || Exchange::read(&path)).await;
+async fn read_file(path: PathBuf, owner: Option<u32>) -> exchange::Written {
+    let read = tokio::task::spawn_blocking(move || Exchange::read(&path, owner)).await;
     read.unwrap_or_else(|_| exchange::Written::Unreadable("the thread that reads it panicked".to_owned()))
 }
 

@@ -78,6 +78,8 @@ async fn programs_in_directories_are_plugins_and_are_read_again_at_a_reload() {
     put(&stage, "broken", &json!({}), PROGRAM);
     // The name of one that is built in.
     put(&stage, "package", &ddl("package", "1.0"), PROGRAM);
+    // A rule about `cancel` would be one about this too.
+    put(&stage, "cancel", &ddl("cancel", "1.0"), PROGRAM);
     let mut off = ddl("off", "1.0");
     off["muster"] = json!({ "opt_in": true });
     put(&stage, "off", &off, "#!/bin/sh\ntouch \"$0.was-asked\"\n");
@@ -102,10 +104,15 @@ async fn programs_in_directories_are_plugins_and_are_read_again_at_a_reload() {
     assert!(!was_asked.exists(), "what is off does not run at all");
     let result = ask(&stage, &mut controller, "package.say", json!({}), false).await;
     assert_eq!(result.code, "unknown-plugin");
+    let result = ask(&stage, &mut controller, "cancel.say", json!({}), false).await;
+    assert_eq!(result.code, "unknown-plugin");
     let status = ask(&stage, &mut controller, "host.status", json!({}), false).await.data;
     let problems: Vec<&str> = status["problems"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     let has = |what: &str| problems.iter().any(|problem| problem.contains(what));
-    assert!(has("broken/broken.json") && has("a built-in plugin is called `package`"), "{problems:?}");
+    assert!(
+        has("broken/broken.json") && has("`package` is the name of a built-in plugin, or a word of policies"),
+        "{problems:?}"
+    );
 
     put(&stage, "later", &ddl("later", "2.0"), PROGRAM);
     fs::remove_dir_all(stage.state.path().join("state/plugins/extra")).unwrap();
@@ -215,7 +222,10 @@ async fn a_pack_that_may_not_be_installed_changes_nothing() {
     assert!(["checksum-mismatch", "invalid-argument"].contains(&result.code.as_str()), "{result:?}");
     let builtin = pack("package", "9.0", PROGRAM, &stage.site.lea);
     let result = ask(&stage, &mut controller, "plugin.install", builtin, false).await;
-    assert_eq!((result.code.as_str(), result.message.as_str()), ("conflict", "a built-in plugin is called `package`"));
+    assert_eq!(
+        (result.code.as_str(), result.message.as_str()),
+        ("conflict", "`package` is the name of a built-in plugin, or a word of policies")
+    );
     // What an administrator put there by hand is theirs.
     let result =
         ask(&stage, &mut controller, "plugin.install", pack("mine", "2.0", PROGRAM, &stage.site.lea), false).await;

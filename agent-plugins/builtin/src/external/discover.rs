@@ -76,7 +76,7 @@ pub enum Why {
     #[error("its provider is `{0}`, and only `{PROVIDER}` plugins are run from directories")]
     Provider(String),
     /// A built-in plugin has that name.
-    #[error("a built-in plugin is called `{0}`")]
+    #[error("`{0}` is the name of a built-in plugin, or a word of policies")]
     BuiltIn(PluginName),
     /// Another one with that name came first.
     #[error("plugin `{name}` is in `{other}` already")]

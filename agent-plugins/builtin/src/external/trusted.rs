@@ -66,8 +66,10 @@ pub(super) fn root(directory: &Path) -> Result<Option<PathBuf>, Distrust> {
     };
     for above in real.ancestors().skip(1) {
         let metadata = look(above)?;
+        // Its owner can replace what is in it all the same.
+        owned(above, &metadata)?;
         if metadata.mode() & STICKY == 0 {
-            owned_and_closed(above, &metadata)?;
+            closed(above, &metadata)?;
         }
     }
     directory_itself(&real)?;
@@ -106,10 +108,20 @@ pub(super) fn file_itself(path: &Path) -> Result<(), Distrust> {
 }
 
 fn owned_and_closed(path: &Path, metadata: &Metadata) -> Result<(), Distrust> {
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    owned(path, metadata)?;
+    closed(path, metadata)
+}
+
+fn owned(path: &Path, metadata: &Metadata) -> Result<(), Distrust> {
+    let owner = metadata.uid();
     if owner != 0 && owner != geteuid().as_raw() {
         return Err(Distrust::Owner { path: path.to_owned(), owner });
     }
+    Ok(())
+}
+
+fn closed(path: &Path, metadata: &Metadata) -> Result<(), Distrust> {
+    let mode = metadata.mode() & 0o7777;
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(Distrust::Writable { path: path.to_owned(), mode });
     }

@@ -11,7 +11,7 @@ use muster_protocol::code;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Group, UnlinkatFlags, getegid, geteuid, linkat, unlinkat};
+use nix::unistd::{Group, UnlinkatFlags, getegid, geteuid, linkat, unlinkat};
 use serde_json::{Value, json};
 
 use super::entry::{Entry, Kind, PERMISSIONS, STEP_BYTES, too_large};
@@ -174,17 +174,16 @@ impl Put {
     }
 
     /// Owner, group and mode: as asked, otherwise as they are. Set-user-id and set-group-id do not
-    /// pass over to another content.
+    /// pass over to another content, and not to another owner either: nobody asked for their rights.
     fn wanted(&self, before: Option<&Entry>, content_changed: bool) -> Result<Wanted, ActionFailure> {
         let owner = self.owner.as_deref().map(EffectiveUser::resolve).transpose()?;
         let group = self.group.as_deref().map(group_number).transpose()?;
         let mode_default = if self.is_secret { SECRET_MODE_DEFAULT } else { MODE_DEFAULT };
-        let keeps = if content_changed { PERMISSIONS } else { u32::MAX };
-        Ok(Wanted {
-            uid: owner.map(|user| user.uid).or(before.map(|entry| entry.uid)).unwrap_or(geteuid().as_raw()),
-            gid: group.or(before.map(|entry| entry.gid)).unwrap_or(getegid().as_raw()),
-            mode: self.mode.or(before.map(|entry| entry.mode & keeps)).unwrap_or(mode_default),
-        })
+        let uid = owner.map(|user| user.uid).or(before.map(|entry| entry.uid)).unwrap_or(geteuid().as_raw());
+        let gid = group.or(before.map(|entry| entry.gid)).unwrap_or(getegid().as_raw());
+        let owner_changed = before.is_some_and(|entry| (entry.uid, entry.gid) != (uid, gid));
+        let keeps = if content_changed || owner_changed { PERMISSIONS } else { u32::MAX };
+        Ok(Wanted { uid, gid, mode: self.mode.or(before.map(|entry| entry.mode & keeps)).unwrap_or(mode_default) })
     }
 
     fn replace(
@@ -304,16 +303,12 @@ fn check_expected(expected: Option<&Expected>, found: Option<&str>) -> Result<()
     Err(ActionFailure::new(&code::CHECKSUM_MISMATCH, format!("{why}; nothing was changed")))
 }
 
+/// By the one name that the host gives it, as for users: a rule about the name must not be walked around.
 fn group_number(name: &str) -> Result<u32, ActionFailure> {
-    let failed = |errno: Errno| ActionFailure::failed(format!("cannot look up group {name:?}: {errno}"));
-    let found = match Group::from_name(name).map_err(failed)? {
-        Some(group) => Some(group),
-        None => match name.parse::<u32>().ok().filter(|gid| *gid != u32::MAX) {
-            Some(gid) => Group::from_gid(Gid::from_raw(gid)).map_err(failed)?,
-            None => None,
-        },
-    };
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| invalid("group", "is not a group of this host"))
+    let found = Group::from_name(name)
+        .map_err(|errno| ActionFailure::failed(format!("cannot look up group {name:?}: {errno}")))?;
+    let found = found.filter(|group| group.name == name).map(|group| group.gid.as_raw());
+    found.ok_or_else(|| invalid("group", "is not the name of a group of this host"))
 }
 
 /// Owner first: changing it takes permissions away.

@@ -15,6 +15,10 @@ use super::outcome::Captured;
 /// Bytes of one piece of output at most.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// After so many looks at which the pumps were reading and not waiting for the sink, they have long read what was
+/// in the pipes: what still comes is from a writer that lives on, however little it writes.
+const UNHINDERED_LOOKS_MAX: u32 = 5;
+
 /// Where the output of a program goes, shared by its two pumps.
 #[derive(Debug)]
 pub(super) struct Drain<'a> {
@@ -44,16 +48,18 @@ impl Progress {
         self.unstreamed_bytes.load(Ordering::Relaxed)
     }
 
-    /// Ends when nothing was read for a time although nobody waited for the sink, or when more than
-    /// `bytes_max` were read: the writer is then one that lives on.
+    /// Ends when nothing was read for a time although nobody waited for the sink; or when more was read than can
+    /// have been there, more than `bytes_max` or for longer than that takes: the writer is then one that lives on.
     pub(super) async fn quiet(&self, patience: Duration, bytes_max: u64) {
         let first = self.read_bytes();
         let mut before = first;
+        let mut unhindered = 0;
         loop {
             tokio::time::sleep(patience).await;
             let now = self.read_bytes();
             let waits = self.at_the_sink.iter().any(|waits| waits.load(Ordering::Relaxed));
-            if (now == before && !waits) || now - first > bytes_max {
+            unhindered = if waits { 0 } else { unhindered + 1 };
+            if (now == before && !waits) || now - first > bytes_max || unhindered == UNHINDERED_LOOKS_MAX {
                 return;
             }
             before = now;

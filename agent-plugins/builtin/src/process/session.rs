@@ -105,7 +105,12 @@ impl Session {
     /// how many there were. `stopped` says that the leader did not end by itself, `reaped` that it ended.
     pub(super) async fn sweep(&mut self, grace: Duration, stopped: bool, reaped: bool) -> usize {
         let Some(leader) = self.leader else { return 0 };
-        let left = self.look(leader, true).await;
+        let mut left = self.look(leader, true).await;
+        if stopped && left > 0 {
+            // Who got the signal together with the leader may need an instant more to be gone.
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            left = self.look(leader, true).await;
+        }
         if stopped || self.leave_behind == LeaveBehind::Stop {
             self.end_all(leader, grace).await;
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use muster_plugin_api::ActionFailure;
 use muster_protocol::code;
-use nix::unistd::{Uid, User, geteuid, getgrouplist};
+use nix::unistd::{User, geteuid, getgrouplist};
 
 /// Longest name that is looked up, in bytes. The kernel's tools stop at 32; directory services allow more.
 const NAME_BYTES_MAX: usize = 256;
@@ -29,34 +29,31 @@ pub struct EffectiveUser {
 }
 
 impl EffectiveUser {
-    /// Looks a user up by name, or by number if a user has that number.
+    /// Looks a user up by the one name that the host itself gives them. Neither a number nor another spelling of the
+    /// name will do: whoever decides by the name what is allowed must not be walked around with a second one.
     ///
     /// The host's own directory services are asked, which may wait for the network; in a future use
     /// [`EffectiveUser::find`].
     ///
     /// # Errors
-    /// With the code `unknown-user` if there is none or the name cannot be one; `failed` if the
-    /// directory services did not answer.
+    /// With the code `unknown-user` if there is none, the name cannot be one, or the host calls the user otherwise;
+    /// `failed` if the directory services did not answer.
     pub fn resolve(name: &str) -> Result<Self, ActionFailure> {
         let unknown = |why: &str| Err(ActionFailure::new(&code::UNKNOWN_USER, format!("{name:?} {why}")));
         let never = |character: char| character.is_control() || matches!(character, ':' | '/' | ',');
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with(['-', '+', '~']) || name.contains(never) {
             return unknown("is not the name of a user");
         }
-        let lost = |what: &str, error: nix::Error| ActionFailure::failed(format!("{what} of user {name:?}: {error}"));
-        let by_name = User::from_name(name).map_err(|error| lost("cannot look up the account", error))?;
-        let found = match (by_name, number(name)) {
-            (Some(user), _) => user,
-            (None, Some(uid)) => {
-                let by_number = User::from_uid(Uid::from_raw(uid));
-                match by_number.map_err(|error| lost("cannot look up the account", error))? {
-                    Some(user) => user,
-                    None => return unknown("is not the number of a user on this host"),
-                }
+        let found = match User::from_name(name) {
+            Ok(Some(found)) if found.name == name => found,
+            Ok(Some(found)) => return unknown(&format!("is called {:?} on this host; give that name", found.name)),
+            Ok(None) if name.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return unknown("is a number; give the user's name");
             }
-            (None, None) => return unknown("is not a user of this host"),
+            Ok(None) => return unknown("is not a user of this host"),
+            Err(error) => return Err(lost("account", name, error)),
         };
-        Self::with_groups(found).map_err(|error| lost("cannot look up the groups", error))
+        Self::with_groups(found).map_err(|error| lost("groups", name, error))
     }
 
     /// Looks a user up as [`EffectiveUser::resolve`] does, without holding up the runtime's thread.
@@ -65,8 +62,7 @@ impl EffectiveUser {
     /// As [`EffectiveUser::resolve`].
     pub async fn find(name: &str) -> Result<Self, ActionFailure> {
         let name = name.to_owned();
-        let looked = tokio::task::spawn_blocking(move || Self::resolve(&name)).await;
-        looked.unwrap_or_else(|error| Err(ActionFailure::failed(format!("cannot look up the user: {error}"))))
+        aside(move || Self::resolve(&name)).await
     }
 
     /// The user that this process is, for a program that should have that user's environment.
@@ -74,7 +70,16 @@ impl EffectiveUser {
     /// # Errors
     /// As [`EffectiveUser::resolve`].
     pub async fn own() -> Result<Self, ActionFailure> {
-        Self::find(&geteuid().as_raw().to_string()).await
+        aside(|| {
+            let (uid, name) = (geteuid(), geteuid().to_string());
+            match User::from_uid(uid).map_err(|error| lost("account", &name, error))? {
+                Some(found) => Self::with_groups(found).map_err(|error| lost("groups", &name, error)),
+                None => {
+                    Err(ActionFailure::new(&code::UNKNOWN_USER, format!("number {name} is not a user of this host")))
+                }
+            }
+        })
+        .await
     }
 
     fn with_groups(user: User) -> nix::Result<Self> {
@@ -91,9 +96,13 @@ impl EffectiveUser {
     }
 }
 
-/// Only plain digits: `0x10` and ` 7` are names, and nobody's.
-fn number(name: &str) -> Option<u32> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
-    // The highest number means "nobody at all" to the kernel's calls.
-    plain.then(|| name.parse().ok())?.filter(|uid| *uid != u32::MAX)
+fn lost(what: &str, name: &str, error: nix::Error) -> ActionFailure {
+    ActionFailure::failed(format!("cannot look up the {what} of user {name:?}: {error}"))
+}
+
+async fn aside(
+    look: impl FnOnce() -> Result<EffectiveUser, ActionFailure> + Send + 'static,
+) -> Result<EffectiveUser, ActionFailure> {
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.unwrap_or_else(|error| Err(ActionFailure::failed(format!("cannot look up the user: {error}"))))
 }

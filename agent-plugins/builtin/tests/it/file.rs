@@ -249,7 +249,7 @@ async fn no_way_leads_out_of_the_opened_directories() {
 async fn put_makes_a_file_and_says_so() {
     let site = Site::new();
     let data = site
-        .ask("put", "write/new", json!({ "content": "new\n", "owner": "daemon", "group": "0", "mode": "0640" }))
+        .ask("put", "write/new", json!({ "content": "new\n", "owner": "daemon", "group": "root", "mode": "0640" }))
         .await;
     let expected = json!({
         "path": site.text("write/new"), "changed": true, "created": true, "content_changed": true, "mode_changed": true,
@@ -279,7 +279,7 @@ async fn put_again_changes_only_what_differs() {
 
     let data = site.ask("put", "write/file", json!({ "content": "old\n" })).await;
     assert_eq!((&data["changed"], inode(&file)), (&json!(false), before));
-    let data = site.ask("put", "write/file", json!({ "content": "old\n", "mode": "600", "owner": "0" })).await;
+    let data = site.ask("put", "write/file", json!({ "content": "old\n", "mode": "600", "owner": "root" })).await;
     let changes =
         ["changed", "content_changed", "mode_changed", "owner_changed"].map(|key| data[key].as_bool().unwrap());
     assert_eq!((changes, inode(&file)), ([true, false, true, true], before), "the file itself stays");
@@ -305,6 +305,30 @@ async fn put_again_changes_only_what_differs() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
     site.ask("put", "write/file", json!({ "content": "other\n" })).await;
     assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o755);
+
+    // Nor to another owner: whoever made the file knows what root would then run for everybody.
+    chown(&file, Some(1), Some(1)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o6755)).unwrap();
+    let data = site.ask("put", "write/file", json!({ "content": "other\n", "owner": "root", "group": "root" })).await;
+    assert_eq!((&data["content_changed"], &data["owner_changed"]), (&json!(false), &json!(true)));
+    let now = file.metadata().unwrap();
+    assert_eq!((now.uid(), now.gid(), now.mode() & 0o7777), (0, 0, 0o755));
+}
+
+#[tokio::test]
+async fn a_file_and_a_user_can_be_named_in_one_way_only() {
+    let site = Site::new();
+    fs::write(site.path("read/file"), "text").unwrap();
+    let root = site.text("read");
+    for path in ["//file", "/./file", "/file/", "/file/.", "/../read/file"] {
+        let failure = run(&site.plugin, "fetch", json!({ "path": format!("{root}{path}") })).await.unwrap_err();
+        assert_eq!(failure.code.code, "invalid-argument", "{path}");
+    }
+    for arguments in [json!({ "content": "x", "owner": "0" }), json!({ "content": "x", "owner": "Root" })] {
+        assert_eq!(site.fails("put", "write/x", arguments.clone()).await.0, "unknown-user", "{arguments}");
+    }
+    assert_eq!(site.fails("put", "write/x", json!({ "content": "x", "group": "0" })).await.0, "invalid-argument");
+    assert_eq!(site.names("write"), [""; 0]);
 }
 
 #[tokio::test]

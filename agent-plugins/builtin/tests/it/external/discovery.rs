@@ -122,7 +122,7 @@ fn a_broken_plugin_is_named_and_hinders_nobody() {
             fs::remove_dir_all(bad(shelf)).unwrap();
             shelf.put(&named("package", "external"), PROGRAM);
         },
-        "a built-in plugin is called `package`",
+        "`package` is the name of a built-in plugin, or a word of policies",
     );
     check(
         |shelf| {
@@ -182,6 +182,12 @@ fn a_directory_that_others_could_change_is_not_used_at_all() {
     // Nor one whose parent lets others put another in its place.
     mode(shelf.folder.path(), 0o777);
     assert_eq!(names(&look(&shelf)), Vec::<&str>::new());
+    // The sticky bit keeps everybody from that but the parent's owner.
+    mode(shelf.folder.path(), 0o1777);
+    assert_eq!(names(&look(&shelf)), ["good"]);
+    std::os::unix::fs::chown(shelf.folder.path(), Some(65_534), None).unwrap();
+    assert_eq!(names(&look(&shelf)), Vec::<&str>::new());
+    std::os::unix::fs::chown(shelf.folder.path(), Some(0), None).unwrap();
     mode(shelf.folder.path(), 0o700);
     assert_eq!(names(&look(&shelf)), ["good"]);
 }

@@ -36,3 +36,27 @@ async fn the_user_can_read_the_request_and_nobody_else_can() {
     call.request.effective_user = Some("no-such-user".to_owned());
     assert_eq!(told(&call.run(&plugin).await.0).0, "unknown-user \"no-such-user\" is not a user of this host");
 }
+
+/// What root would read for it, the program may not choose.
+#[tokio::test]
+async fn a_user_cannot_put_another_directory_in_the_place_of_the_call() {
+    assert!(nix::unistd::geteuid().is_root(), "this test has to run as root, to become another user");
+    let shelf = Shelf::new();
+    mode(shelf.folder.path(), 0o755);
+    let ddl = lab(json!({}), json!({ "moved": output("string"), "where": output("string") }));
+    shelf.put(
+        &ddl,
+        "#!/bin/sh\n[ \"$MUSTER_CALL\" = run ] || exit 0\n\
+         here=$(dirname \"$MUSTER_OUTPUT\")\n\
+         if mv \"$here\" \"$here.away\" 2>/dev/null; then moved=yes; else moved=no; fi\n\
+         printf 'moved=%s\\nwhere=%s\\n' $moved \"$here\" >>\"$MUSTER_OUTPUT\"\n",
+    );
+    let plugin = shelf.only().await;
+    let mut call = Call::new(&shelf, "try", json!({}));
+    call.request.effective_user = Some("nobody".to_owned());
+    let (reply, _) = call.run(&plugin).await;
+    let data = reply.unwrap().data;
+    assert_eq!(data["moved"], "no");
+    let here = std::path::Path::new(data["where"].as_str().unwrap());
+    assert!(!here.exists() && !here.parent().unwrap().exists(), "{here:?} is left");
+}

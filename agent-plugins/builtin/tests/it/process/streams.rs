@@ -175,3 +175,21 @@ fn input_and_variables_do_not_show() {
     let program = Program::new("/bin/cat", LONG).stdin("sesame").variable("TOKEN", "sesame");
     assert!(!format!("{program:?}").contains("sesame"), "{program:?}");
 }
+
+#[tokio::test]
+async fn a_daemon_that_goes_on_writing_now_and_then_is_not_waited_for() {
+    let text = "setsid -f sh -c 'while echo tick; do sleep 0.05; done'; echo started";
+    let (sink, receiver) = OutputSink::channel(4);
+    let program = shell(text, LONG).stream_to(sink);
+    let runs = async {
+        let run = run(&program).await;
+        drop(program);
+        run
+    };
+    // It writes so little that the pipe would be worth reading for hours.
+    let both = tokio::time::timeout(LONG / 4, async { tokio::join!(runs, collect(receiver)) });
+    let (run, (stdout, _)) = both.await.unwrap();
+    assert!(matches!(run.end, End::Exited(0)), "{run:?}");
+    assert!(run.output_held_open, "{run:?}");
+    assert!(String::from_utf8(stdout).unwrap().contains("started\n"));
+}
