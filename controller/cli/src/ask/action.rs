@@ -178,7 +178,7 @@ mod tests {
         );
         let json = read("package.status", &["name:={"], How::default()).unwrap_err();
         assert!(json.contains("given   name:={"), "{json}");
-        insta::assert_snapshot!("bad_input_missing", read("package.status", &[], How::default()).unwrap_err());
+        insta::assert_snapshot!("bad_input_missing", read("service.status", &[], How::default()).unwrap_err());
         insta::assert_snapshot!("bad_input_form", read("package.status", &["openssl"], How::default()).unwrap_err());
         let how = How { effective_user: Some("joe".to_owned()), ..How::default() };
         insta::assert_snapshot!("bad_input_option", read("package.status", &["name=bash"], how).unwrap_err());
