@@ -9,7 +9,7 @@
 //!
 //! # Non-goals
 //!
-//! Nothing here changes the host: all actions are read-only. No shell is ever involved.
+//! Whether an action may run was decided before. No shell is involved but where one was asked for: in `shell`.
 //!
 //! # Invariants
 //!
