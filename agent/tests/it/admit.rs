@@ -19,11 +19,11 @@ use serde_json::{Map, Value, json};
 use crate::kit::{self, ALLOW_ALL, NOW, Site, command, fresh_id, host, policy, registry, route, signed};
 
 const LIMITS: Limits = Limits {
+    concurrent_watches: 1,
     command_window: Duration::from_secs(3_600),
     clock_skew: Duration::from_secs(60),
     action_time: Duration::from_secs(86_400),
     concurrent_actions: 2,
-    concurrent_watches: 1,
     concurrent_reads: 2,
 };
 
@@ -491,6 +491,35 @@ fn a_busy_host_says_so_and_still_answers_questions() {
     world.check_change(read, runs());
     world.running.extend((0..2).map(|_| running(&world.site, true, true)));
     world.check_change(read, refused("busy"));
+}
+
+#[test]
+fn a_watch_is_for_the_caller_and_for_whom_the_policy_allows() {
+    let mut world = World::new();
+    let (id, action) = running(&world.site, false, false);
+    world.running.insert(id, action.clone());
+    let check = |world: &World, id: RequestId, caller: &Credentials, expected: Came| {
+        let message = kit::watch(caller, id);
+        world.check(&received(signed(&message, &[caller])), expected);
+    };
+    let (lea, max) = (world.site.lea.clone(), world.site.max.clone());
+    check(&world, id, &lea, Came::Runs("own".into()));
+    check(&world, id, &max, Came::Runs("all".into()));
+    check(&world, fresh_id(), &lea, refused("unknown-request"));
+    world.policy = "[[rule]]\nname = \"read\"\neffect = \"allow\"\nwhen = 'read_only = true'\n";
+    check(&world, id, &lea, Came::Runs("own".into()));
+    check(&world, id, &max, refused("policy-denied"));
+    world.policy =
+        "[[rule]]\nname = \"w\"\neffect = \"allow\"\nwhen = 'action = watch and arg.action = \"lab.wait\"'\n";
+    check(&world, id, &max, Came::Runs("w".into()));
+    // As many as may be, and the same one again.
+    let copy = kit::watch(&lea, id);
+    world.running.insert(copy.id, RunningAction { action: "watch".into(), is_watch: true, ..action });
+    check(&world, id, &lea, refused("busy"));
+    world.check(&received(signed(&copy, &[&lea])), unanswered("replayed"));
+    // They take no room of anything else.
+    world.policy = ALLOW_ALL;
+    world.check_change(|_| {}, runs());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use muster_agent::detached::directory::{Begun, Found};
 use muster_agent::detached::{ActionDirectory, Runner, run_action};
 use muster_daemon::ManualClock;
 use muster_protocol::{
-    ActionResult, Command, Encoding, Options, Outcome, OutputStream, ProgressReport, ReportState, RequestId,
+    ActionResult, Command, Encoding, Options, Outcome, OutputStream, ProgressReport, ReportState, RequestId, Target,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -694,5 +694,78 @@ async fn results_go_when_their_time_is_over() {
     .await;
     let (_, result) = watched(&mut lea, &watch(&stage.site.lea, command.id), &stage.site.lea).await;
     assert_eq!(result.code, "unknown-request");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_reach_the_action_and_never_the_disk() {
+    use muster_pki::sealing::{SealingPublicKey, seal};
+    use muster_protocol::SealingContext;
+    let (stage, agent, mut lea) = stage_with_agent(setup()).await;
+    let host_file = std::fs::read(stage.state.path().join("state/actions/host.json")).unwrap();
+    let known: Value = serde_json::from_slice(&host_file).unwrap();
+    let key: SealingPublicKey = known["sealing_key"].as_str().unwrap().parse().unwrap();
+    let mut command = command(&stage.site.lea, "secret", json!({}));
+    let secret = "correct horse battery";
+    let context = SealingContext {
+        request_id: command.id,
+        caller: &command.caller,
+        plugin: &command.plugin,
+        action: &command.action,
+    };
+    let values = json!({ "password": secret }).as_object().unwrap().clone();
+    let sealed = seal(&values, &context, [(&crate::kit::host(), &key)]).unwrap();
+    command.sealed = Some(sealed);
+    command.target = Target::named([crate::kit::host()]);
+    command.requires = vec!["sealed".to_owned()];
+    lea.send(&command, &stage.site.lea).await;
+    let mut collected = Collected::default();
+    let result = collected.finish(&mut lea, command.id).await;
+    assert_eq!((result.code.as_str(), &result.data["length"]), ("ok", &json!(secret.len())), "{}", result.message);
+    assert_eq!(result.data["password"], "***");
+    assert_eq!(collected.bytes(OutputStream::Stdout), b"password=***\n");
+    agent.stop().await;
+    let mut files = 0;
+    for entry in std::fs::read_dir(directory(&stage, command.id).path()).unwrap().flatten() {
+        let bytes = std::fs::read(entry.path()).unwrap();
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{:?}", entry.path());
+        files += 1;
+    }
+    assert!(files >= 6, "{files}");
+}
+
+#[tokio::test]
+async fn directories_that_cannot_be_understood_stop_no_agent() {
+    let (stage, agent, mut lea) = stage_with_agent(setup()).await;
+    let command = long(&stage, 2, 10, json!({ "gate": gate(&stage) }));
+    lea.send(&command, &stage.site.lea).await;
+    begun(&stage, command.id).await;
+    agent.stop().await;
+    let all = stage.state.path().join("state/actions");
+    // Rubbish, an empty directory, a file, and one whose order is another's.
+    for name in ["rubbish", "empty", "01a1ee56-5e00-7000-8000-000000000000"] {
+        std::fs::create_dir(all.join(name)).unwrap();
+    }
+    std::fs::write(all.join("rubbish/request.json"), "{").unwrap();
+    std::fs::write(all.join("a file"), "x").unwrap();
+    let order = directory(&stage, command.id).path().join("request.json");
+    std::fs::copy(&order, all.join("01a1ee56-5e00-7000-8000-000000000000/request.json")).unwrap();
+    // And the order of the one that runs is damaged: it is told to stop, and the request is interrupted.
+    std::fs::write(&order, "{}").unwrap();
+    let agent = stage.start(setup()).await;
+    let (_, last) = lea.finished(command.id).await;
+    assert_eq!(last.result.unwrap().code, "interrupted");
+    eventually("the action stops", || match directory(&stage, command.id).try_lock() {
+        Ok(None) => Err("it runs".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    let left: Vec<String> = std::fs::read_dir(&all)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(left, [command.id.to_string()], "what nobody needs is gone");
     agent.stop().await;
 }

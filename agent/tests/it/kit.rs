@@ -77,12 +77,15 @@ impl Lab {
         let text = json!({ "prompt": "", "description": "", "type": "string", "validation": ".", "maxlength": 200,
             "optional": true });
         long["input"] = json!({ "pieces": number, "bytes": number, "kind": text, "gate": text });
+        let mut secret = detached("secret");
+        secret["input"] = json!({ "password": { "prompt": "", "description": "", "type": "string", "validation": ".",
+            "maxlength": 100, "optional": false, "muster": { "secret": true } } });
         let ddl = json!({
             "metadata": { "name": "lab", "version": "1.2.3", "timeout": 30 },
             "actions": [
                 action("read", true), change, action("wait", false), action("watch", true), stubborn,
                 action("panic", false), action("talk", false), action("large", true), action("fail", false),
-                long, detached("stuck"), detached("explode"), detached("leave"), detached("facts")
+                long, secret, detached("stuck"), detached("explode"), detached("leave"), detached("facts")
             ],
             "muster": { "data": [
                 { "name": "lab", "input": { "what": { "type": "string", "prompt": "", "description": "" } },
@@ -129,6 +132,11 @@ impl Plugin for Lab {
                         .stream_to(context.output.clone());
                     program.run(&context.cancel).await;
                     Ok(ActionOk::default())
+                }
+                "secret" => {
+                    let password = request.text("password").unwrap().to_owned();
+                    context.output.write(OutputStream::Stdout, format!("password={password}\n").into_bytes()).await;
+                    Ok(ActionOk::data(json!({ "length": password.len(), "password": password })))
                 }
                 "facts" => {
                     let work = context.host.work_directory();
