@@ -652,6 +652,11 @@ async fn watches_are_bounded_and_can_be_cancelled() {
     assert_eq!(stopped.interrupted, 0);
     assert_eq!(lea.code(last.id).await, "shutting-down");
     open(&stage);
+    eventually("the action ends", || match directory(&stage, command.id).try_lock() {
+        Ok(Some(_)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }
 
 #[tokio::test]
