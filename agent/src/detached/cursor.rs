@@ -77,7 +77,7 @@ impl CursorLog {
         let mut line = serde_json::to_vec(sent)?;
         line.push(b'\n');
         self.file.write_all(&line)?;
-        if sent.sequence % SYNC_EVERY == 0 || sent.last { self.file.sync_data() } else { Ok(()) }
+        if sent.sequence.is_multiple_of(SYNC_EVERY) || sent.last { self.file.sync_data() } else { Ok(()) }
     }
 }
 

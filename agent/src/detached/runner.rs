@@ -127,7 +127,7 @@ pub fn run_action(
         .map_err(RunnerError::system("start the runtime"))?;
     let plugin = plugin(&order);
     let run = Run { directory, lock, order, writer, clock, started: Instant::now() };
-    let done = runtime.block_on(run.to_the_end(plugin, secrets));
+    let done = runtime.block_on(run.until_ended(plugin, secrets));
     runtime.shutdown_background();
     done
 }
@@ -165,7 +165,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_the_end(
+    async fn until_ended(
         mut self,
         plugin: Result<Arc<dyn Plugin>, String>,
         secrets: Map<String, Value>,
@@ -297,8 +297,7 @@ impl Run {
         let mut reply = Reply::new(&ending, self.now());
         (reply.written, reply.kept) = self.writer.totals();
         let deadline = Instant::now() + REPLY_PATIENCE;
-        loop {
-            let Err(error) = self.directory.write_reply(&self.lock, &reply) else { break };
+        while let Err(error) = self.directory.write_reply(&self.lock, &reply) {
             // Without the directory nobody wants a reply any more.
             if Instant::now() >= deadline || !self.directory.path().exists() {
                 return Err(RunnerError::System { action: "write the reply", source: error });
