@@ -144,6 +144,19 @@ impl Watcher {
 
     /// `None` if nobody reads it.
     async fn tell(&self, teller: &mut Teller, subject: Option<Subject>) -> Option<Ending> {
+        let goes_on = match &subject {
+            Some(Subject::OnDisk(live)) => !*live.ended.borrow(),
+            Some(Subject::Here(_)) => true,
+            None => false,
+        };
+        if self.follow && goes_on {
+            // At once: an action that writes nothing for long must not look like a host that is silent.
+            let sequence = teller.sequence;
+            teller.sequence = sequence.saturating_add(1);
+            if teller.deliver(sequence, Vec::new()).await == Err(Cut::Unread) {
+                return None;
+            }
+        }
         match subject {
             Some(Subject::OnDisk(live)) => self.tell_from_disk(teller, &live).await,
             Some(Subject::Here(feed)) => self.tell_from_here(teller, feed).await,
@@ -186,7 +199,7 @@ impl Watcher {
         if !self.follow {
             return Some(Ending {
                 data: json!({ "state": "running" }),
-                ..Ending::new(&code::OK, "the action runs; what it wrote is not kept")
+                ..Ending::new(&code::STILL_RUNNING, "the action runs; what it wrote is not kept")
             });
         }
         loop {
@@ -228,6 +241,6 @@ fn still_running(live: &Live) -> Ending {
             "output_bytes": { "stdout": on_disk.stdout, "stderr": on_disk.stderr },
             "stopping": live.state().stop().is_some(),
         }),
-        ..Ending::new(&code::OK, format!("`{}` still runs", live.order.name()))
+        ..Ending::new(&code::STILL_RUNNING, format!("`{}` still runs", live.order.name()))
     }
 }

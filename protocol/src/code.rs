@@ -126,6 +126,9 @@ codes! {
         "Without a record it could not keep the promise to run a command at most once. Usually the disk is full or not writable: look at `state_dir` of the agent.";
     /// Good.
     OK = "ok", "done", "The action did what it was asked.";
+    /// The answer to a watch that does not follow.
+    STILL_RUNNING = "still-running", "the request runs",
+        "The answer to a watch that asked only how the request stands now. It has not ended; watch it again, or follow it.";
     /// The action says it failed.
     FAILED = "failed", "the action failed", "The message and the data say what the action reported.";
     /// Something else is at work.
@@ -188,7 +191,7 @@ impl Code {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match *self {
-            OK => Outcome::Succeeded,
+            OK | STILL_RUNNING => Outcome::Succeeded,
             FAILED | CONFLICT | UNKNOWN_SERVICE | SERVICE_MASKED | CANNOT_RELOAD | CHECKSUM_MISMATCH
             | LIMIT_EXCEEDED | DISABLED | PLUGIN_ERROR | START_FAILED | SIGNALLED => Outcome::Failed,
             TIMED_OUT => Outcome::TimedOut,

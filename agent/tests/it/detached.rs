@@ -516,6 +516,13 @@ async fn watched(
     (collected, result)
 }
 
+/// The first report of a watch that follows comes at once, however long the action is silent.
+async fn joined(controller: &mut Controller, watch: RequestId) {
+    let report = controller.report().await;
+    assert_eq!((report.request_id, report.state, report.sequence), (watch, ReportState::Running, 0), "{report:?}");
+    assert!(report.output.is_empty());
+}
+
 #[tokio::test]
 async fn a_watch_shows_everything_from_the_beginning_and_then_what_comes() {
     let policy = "[[rule]]\nname = \"admins\"\neffect = \"allow\"\nwhen = 'group = admins'\n".to_owned();
@@ -532,7 +539,7 @@ async fn a_watch_shows_everything_from_the_beginning_and_then_what_comes() {
     let mut look = watch(&stage.site.lea, command.id);
     (look.replay, look.follow) = (false, false);
     let (seen, result) = watched(&mut lea, &look, &stage.site.lea).await;
-    assert_eq!((seen.reports.len(), result.code.as_str()), (1, "ok"));
+    assert_eq!((seen.reports.len(), result.code.as_str()), (1, "still-running"));
     assert_eq!((&result.data["state"], &result.data["action"]), (&json!("running"), &json!("lab.long")));
     assert_eq!(result.data["output_bytes"], json!({ "stdout": 90_000, "stderr": 90_000 }));
     // Not for everybody.
@@ -632,6 +639,7 @@ async fn watches_are_bounded_and_can_be_cancelled() {
     let mut first = watch(&stage.site.lea, command.id);
     first.replay = false;
     lea.send(&first, &stage.site.lea).await;
+    joined(&mut lea, first.id).await;
     let (_, busy) = watched(&mut lea, &watch(&stage.site.lea, command.id), &stage.site.lea).await;
     assert_eq!(busy.code, "busy");
     let cancel = cancel(&stage.site.lea, first.id);
@@ -646,6 +654,7 @@ async fn watches_are_bounded_and_can_be_cancelled() {
     let mut last = watch(&stage.site.lea, command.id);
     last.replay = false;
     lea.send(&last, &stage.site.lea).await;
+    joined(&mut lea, last.id).await;
     nothing_more(&stage, &mut lea).await;
     let stopped = agent.stop().await;
     assert_eq!(stopped.interrupted, 0);
@@ -666,9 +675,11 @@ async fn an_action_in_the_agent_can_be_watched_too() {
     assert_eq!(lea.report().await.state, ReportState::Running);
     let message = watch(&stage.site.lea, command.id);
     lea.send(&message, &stage.site.lea).await;
+    joined(&mut lea, message.id).await;
     let mut look = watch(&stage.site.lea, command.id);
     look.follow = false;
     let (_, result) = watched(&mut lea, &look, &stage.site.lea).await;
+    assert_eq!(result.code, "still-running");
     assert_eq!(result.data, json!({ "state": "running" }));
     let cancel = cancel(&stage.site.lea, command.id);
     lea.send(&cancel, &stage.site.lea).await;

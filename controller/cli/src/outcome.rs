@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_client::{Cause, Counts, HostRecord};
-use muster_protocol::code::POLICY_DENIED;
+use muster_protocol::code::{POLICY_DENIED, STILL_RUNNING};
 use muster_protocol::ddl::Action;
 use muster_protocol::{ActionResult, HostName, OutputStream, RequestId, TaskState};
 use serde_json::Value;
@@ -127,9 +127,11 @@ impl Row {
             let base64 = std::str::from_utf8(beginning).is_err().then(|| BASE64.encode(beginning));
             Some(Written { text: output.text(), bytes: output.length(), missing_bytes: output.missing_bytes(), base64 })
         };
+        // A watch that does not follow: the answer came, the request has not ended.
+        let runs = record.result.as_ref().is_some_and(|result| result.code == STILL_RUNNING.code);
         Self {
             host: host.clone(),
-            state: record.state,
+            state: if runs { TaskState::Running } else { record.state },
             reason,
             result: record.result.clone(),
             stdout: written(OutputStream::Stdout),
@@ -173,6 +175,7 @@ impl Headline<'_> {
     pub(crate) fn of(&self, row: &Row) -> String {
         let line = match (row.state, &row.result) {
             (TaskState::Succeeded, Some(result)) => self.success(row, result),
+            (TaskState::Running, Some(result)) => result.message.clone(),
             (_, Some(result)) => failure(row, result),
             (_, None) => {
                 let label = row.reason.map(Reason::label).unwrap_or_default();

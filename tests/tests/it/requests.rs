@@ -187,3 +187,42 @@ fn leaving_is_not_stopping() {
     let told = lea.run(&["cancel", "last", "--json"]).unwrap().expect(0).json().unwrap();
     assert_eq!(told["hosts"][0]["answer"], "told_to_stop", "it went on: {told}");
 }
+
+#[test]
+fn a_watch_joins_in_the_middle_and_ends_with_the_result() {
+    let stage = Stage::new(&IDENTITIES);
+    let _agents = stage.agents([with_shell("web-1.ams1")]);
+    let lea = stage.operator("lea", &["admins"]);
+    let gate = stage.folder().join("gate");
+    let command =
+        format!("command=echo begun; while [ ! -e '{}' ]; do sleep 0.1; done; echo done; exit 3", gate.display());
+    lea.run(&["run", "shell.run", &command, "-H", "web-1.ams1", "--detach"]).unwrap().expect(0);
+    let now = lea.run(&["watch", "last", "--no-follow", "--json"]).unwrap().expect(10).json().unwrap();
+    assert_eq!((&now["tasks"][0]["state"], &now["tasks"][0]["code"]), (&"running".into(), &"still-running".into()));
+
+    let mut watch = Running::start(&lea, &["watch", "last", "--jsonl", "--stream"]);
+    assert_eq!(watch.next("output")["data"], "begun\n");
+    // One that joins later, and is not told what was before.
+    let mut late = Running::start(&lea, &["watch", "last", "--jsonl", "--stream", "--no-replay"]);
+    late.next("accepted");
+    // Somebody else has to be allowed to.
+    let max = stage.operator("max", &[]);
+    let id = now["request"]["request_id"].as_str().unwrap();
+    max.run(&["watch", id, "-H", "web-1.ams1"]).unwrap().expect(6);
+
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(watch.next("output")["data"], "done\n");
+    let task = watch.next("task");
+    assert_eq!((&task["state"], &task["exit_code"]), (&"failed".into(), &3.into()), "{task}");
+    assert_eq!(watch.exit_code(), Some(3));
+    let task = late.next("task");
+    assert_eq!(task["state"], "failed", "{task}");
+    assert_eq!(late.exit_code(), Some(3));
+
+    // After the end the host still has it.
+    let after = lea.run(&["watch", "last"]).unwrap().expect(3);
+    assert!(after.stdout.starts_with("begun\ndone\n"), "{}", after.stdout);
+    assert!(after.stdout.contains("exit 3"), "{}", after.stdout);
+    let unknown = lea.run(&["watch", "019aa44e-2dc0-7d5b-8f6a-31c59f3c21ab", "-H", "web-1.ams1"]).unwrap().expect(3);
+    assert!(unknown.stdout.contains("unknown-request"), "{}", unknown.stdout);
+}

@@ -112,7 +112,7 @@ impl Task {
             host: row.host.clone(),
             state: row.state.word(),
             reason: row.reason.map(Reason::word),
-            outcome: result.map(|result| Outcome::as_str(&result.outcome).to_owned()),
+            outcome: result.filter(|_| row.state.is_final()).map(|result| Outcome::as_str(&result.outcome).to_owned()),
             code: result.map(|result| result.code.clone()),
             message: result.map(|result| result.message.clone()).filter(|message| !message.is_empty()),
             exit_code: result.and_then(|result| result.exit_code),

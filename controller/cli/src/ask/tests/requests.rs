@@ -246,6 +246,9 @@ async fn holding(names: &[&str]) -> Holding {
             },
             Later::Watch(watch) => {
                 let mut says = Vec::new();
+                if !watch.follow && host.name.as_str() == "web-2" {
+                    return ending(Outcome::Succeeded, "still-running", "`package.status` still runs");
+                }
                 if watch.replay {
                     says.push(Say::Report(host.output(later, 0, 0, "begun\n")));
                 } else {
@@ -331,7 +334,7 @@ async fn a_request_from_elsewhere_needs_a_target_and_a_word() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_shows_what_was_missed_and_how_it_ends() {
-    let mut holding = holding(&["web-1"]).await;
+    let mut holding = holding(&["web-1", "web-2"]).await;
     let desk = &mut holding.desk;
     run(desk, &["-H", "web-1", "--detach"]).await;
     let said = desk.type_in(&["watch", "last"]).await;
@@ -343,6 +346,13 @@ async fn a_watch_shows_what_was_missed_and_how_it_ends() {
     let said = desk.type_in(&["watch", "last", "--no-follow"]).await;
     assert_eq!(said.exit, ExitCode::StoppedWaiting);
     assert!(said.out.contains("begun") && said.err.contains("not followed; 1 host goes on"), "{}", said.err);
+    run(desk, &["-H", "web-2", "--detach"]).await;
+    for format in ["table", "jsonl"] {
+        let said = desk.type_in(&["watch", "last", "--no-follow", "--format", format]).await;
+        assert_eq!(said.exit, ExitCode::StoppedWaiting, "{}", said.out);
+        assert!(said.out.contains("running") && !said.out.contains(":\"succeeded\""), "{}", said.out);
+    }
+    run(desk, &["-H", "web-1", "--detach"]).await;
     let said = desk.type_until(&["watch", "last"], tokio::time::sleep(Duration::from_secs(5))).await;
     assert_eq!(said.exit, ExitCode::Interrupted);
     assert!(said.err.contains("interrupted; 1 host goes on"), "{}", said.err);
