@@ -20,8 +20,9 @@ use serde_json::{Map, Value};
 /// Shortest value that is looked for, in bytes.
 pub const VALUE_BYTES_MIN: usize = 4;
 
-/// Most values that are looked for: a long secret counts with each of its lines.
-const VALUES_MAX: usize = 256;
+/// Most values that are looked for: a long secret counts with each of its lines. Each costs a step for each byte
+/// of output, and a caller chooses how many there are; a private key has some thirty lines.
+const VALUES_MAX: usize = 48;
 
 /// The secret values of one command.
 #[derive(Clone, Default)]

@@ -19,7 +19,7 @@ use crate::admit::{
     Addressed, Authorized, Decision, Host, Incoming, KnownAction, Received, Refusal, Rejected, RunningAction, Silence,
     Verified, decide_cancel, decide_command, decide_watch, keep_until, verify,
 };
-use crate::audit::Event;
+use crate::audit::{Event, shortened};
 use crate::core::{Core, Running, StopReason, chain, lock};
 use crate::execute;
 use crate::journal::{JournalError, Started};
@@ -289,7 +289,7 @@ async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Comma
     };
     let mut event = command_event(core, authorized.verified(), "allowed");
     event.rule = Some(grant.rule.clone());
-    event.arguments = Some(grant.masked_arguments());
+    event.arguments = Some(shortened(grant.masked_arguments()));
     match core.record_start(started, event).await {
         Ok(()) => {
             acknowledge(delivery).await;
@@ -417,7 +417,7 @@ fn command_event(core: &Core, verified: &Verified<Command>, decision: &str) -> E
     let command = verified.message();
     let mut event = base_event(verified, "command", decision);
     event.action = Some(format!("{}.{}", command.plugin, command.action));
-    event.arguments = Some(core.shown_arguments(command));
+    event.arguments = Some(shortened(core.shown_arguments(command)));
     event.noop = command.options.noop;
     event.effective_user.clone_from(&command.options.effective_user);
     event

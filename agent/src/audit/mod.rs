@@ -38,6 +38,7 @@ mod files;
 mod limit;
 mod line;
 mod log;
+mod shorten;
 pub mod show;
 mod verify;
 
@@ -49,6 +50,8 @@ use serde_json::{Map, Value};
 pub use limit::{REFUSALS_PER_WINDOW, WINDOW_MS};
 pub use line::Line;
 pub use log::{Audit, Durability, Rotation, Unsynced};
+pub use shorten::TEXT_BYTES_MAX;
+pub(crate) use shorten::shortened;
 pub use verify::{Anchor, Verified, verify, verify_all};
 
 /// What the first line of all names as the hash of the line before it.

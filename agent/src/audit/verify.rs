@@ -245,7 +245,7 @@ impl<'a> Chain<'a> {
         if self.verified.lines == 0 && line.sequence > 1 {
             self.verified.first_sequence = line.sequence;
             self.first_previous.clone_from(&line.previous);
-        } else if line.sequence != self.verified.last_sequence + 1 {
+        } else if Some(line.sequence) != self.verified.last_sequence.checked_add(1) {
             return Err(self.out_of_order(path, number, &line, later));
         } else if line.previous != self.verified.last_hash {
             return Err(AuditError::Broken {

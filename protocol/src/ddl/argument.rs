@@ -32,6 +32,19 @@ pub enum ArgumentError {
         /// What it takes, in words.
         expected: String,
     },
+    /// None of a group of arguments is there, and the action needs one of them.
+    #[error("one of the inputs {} is needed", words::list_or_none(inputs))]
+    NoneOf {
+        /// Their names. At least one.
+        inputs: Vec<String>,
+    },
+    /// Several of a group of arguments are there, and the action takes one of them. A rule of a policy about
+    /// one of them could otherwise be walked around with another.
+    #[error("only one of the inputs {} is taken at a time", words::list_or_none(inputs))]
+    SeveralOf {
+        /// Their names. At least two.
+        inputs: Vec<String>,
+    },
     /// The value does not fit.
     #[error("input `{argument}` takes {expected}")]
     Invalid {
@@ -52,8 +65,8 @@ impl ArgumentError {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Unknown { .. } => &code::UNKNOWN_ARGUMENT,
-            Self::Missing { .. } => &code::MISSING_ARGUMENT,
-            Self::Invalid { .. } => &code::INVALID_ARGUMENT,
+            Self::Missing { .. } | Self::NoneOf { .. } => &code::MISSING_ARGUMENT,
+            Self::Invalid { .. } | Self::SeveralOf { .. } => &code::INVALID_ARGUMENT,
         }
     }
 
@@ -70,6 +83,7 @@ impl ArgumentError {
             Self::Unknown { argument, .. } | Self::Missing { argument, .. } | Self::Invalid { argument, .. } => {
                 argument
             }
+            Self::NoneOf { inputs } | Self::SeveralOf { inputs } => inputs.first().map_or("", String::as_str),
         }
     }
 
@@ -87,7 +101,7 @@ impl ArgumentError {
     pub fn suggestion(&self) -> Option<&str> {
         match self {
             Self::Unknown { suggestion, .. } | Self::Invalid { suggestion, .. } => suggestion.as_deref(),
-            Self::Missing { .. } => None,
+            Self::Missing { .. } | Self::NoneOf { .. } | Self::SeveralOf { .. } => None,
         }
     }
 }
@@ -177,9 +191,23 @@ impl Action {
     ///
     /// # Errors
     /// The first argument, in the order of the names, that is unknown or does not fit; then the first
-    /// input, in the order of the file, that is missing.
+    /// input, in the order of the file, that is missing; then the first group of which not exactly one is there.
     pub fn validate(&self, arguments: &Map<String, Value>) -> Result<Map<String, Value>, ArgumentError> {
-        validate(&self.input, arguments)
+        let complete = validate(&self.input, arguments)?;
+        // A default fills nothing in here: what is asked for is that somebody said it.
+        let is_given = |name: &String| match arguments.get(name) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(elements)) => !elements.is_empty(),
+            Some(_) => true,
+        };
+        for group in &self.muster.one_of {
+            match group.iter().filter(|name| is_given(name)).count() {
+                0 => return Err(ArgumentError::NoneOf { inputs: group.clone() }),
+                1 => {}
+                _ => return Err(ArgumentError::SeveralOf { inputs: group.clone() }),
+            }
+        }
+        Ok(complete)
     }
 
     /// Turns `(name, text)` pairs from a command line into typed arguments, and validates them.

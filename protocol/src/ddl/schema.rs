@@ -426,6 +426,9 @@ pub struct ActionExtension {
     /// Which options it honours.
     #[serde(default)]
     pub supports: Supports,
+    /// Groups of inputs of which exactly one has to be given, such as `[["name", "names"]]`.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub one_of: Vec<Vec<String>>,
     /// What a host must have for it, one phrase each.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
@@ -491,6 +494,13 @@ impl Ddl {
             }
             if action.muster.stop_grace_s.is_some_and(|grace| grace > DDL_TIMEOUT_S_MAX) {
                 return wrong(format!("stop_grace_s of action `{name}` is more than {DDL_TIMEOUT_S_MAX}"));
+            }
+            let grouped = action.muster.one_of.iter().flatten();
+            if let Some(input) = grouped.into_iter().find(|input| action.input.get(input).is_none()) {
+                return wrong(format!("one_of of action `{name}` names `{input}`, which is not an input"));
+            }
+            if action.muster.one_of.iter().any(Vec::is_empty) {
+                return wrong(format!("one_of of action `{name}` has an empty group"));
             }
             if action.aggregate.len() > DDL_ITEMS_MAX {
                 return wrong(format!("action `{name}` has more than {DDL_ITEMS_MAX} aggregates"));

@@ -129,6 +129,30 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
+fn exactly_one_of_a_group_is_given() {
+    let text = r#"{"action": "status", "input": {
+        "name": {"type": "string", "optional": true},
+        "names": {"type": "array", "optional": true},
+        "all": {"type": "boolean", "optional": true, "default": false}
+    }, "muster": {"one_of": [["name", "names", "all"]]}}"#;
+    let action: Action = serde_json::from_str(text).unwrap();
+    let check = |arguments: Value, expected: Option<&str>| {
+        let done = action.validate(&object(arguments));
+        assert_eq!(done.err().map(|error| error.to_string()).as_deref(), expected);
+    };
+    check(json!({"name": "a"}), None);
+    check(json!({"names": ["a"], "all": false}), None);
+    check(json!({"all": true}), None);
+    let none = Some("one of the inputs name, names or all is needed");
+    check(json!({}), none);
+    check(json!({"names": [], "all": false}), none);
+    let several = Some("only one of the inputs name, names or all is taken at a time");
+    check(json!({"name": "a", "names": ["b"]}), several);
+    check(json!({"name": "a", "all": true}), several);
+    refused(r#"{"metadata": {"name": "x"}, "actions": [{"action": "y", "muster": {"one_of": [["z"]]}}]}"#, "names `z`");
+}
+
+#[test]
 fn a_default_that_does_not_fit_is_ignored_with_a_warning() {
     let ddl = Ddl::parse(&FOREIGN.replace("\"default\": false", "\"default\": \"no\"")).unwrap();
     let complete = ddl.actions[0].validate(&object(json!({ "version": "1.2" }))).unwrap();

@@ -93,7 +93,7 @@ fn a_secret_reaches_the_scripts_of_its_hosts_and_nobody_else() {
     // A plan, and a host that cannot open it.
     let plan = lea.run(&["run", "script.run", &script, &argument, "--all", "--dry-run", "--json"]).unwrap().expect(0);
     assert_kept(&plan);
-    assert_eq!(plan.json().unwrap()["arguments"]["secret_input"], "***");
+    assert_eq!(plan.json().unwrap()["secrets"], serde_json::json!(["secret_input"]));
 
     drop(agents);
     let mut found = Vec::new();
