@@ -246,10 +246,11 @@ impl Core {
             spool_sending: tokio::sync::Mutex::default(),
             spool_changed: Notify::new(),
             running: Mutex::default(),
-            runner: parts.runner,
             actions_directory: parts.state.file(files::ACTIONS),
             detached: Mutex::default(),
-            changes: Changes::new(),
+            // An instance of inotify is dear where many agents run in one process, as simulated fleets do.
+            changes: if parts.runner.is_some() { Changes::new() } else { Changes::none() },
+            runner: parts.runner,
             results: Mutex::default(),
             state: parts.state,
             running_changed: Notify::new(),

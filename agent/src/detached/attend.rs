@@ -31,6 +31,9 @@ const LOOK_OFTEN: Duration = Duration::from_millis(100);
 /// What the processes that a killed runner has left get between the polite signal and the other.
 const LEFT_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a runner may take to read what goes through the pipe, which it does first.
+const INPUT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How runners are started: the program, and what stands before the directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Runner {
@@ -85,9 +88,15 @@ pub(super) async fn start(core: &Arc<Core>, live: &Arc<Live>, secrets: Map<Strin
     match started {
         Ok((child, mut stdin)) => {
             let text = serde_json::to_vec(&Secrets { secrets }).unwrap_or_default();
-            if let Err(error) = stdin.write_all(&text).await {
-                // It has ended already, and says so by its lock.
-                tracing::warn!(request.id = %live.order.request_id, %error, "A runner did not take its input");
+            // One that does not take it does not begin, or has ended already: its lock says so.
+            match tokio::time::timeout(INPUT_PATIENCE, stdin.write_all(&text)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(request.id = %live.order.request_id, %error, "A runner did not take its input");
+                }
+                Err(_) => {
+                    tracing::warn!(request.id = %live.order.request_id, "A runner did not take its input in time")
+                }
             }
             Starter(Some(child))
         }
@@ -129,11 +138,8 @@ pub(super) async fn attend(
                     perform(core, live, effects).await;
                 }
             }
-            () = tokio::time::sleep(interval) => {
-                if told.is_none() {
-                    live.output.send_modify(|count| *count += 1);
-                }
-            }
+            // Also in case the kernel has stopped telling.
+            () = tokio::time::sleep(interval) => live.output.send_modify(|count| *count += 1),
         }
     }
 }

@@ -96,6 +96,11 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
+    /// Nobody is told anything.
+    pub(crate) fn none() -> Self {
+        Self { notices: None, watched: Mutex::default() }
+    }
+
     pub(crate) fn new() -> Self {
         let notices = Notices::new().inspect_err(|error| {
             tracing::warn!(%error, "The kernel tells of no changes in directories; looking for them instead");
