@@ -228,7 +228,7 @@ mod tests {
         ] {
             assert_eq!(matched(wrong, &roots), Err("invalid-argument"), "{wrong:?}");
         }
-        assert_eq!(matched("/srv/app/x; rm -rf /", &roots).unwrap().1, "x; rm -rf ");
+        assert_eq!(matched("/srv/app/x; rm -rf y", &roots).unwrap().1, "x; rm -rf y");
         assert_eq!(matched("/x", &[]), Err("outside-roots"));
     }
 

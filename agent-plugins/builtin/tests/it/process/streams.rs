@@ -178,9 +178,15 @@ fn input_and_variables_do_not_show() {
 
 #[tokio::test]
 async fn a_daemon_that_goes_on_writing_now_and_then_is_not_waited_for() {
-    let text = "setsid -f sh -c 'while echo tick; do sleep 0.05; done'; echo started";
+    let folder = tempfile::tempdir().unwrap();
+    let up = folder.path().join("up");
+    // Not before the daemon has left the session, which it does before it runs anything.
+    let text = format!(
+        "setsid -f sh -c '> {up}; while echo tick; do sleep 0.05; done'; until [ -e {up} ]; do sleep 0.01; done; echo started",
+        up = up.display()
+    );
     let (sink, receiver) = OutputSink::channel(4);
-    let program = shell(text, LONG).stream_to(sink);
+    let program = shell(&text, LONG).stream_to(sink);
     let runs = async {
         let run = run(&program).await;
         drop(program);
