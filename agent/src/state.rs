@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use muster_daemon::WriteError;
 
@@ -32,6 +33,13 @@ pub mod files {
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }
+
+/// How often the lock is tried. An agent that was killed while it started a program leaves a copy of the lock in
+/// that program until it runs, which is a moment.
+const LOCK_TRIES: u32 = 100;
+
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,11 +91,15 @@ impl StateDirectory {
             .mode(0o600)
             .open(&lock_path)
             .map_err(failed("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &lock_path)(error)),
+        for tries_left in (0..LOCK_TRIES).rev() {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if tries_left > 0 => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_path)(error)),
+            }
         }
+        Err(StateError::InUse { path: path.to_owned() })
     }
 
     /// The path of a file inside.
