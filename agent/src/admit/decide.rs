@@ -269,6 +269,9 @@ fn check_features(requires: &[String]) -> Result<(), Refusal> {
 fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> {
     let message = &verified.message;
     let refuse = |why: &str| Err(End::Refuse(Refusal::new(&code::REPLAYED, why)));
+    if host.running.get(&message.id).is_some_and(|running| running.is_watch) {
+        return Err(End::Refuse(Refusal::new(&code::REPLAYED, "a watch with this id runs").unanswered()));
+    }
     match (host.seen)(&message.id, keep_until(message, host.limits)) {
         None => Ok(()),
         Some(Seen::Started | Seen::Finished) if verified.redelivered => Err(End::Silence(Silence::Recovered)),
@@ -358,6 +361,12 @@ fn grant_watch(verified: &Verified<Watch>, host: &Host<'_>) -> Result<WatchGrant
     let watch = &verified.message;
     if host.running.contains_key(&watch.id) {
         return Err(Refusal::new(&code::REPLAYED, "this watch runs already").unanswered());
+    }
+    if matches!(
+        (host.seen)(&watch.id, keep_until(watch, host.limits)),
+        Some(Seen::Started | Seen::Finished | Seen::Refused(_))
+    ) {
+        return Err(Refusal::new(&code::REPLAYED, "a command had this id").unanswered());
     }
     let Some(known) = (host.known)(&watch.request_id) else {
         return Err(Refusal::new(&code::UNKNOWN_REQUEST, format!("nothing is known of request {}", watch.request_id)));

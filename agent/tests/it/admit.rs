@@ -523,6 +523,24 @@ fn a_watch_is_for_the_caller_and_for_whom_the_policy_allows() {
 }
 
 #[test]
+fn a_command_and_a_watch_never_share_an_id() {
+    let mut world = World::new();
+    let (id, action) = running(&world.site, false, true);
+    let watching = RunningAction { action: "watch".into(), is_watch: true, ..action.clone() };
+    let taken = fresh_id();
+    world.running = BTreeMap::from([(id, action), (taken, watching)]);
+    // It would push the watch off the list, whose end would then take the command off it.
+    world.check_change(|command| command.id = taken, unanswered("replayed"));
+    // The action with this id may have ended and not be reported yet, and is not in the list that is asked then.
+    let mut message = kit::watch(&world.site.lea, id);
+    message.id = fresh_id();
+    for seen in [Seen::Started, Seen::Finished, Seen::Refused(&muster_protocol::code::BUSY)] {
+        world.seen = Some(seen);
+        world.check(&received(signed(&message, &[&world.site.lea])), unanswered("replayed"));
+    }
+}
+
+#[test]
 fn a_cancellation_is_for_the_caller_and_for_whom_the_policy_allows() {
     let mut world = World::new();
     let (id, action) = running(&world.site, false, true);
