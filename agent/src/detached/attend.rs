@@ -146,7 +146,7 @@ pub(super) async fn attend(
 
 /// Looks, and does what follows from it.
 pub(super) async fn look(core: &Arc<Core>, live: &Arc<Live>, starter_gone: bool) {
-    match live.look(starter_gone) {
+    match live.look(starter_gone, core.now()) {
         Ok(sighting) => {
             let effects = live.apply(Event::Looked(sighting), &*core.clock);
             perform(core, live, effects).await;

@@ -134,6 +134,32 @@ pub struct Begun {
     pub at_ms: Timestamp,
     /// By when it will have ended, stopped or been torn off.
     pub ends_by_ms: Timestamp,
+    /// How long the host had been up when the action began, in milliseconds: a clock that nobody sets.
+    #[serde(default)]
+    pub uptime_ms: Option<i64>,
+}
+
+impl Begun {
+    /// By when it will have ended, by a clock that says `now` and may have been set since the action began.
+    /// `uptime_ms` is how long the host is up, in the boot that the action began in.
+    #[must_use]
+    pub fn ends_by(&self, now: Timestamp, uptime_ms: Option<i64>) -> Timestamp {
+        match (self.uptime_ms, uptime_ms) {
+            (Some(then), Some(uptime)) if uptime >= then => {
+                let left = self.ends_by_ms.since_ms(self.at_ms).saturating_sub(uptime - then);
+                now.plus_ms(left)
+            }
+            _ => self.ends_by_ms,
+        }
+    }
+}
+
+/// How long the host is up, in milliseconds, time asleep included (proc(5), `uptime`).
+#[must_use]
+pub fn uptime_ms() -> Option<i64> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = text.split_whitespace().next()?.split_once('.')?;
+    Some(seconds.parse::<i64>().ok()?.checked_mul(1000)? + hundredths.parse::<i64>().ok()?.checked_mul(10)?)
 }
 
 /// What an agent writes to stop an action.

@@ -10,7 +10,7 @@ use muster_protocol::Timestamp;
 use nix::sys::inotify::WatchDescriptor;
 use tokio::sync::watch;
 
-use super::directory::{ActionDirectory, Begun, Found, Order};
+use super::directory::{ActionDirectory, Begun, Found, Order, uptime_ms};
 use super::notice::{self, Listener, Notices};
 use super::state::{self, Effect, Event, Sighting, State};
 use crate::core::lock;
@@ -59,14 +59,15 @@ impl Live {
         effects
     }
 
-    /// Looks at the directory.
-    pub(crate) fn look(&self, starter_gone: bool) -> io::Result<Sighting> {
+    /// Looks at the directory. `now` is the agent's time.
+    pub(crate) fn look(&self, starter_gone: bool, now: Timestamp) -> io::Result<Sighting> {
         // In this order: whoever is gone now has written before what is looked for after.
         let alive = self.directory.try_lock()?.is_none();
         let reply = self.directory.has_reply() && self.directory.reply().good().is_some();
         let begun = self.begun();
         let other_boot = begun.as_ref().is_some_and(is_of_another_boot);
-        let ends_by = begun.map(|begun| begun.ends_by_ms);
+        let uptime = if other_boot { None } else { uptime_ms() };
+        let ends_by = begun.map(|begun| begun.ends_by(now, uptime));
         Ok(Sighting { alive, starter_gone, ends_by, other_boot, reply })
     }
 

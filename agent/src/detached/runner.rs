@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::directory::{ActionDirectory, Begun, FORMAT_VERSION, Found, Order, Reply, RunnerLock};
+use super::directory::{ActionDirectory, Begun, FORMAT_VERSION, Found, Order, Reply, RunnerLock, uptime_ms};
 use super::notice::{self, Listener, Notices};
 use super::output::OutputWriter;
 use crate::core::StopReason;
@@ -197,6 +197,7 @@ impl Run {
             boot_id: start.boot_id,
             at_ms,
             ends_by_ms: at_ms.plus_ms(i64::try_from(limits_ms.saturating_add(slack_ms)).unwrap_or(i64::MAX)),
+            uptime_ms: uptime_ms(),
         };
         self.directory.write_begun(&self.lock, &begun).map_err(system("write down that the action begins"))
     }

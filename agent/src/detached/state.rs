@@ -145,6 +145,8 @@ pub fn next(state: State, event: Event, now: Timestamp) -> (State, Vec<Effect>) 
             if !seen.alive {
                 return close(if seen.other_boot { Loss::HostRestarted } else { Loss::RunnerGone });
             }
+            // Told anew at each look, since the clock may have been set in between.
+            let ends_by = seen.ends_by.unwrap_or(ends_by);
             let overdue = !killed && now.since_ms(ends_by) > OVERDUE_MS;
             let effects = if overdue { vec![Effect::KillRunner] } else { Vec::new() };
             (State::Working { ends_by, stop, killed: killed || overdue }, effects)

@@ -122,6 +122,9 @@ fn each_step_is_as_the_picture_says() {
     let killed = State::Working { ends_by: Timestamp(100), stop: None, killed: true };
     check(working(None), looked(true, Some(100)), 60_101, (killed.clone(), vec![Effect::KillRunner]));
     check(killed.clone(), looked(true, Some(100)), 90_000, (killed, vec![]));
+    // The clock was set forward by an hour, and the end with it.
+    let moved = State::Working { ends_by: Timestamp(3_600_100), stop: None, killed: false };
+    check(working(None), looked(true, Some(3_600_100)), 3_600_050, (moved, vec![]));
     check(working(None), looked(false, Some(100)), 5, closing(Loss::RunnerGone));
     let by = StopReason::Cancelled { by: identity() };
     let told = working(Some(by.clone()));
@@ -129,4 +132,31 @@ fn each_step_is_as_the_picture_says() {
     check(told.clone(), Event::StopAsked(StopReason::Shutdown), 5, (told, vec![]));
     check(State::Ended, Event::StopAsked(by), 5, (State::Ended, vec![]));
     check(State::Closing { loss: Loss::NotBegun }, Event::LockHeld, 7, (State::starting(Timestamp(7)), vec![]));
+}
+
+#[test]
+fn the_end_of_an_action_moves_with_the_clock() {
+    let begun = crate::detached::directory::Begun {
+        format: 1,
+        pid: 1,
+        start_ticks: 1,
+        boot_id: String::new(),
+        at_ms: Timestamp(1_000),
+        ends_by_ms: Timestamp(61_000),
+        uptime_ms: Some(500_000),
+    };
+    let check = |now: i64, uptime: Option<i64>, expected: i64| {
+        assert_eq!(begun.ends_by(Timestamp(now), uptime), Timestamp(expected));
+    };
+    check(1_000, Some(500_000), 61_000);
+    check(11_000, Some(510_000), 61_000);
+    // Set forward by an hour, and back by an hour.
+    check(3_611_000, Some(510_000), 3_661_000);
+    check(-3_589_000, Some(510_000), -3_539_000);
+    // It has been over for ten seconds.
+    check(71_000, Some(570_000), 61_000);
+    // Not known: as it was written down.
+    check(3_611_000, None, 61_000);
+    check(3_611_000, Some(1), 61_000);
+    assert!(crate::detached::directory::uptime_ms().is_some_and(|uptime| uptime > 0));
 }
