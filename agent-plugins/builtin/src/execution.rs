@@ -233,8 +233,11 @@ fn environment(given: Option<&Value>) -> Result<Vec<(String, String)>, ActionFai
 /// The exit codes in an argument.
 fn exit_codes(given: Option<&Value>) -> Result<Vec<i32>, ActionFailure> {
     let Some(Value::Array(given)) = given else { return Ok(vec![0]) };
-    let code =
-        |value: &Value| value.as_i64().filter(|code| (0..=255).contains(code)).and_then(|code| code.try_into().ok());
+    // A command line's `exit_codes=0,1` is a list of texts.
+    let code = |value: &Value| {
+        let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+        number.filter(|code| (0..=255).contains(code)).and_then(|code: i64| code.try_into().ok())
+    };
     let codes: Option<Vec<i32>> = given.iter().map(code).collect();
     match codes {
         Some(codes) if !codes.is_empty() => Ok(codes),
@@ -311,7 +314,8 @@ mod tests {
     fn exit_codes_are_numbers_of_a_byte() {
         let read = |value: Value| exit_codes(Some(&value)).ok();
         assert_eq!(read(json!([0, 2, 255])), Some(vec![0, 2, 255]));
-        for wrong in [json!([]), json!([256]), json!([-1]), json!(["0"]), json!([1.5])] {
+        assert_eq!(read(json!(["0", "3"])), Some(vec![0, 3]), "as a command line writes them");
+        for wrong in [json!([]), json!([256]), json!([-1]), json!(["x"]), json!([1.5])] {
             assert_eq!(read(wrong.clone()), None, "{wrong}");
         }
     }

@@ -105,7 +105,9 @@ pub fn examine<'a>(
     let arguments = action.validate(&arguments).map_err(refused)?;
     check_options(action, petition.noop, petition.effective_user)
         .map_err(|failure| Refusal::new(failure.code(), failure.message))?;
-    let secrets = secrets::names(action);
+    let mut secrets = secrets::names(action);
+    // Of those that were given: who hands them on waits for exactly these.
+    secrets.retain(|name| arguments.contains_key(name));
     Ok(Examined { plugin, action, rule, arguments, secrets })
 }
 

@@ -156,3 +156,20 @@ fn an_independent_program_seals_and_opens() {
     let opened = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(opened.contains(&format!(r#""opened": {{"secret_input": "{SECRET}"}}"#)), "{opened}");
 }
+
+#[test]
+fn a_script_without_a_secret_runs_and_what_it_leaves_is_not_waited_for() {
+    let stage = Stage::new(&["host/web-1.ams1", "user/lea"]);
+    let _agents = stage.agents([scripts("web-1.ams1")]);
+    let lea = stage.operator("lea", &["admins"]);
+    let check = |body: &str, left_behind: u64| {
+        let body = format!("body={body}");
+        let run = lea.run(&["run", "script.run", &body, "exit_codes=0,3", "-H", "web-1.ams1", "--jsonl"]).unwrap();
+        let task = tasks(&run.expect(0)).remove(0);
+        assert_eq!(task["data"]["left_behind"], left_behind, "{task}");
+    };
+    check("echo hi; exit 3", 0);
+    // In the group of the script, with and without its output; its time limit is ten minutes.
+    check("sleep 1000 &", 1);
+    check("sleep 1000 > /dev/null 2>&1 & sleep 1000 > /dev/null 2>&1 & echo started", 2);
+}

@@ -106,7 +106,10 @@ impl Program {
             let feeding = feed(stdin, self.input.as_deref().unwrap_or_default());
             tokio::pin!(feeding);
             let mut fed = false;
-            let mut wait = child.wait();
+            // The program alone. The wrapper around it would wait for everybody in its group, and where orphans
+            // come to us that is until the last of them has ended: `sleep 1000 &` would run for its 1,000 s. Who
+            // is left is the sweep's business.
+            let mut wait = child.inner_mut().wait();
             let mut stop: Option<End> = None;
             let mut killed = false;
             let mut note = || strays = self.finish.map(|_| session.strays()).unwrap_or_default();
