@@ -109,7 +109,22 @@ fn fifty_megabytes_and_every_byte_arrive_as_they_were_written() {
     std::fs::write(&file, pattern.repeat(4_096)).unwrap();
     let command =
         format!("command=for i in 1 2 3 4 5 6 7 8 9 10; do cat '{0}' '{0}' '{0}' '{0}' '{0}'; done", file.display());
-    let mut run = lea.command(&["run", "shell.run", &command, "-H", "web-1.ams1", "--raw"]).unwrap();
+    // A broker on a machine with two busy cores has been seen to take the reply queue away in the middle, which the
+    // command line says in so many words (exit code 7). That is not what this test is about, so it asks again.
+    for attempt in 1.. {
+        let (code, bytes, said) = run_raw(&lea, &command, &pattern);
+        if code == Some(7) && attempt < 3 {
+            continue;
+        }
+        assert_eq!((code, bytes), (Some(0), 50 * 1024 * 1024), "{said}");
+        return;
+    }
+}
+
+/// Runs a command with `--raw`, holds every byte against the pattern, and gives the exit code, how many bytes came
+/// and what was said.
+fn run_raw(lea: &Operator, command: &str, pattern: &[u8]) -> (Option<i32>, usize, String) {
+    let mut run = lea.command(&["run", "shell.run", command, "-H", "web-1.ams1", "--raw"]).unwrap();
     let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut bytes = 0usize;
     let mut memory_kib = 0;
@@ -130,7 +145,7 @@ fn fifty_megabytes_and_every_byte_arrive_as_they_were_written() {
     assert!((1..192 * 1024).contains(&memory_kib), "{memory_kib} KiB");
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!((ended.status.code(), bytes), (Some(0), 50 * 1024 * 1024), "{said}");
+    (ended.status.code(), bytes, said)
 }
 
 #[test]
