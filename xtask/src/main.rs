@@ -6,6 +6,7 @@
 //! check               the quick half of `test`: no test binaries are run
 //! arrows              compare the crates' dependencies with the allowed ones
 //! links               find dead links in the documents
+//! promises            find tests that the tables of promises name and that do not exist
 //! generate [--check]  write, or only compare, the files that are made from code
 //! book                build the book with mdbook, where that is installed
 //! ```
@@ -19,13 +20,14 @@ mod demo;
 mod generate;
 mod links;
 mod machine;
+mod named_tests;
 mod run;
 mod test;
 
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cargo xtask demo [--check] | test [FILTER] | check | arrows | links | generate [--check] | book";
+    "usage: cargo xtask demo [--check] | test [FILTER] | check | arrows | links | promises | generate [--check] | book";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["test", filter] => test::everything(Some(filter)),
         ["check"] => test::quick(),
         ["links"] => links::check_and_tell(),
+        ["promises"] => named_tests::check_and_tell(),
         ["arrows"] => arrows::check_and_tell(),
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{arrows, generate, links, machine, run};
+use crate::{arrows, generate, links, machine, named_tests, run};
 
 /// Everything that has to hold before a change lands. The test runner comes last, so that its
 /// summary is the last thing to read.
@@ -26,7 +26,7 @@ pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     run::cargo_step("run all tests", &arguments)
 }
 
-/// Format, lints, arrows, licences, links and generated files.
+/// Format, lints, arrows, licences, links, promises and generated files.
 ///
 /// # Errors
 /// The first that does not hold.
@@ -34,6 +34,7 @@ pub(crate) fn quick() -> Result<()> {
     run::cargo_step("format", &["fmt", "--all", "--check"])?;
     arrows::check_and_tell()?;
     links::check_and_tell()?;
+    named_tests::check_and_tell()?;
     run::cargo_step("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     generate::generate(true)
 }
