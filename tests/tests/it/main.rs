@@ -9,6 +9,7 @@ mod bus;
 mod detached;
 mod end_to_end;
 mod external;
+mod faults;
 mod independent;
 mod permissions;
 mod requests;

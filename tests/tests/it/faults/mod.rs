@@ -1,0 +1,6 @@
+//! Real faults, end to end: the real programs on a real broker, and what somebody who looks on sees of it.
+//!
+//! Each test is a row of `docs/reliability.md`, which says what is guaranteed; the name of the test stands in it.
+
+mod agent;
+mod lab;
