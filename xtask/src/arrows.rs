@@ -48,6 +48,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("muster-tests", &["muster-protocol", "muster-daemon", "muster-pki", "muster-broker-config", "muster-bus"]),
+    (
+        "muster-fleet",
+        &[
+            "muster-protocol",
+            "muster-daemon",
+            "muster-pki",
+            "muster-broker-config",
+            "muster-bus",
+            "muster-plugin-api",
+            "muster-plugins",
+            "muster-agent",
+            "muster-client",
+            "muster-tests",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,3 @@
+//! Fleets against a real broker.
+
+mod storm;
