@@ -1,4 +1,4 @@
-//! Steps 6 to 15: may this caller do this, here, now?
+//! Steps 6 to 16: may this caller do this, here, now?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use muster_protocol::{
 };
 use serde_json::Value;
 
-use super::examine::{ForeignRequest, Petition, examine, examine_foreign};
+use super::examine::{ForeignRequest, Permitted, Petition, examine_foreign, permit};
 use super::secrets::Unseal;
 use super::target::{self, Match};
 use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified, WatchGrant};
@@ -124,36 +124,43 @@ pub(super) fn remember_until(expires_at: Timestamp, limits: &Limits) -> Timestam
 /// Decides about a command.
 #[must_use]
 pub fn decide_command(verified: &Verified<Command>, host: &Host<'_>, now: Timestamp) -> Decision<Command> {
-    if let Err(end) = address(verified, host, now).and_then(|()| check_seen(verified, host)) {
-        return end.into_decision();
-    }
-    match grant_command(verified, host) {
-        Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
-        Err(refusal) => Decision::Refuse(refusal),
-    }
+    let decided = address(verified, host).and_then(|()| {
+        check_seen(verified, host)?;
+        let permitted = permit_command(verified, host)?;
+        aim(verified, host, now)?;
+        Ok(grant_command(verified, host, permitted)?)
+    });
+    conclude(verified, decided)
 }
 
 /// Decides about a cancellation. A second copy of one does no harm, so its id is not remembered.
 #[must_use]
 pub fn decide_cancel(verified: &Verified<Cancel>, host: &Host<'_>, now: Timestamp) -> Decision<Cancel> {
-    if let Err(end) = address(verified, host, now) {
-        return end.into_decision();
-    }
-    match grant_cancel(verified, host) {
-        Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
-        Err(refusal) => Decision::Refuse(refusal),
-    }
+    let decided = address(verified, host).and_then(|()| {
+        let grant = grant_cancel(verified, host)?;
+        aim(verified, host, now)?;
+        Ok(grant)
+    });
+    conclude(verified, decided)
 }
 
 /// Decides about a watch. Its id is not remembered: a second copy tells the same reader the same again.
 #[must_use]
 pub fn decide_watch(verified: &Verified<Watch>, host: &Host<'_>, now: Timestamp) -> Decision<Watch> {
-    if let Err(end) = address(verified, host, now) {
-        return end.into_decision();
-    }
-    match grant_watch(verified, host) {
+    let decided = address(verified, host).and_then(|()| {
+        let grant = grant_watch(verified, host)?;
+        aim(verified, host, now)?;
+        Ok(grant)
+    });
+    conclude(verified, decided)
+}
+
+fn conclude<M: Addressed>(verified: &Verified<M>, decided: Result<M::Grant, End>) -> Decision<M> {
+    match decided {
         Ok(grant) => Decision::Run(Authorized { verified: verified.clone(), grant }),
-        Err(refusal) => Decision::Refuse(refusal),
+        Err(End::Silence(why)) => Decision::Silence(why),
+        Err(End::Refuse(refusal)) => Decision::Refuse(refusal),
+        Err(End::Resolve(calls)) => Decision::Resolve(calls),
     }
 }
 
@@ -164,25 +171,31 @@ enum End {
     Resolve(Vec<muster_protocol::expr::Call>),
 }
 
-impl End {
-    fn into_decision<M: Addressed>(self) -> Decision<M> {
-        match self {
-            Self::Silence(why) => Decision::Silence(why),
-            Self::Refuse(refusal) => Decision::Refuse(refusal),
-            Self::Resolve(calls) => Decision::Resolve(calls),
-        }
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
     }
 }
 
-/// Steps 6 to 10: from whom, for whom, when.
-fn address<M: Addressed>(verified: &Verified<M>, host: &Host<'_>, now: Timestamp) -> Result<(), End> {
+/// Steps 6 to 8: from whom, and whether the sender means this host as far as he has said himself. Nothing here
+/// depends on what the host knows of itself.
+fn address<M: Addressed>(verified: &Verified<M>, host: &Host<'_>) -> Result<(), End> {
     let message = &verified.message;
-    check_caller(verified).map_err(|refusal| End::Refuse(refusal.unanswered()))?;
+    check_caller(verified).map_err(Refusal::unanswered)?;
     if !host.collectives.contains(message.collective()) {
         return Err(End::Silence(Silence::OtherCollective));
     }
+    if !target::names(message.target(), host.name) {
+        return Err(End::Silence(Silence::NotInTarget));
+    }
+    Ok(())
+}
+
+/// Steps 11 to 13, for whom the policy lets: when, and whether the filter of the target holds here.
+fn aim<M: Addressed>(verified: &Verified<M>, host: &Host<'_>, now: Timestamp) -> Result<(), End> {
+    let message = &verified.message;
     let refusal = check_window(message, host.limits, now).and_then(|()| check_features(message.requires())).err();
-    match (target::check(message.target(), host).map_err(End::Refuse)?, refusal) {
+    match (target::check(message.target(), host)?, refusal) {
         (Match::No, _) => Err(End::Silence(Silence::NotInTarget)),
         (Match::Yes, None) => Ok(()),
         (Match::Yes, Some(refusal)) => Err(End::Refuse(refusal)),
@@ -273,6 +286,10 @@ fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> 
         return Err(End::Refuse(Refusal::new(&code::REPLAYED, "a watch with this id runs").unanswered()));
     }
     match (host.seen)(&message.id, keep_until(message, host.limits)) {
+        // The journal may forget an id once the command's time is over; that its action runs, or how it ended, is
+        // known for longer. No refusal may take the place of that answer.
+        None if host.running.contains_key(&message.id) => refuse("the request runs here already"),
+        None if (host.known)(&message.id).is_some() => refuse("the request has ended here already"),
         None => Ok(()),
         Some(Seen::Started | Seen::Finished) if verified.redelivered => Err(End::Silence(Silence::Recovered)),
         // The broker delivers it again because the first delivery was not acknowledged, so the answer may be lost.
@@ -288,14 +305,21 @@ fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> 
     }
 }
 
-/// Steps 12 to 15.
-fn grant_command(verified: &Verified<Command>, host: &Host<'_>) -> Result<CommandGrant, Refusal> {
-    let command = &verified.message;
+/// Step 10: what the policy says. The filter of the target has not been looked at, so that who may do nothing here
+/// gets the same answer whether it holds or not.
+fn permit_command<'a>(verified: &Verified<Command>, host: &Host<'a>) -> Result<Permitted<'a>, Refusal> {
     let none = BTreeMap::new();
-    let examined =
-        examine(&Petition::of(verified), host.registry, host.policy, &host.scope(&none), &mut |_| {}, || {
-            (host.unseal)(command)
-        })?;
+    permit(&Petition::of(verified), host.registry, host.policy, &host.scope(&none), &mut |_| {})
+}
+
+/// Steps 14 to 16.
+fn grant_command(
+    verified: &Verified<Command>,
+    host: &Host<'_>,
+    permitted: Permitted<'_>,
+) -> Result<CommandGrant, Refusal> {
+    let command = &verified.message;
+    let examined = permitted.examine(&Petition::of(verified), || (host.unseal)(command))?;
     let (action, ddl) = (examined.action, examined.plugin.ddl());
     let time_limit = check_time_limit(command, host.limits, ddl.timeout_s(action))?;
     check_room(host, action.muster.read_only)?;

@@ -1,10 +1,10 @@
-//! Steps 12 to 14 for whoever asks: a message that was delivered, or `musterd policy test`.
+//! Steps 10, 14 and 15 for whoever asks: a message that was delivered, or `musterd policy test`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use muster_pki::Signer;
-use muster_plugin_api::{Plugin, Registry, check_options};
+use muster_plugin_api::{Plugin, Registry, Unavailable, check_options};
 use muster_protocol::ddl::{Action, ArgumentError};
 use muster_protocol::expr::HostScope;
 use muster_protocol::{ActionName, Command, Identity, PluginName, RequestId, SealedArguments, code};
@@ -67,6 +67,12 @@ impl std::fmt::Debug for Examined<'_> {
     }
 }
 
+/// A petition that the policy allows. What the plugin's description says of it is not known yet.
+pub(super) struct Permitted<'a> {
+    found: Result<(&'a Arc<dyn Plugin>, &'a Action), Unavailable>,
+    rule: String,
+}
+
 /// Asks the policy, then the plugin's description. `observe` sees each rule that was looked at; `unseal` opens
 /// the sealed arguments and is called only once the policy has allowed the action.
 ///
@@ -80,6 +86,17 @@ pub fn examine<'a>(
     observe: &mut dyn FnMut(&Step<'_>),
     unseal: impl FnOnce() -> Result<Map<String, Value>, Refusal>,
 ) -> Result<Examined<'a>, Refusal> {
+    permit(petition, registry, policy, scope, observe)?.examine(petition, unseal)
+}
+
+/// Asks the policy. Its answer does not depend on the target of the command.
+pub(super) fn permit<'a>(
+    petition: &Petition<'_>,
+    registry: &'a Registry,
+    policy: &Policy,
+    scope: &HostScope<'_>,
+    observe: &mut dyn FnMut(&Step<'_>),
+) -> Result<Permitted<'a>, Refusal> {
     let found = registry.action(petition.plugin, petition.action);
     let described = registry.get(petition.plugin).and_then(|it| it.plugin.ddl().action(petition.action));
     // The policy sees the arguments as the action would get them, defaults filled in, so that a rule
@@ -99,16 +116,27 @@ pub fn examine<'a>(
         }
         refusal
     })?;
-    let (plugin, action) = found.map_err(|missing| Refusal::new(missing.code(), missing.to_string()))?;
-    let refused = |error: ArgumentError| Refusal::new(error.code(), error.to_string());
-    let arguments = secrets::join(action, petition.arguments, petition.sealed, unseal)?;
-    let arguments = action.validate(&arguments).map_err(refused)?;
-    check_options(action, petition.noop, petition.effective_user)
-        .map_err(|failure| Refusal::new(failure.code(), failure.message))?;
-    let mut secrets = secrets::names(action);
-    // Of those that were given: who hands them on waits for exactly these.
-    secrets.retain(|name| arguments.contains_key(name));
-    Ok(Examined { plugin, action, rule, arguments, secrets })
+    Ok(Permitted { found, rule })
+}
+
+impl<'a> Permitted<'a> {
+    /// Asks the plugin's description. The petition is the one that was permitted.
+    pub(super) fn examine(
+        self,
+        petition: &Petition<'_>,
+        unseal: impl FnOnce() -> Result<Map<String, Value>, Refusal>,
+    ) -> Result<Examined<'a>, Refusal> {
+        let (plugin, action) = self.found.map_err(|missing| Refusal::new(missing.code(), missing.to_string()))?;
+        let refused = |error: ArgumentError| Refusal::new(error.code(), error.to_string());
+        let arguments = secrets::join(action, petition.arguments, petition.sealed, unseal)?;
+        let arguments = action.validate(&arguments).map_err(refused)?;
+        check_options(action, petition.noop, petition.effective_user)
+            .map_err(|failure| Refusal::new(failure.code(), failure.message))?;
+        let mut secrets = secrets::names(action);
+        // Of those that were given: who hands them on waits for exactly these.
+        secrets.retain(|name| arguments.contains_key(name));
+        Ok(Examined { plugin, action, rule: self.rule, arguments, secrets })
+    }
 }
 
 /// The arguments that rules see: no secrets, and complete where what was sent fits.

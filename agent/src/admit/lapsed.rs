@@ -7,7 +7,7 @@ use muster_protocol::{
 };
 
 use super::decide::remember_until;
-use super::target::{self, Match};
+use super::target;
 use super::{Addressed, Host, Limits, Received, Refusal};
 
 /// The envelope of a message whose signatures are right, and whose only fault is that a certificate has
@@ -50,12 +50,15 @@ impl Lapsed {
         remember_until(self.expires_at, limits)
     }
 
-    /// Whether this host tells him: only if it is meant, as far as it can tell without asking plugins, and
-    /// has not begun the same request while the certificate still counted, whose answer is another one.
+    /// Whether this host tells him: only if it is meant as far as he has said by collective and names, and it has
+    /// not begun the same request while the certificate still counted, whose answer is another one. What the filter
+    /// of the target comes to is none of his business.
     #[must_use]
     pub fn is_answered(&self, host: &Host<'_>) -> bool {
         host.collectives.contains(&self.collective)
-            && matches!(target::check(&self.target, host), Ok(Match::Yes))
+            && target::names(&self.target, host.name)
+            && !host.running.contains_key(&self.id)
+            && (host.known)(&self.id).is_none()
             && (host.seen)(&self.id, remember_until(self.expires_at, host.limits)).is_none()
     }
 }

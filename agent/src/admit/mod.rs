@@ -10,7 +10,8 @@
 //! # The order of the checks
 //!
 //! Cheapest and safest first. Until the signature is right nothing is parsed; until the host knows
-//! that it is meant it answers nobody.
+//! whose request it is it answers nobody; and until the policy allows it, nothing the host knows of itself has a
+//! part in whether it answers: a filter in the target would otherwise be a question that anybody may ask.
 //!
 //! | step | check | refused with |
 //! |---|---|---|
@@ -21,22 +22,29 @@
 //! | 5 | nesting, protocol version, shape | `too-deep`, `unsupported-version`, `malformed` |
 //! | 6 | caller is the first signer and may command; the answers go to the caller | `wrong-identity` |
 //! | 7 | collective is one of mine | silence |
-//! | 8 | time window | `expired`, `from-the-future`, `window-too-long` |
-//! | 9 | required features | `unsupported-feature` |
-//! | 10 | I am in the target | silence, `bad-target` |
-//! | 11 | id not seen before | `replayed`; silence if the broker says it delivers again |
-//! | 12 | policy | `policy-denied` |
-//! | 13 | plugin, action, secret arguments, arguments | `unknown-plugin`, `unknown-action`, `not-activated`, `secret-not-sealed`, `cannot-unseal`, `unknown-argument`, `missing-argument`, `invalid-argument` |
-//! | 14 | options | `unsupported-option` |
-//! | 15 | room to run it | `busy` |
+//! | 8 | the names in the target leave me in | silence |
+//! | 9 | id not seen before | `replayed`; silence if the broker says it delivers again |
+//! | 10 | policy | `policy-denied` |
+//! | 11 | time window | `expired`, `from-the-future`, `window-too-long` |
+//! | 12 | required features | `unsupported-feature` |
+//! | 13 | the filter in the target holds here | silence, `bad-target` |
+//! | 14 | plugin, action, secret arguments, arguments | `unknown-plugin`, `unknown-action`, `not-activated`, `secret-not-sealed`, `cannot-unseal`, `unknown-argument`, `missing-argument`, `invalid-argument` |
+//! | 15 | options | `unsupported-option` |
+//! | 16 | room to run it | `busy` |
 //!
 //! Refusals in steps 1 to 6 are not answered: nobody is known to whom the answer would belong. There is
 //! one exception. If all signatures are right and from our authority, and what is wrong in step 4 is only
 //! that a certificate has expired, is not valid yet or is revoked, then the sender is known and no more
-//! than that. [`Lapsed`] keeps what an answer needs, under the conditions of steps 5, 6, 7 and 10, and
+//! than that. [`Lapsed`] keeps what an answer needs, under the conditions of steps 5 to 8, and
 //! nothing of what was asked for.
-//! Those in steps 8 and 9 are answered if the host is in the target, which is found out first. From
-//! step 10 on every refusal is answered. All refusals are audited; silence is not, except for step 11.
+//!
+//! Those in steps 9 and 10 are answered whatever the filter says, and it is not even read. Those in steps 11 and 12
+//! are answered if the filter holds, as far as can be told without asking plugins; from step 13 on every refusal is
+//! answered. The journal comes before the clock, because what was started once must never be answered with
+//! a refusal that reads as if it had not. All refusals are audited; silence is not, except for step 9.
+//!
+//! For a cancellation or a watch, steps 9, 10 and 14 to 16 are one, in the place of step 10: whether the request runs
+//! or is known here, and whether the sender may touch it.
 
 mod decide;
 mod examine;

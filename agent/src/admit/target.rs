@@ -1,9 +1,9 @@
-//! Step 10: is this host in the signed target?
+//! Steps 8 and 13: is this host in the signed target?
 
 use std::collections::BTreeMap;
 
 use muster_protocol::expr::{Call, Expression, Truth};
-use muster_protocol::{Target, code};
+use muster_protocol::{HostName, Target, code};
 use serde_json::Value;
 
 use super::{Host, Refusal};
@@ -17,13 +17,18 @@ pub(super) enum Match {
     Depends(Vec<Call>),
 }
 
+/// Whether the names of the target leave this host in. What its filter says is not looked at.
+pub(super) fn names(target: &Target, host: &HostName) -> bool {
+    target.all || target.hosts.is_empty() || target.hosts.contains(host)
+}
+
 /// Names first, since they cost nothing; then the expression without data calls, since it often
 /// settles the matter; then with their answers, if there are any yet.
 pub(super) fn check(target: &Target, host: &Host<'_>) -> Result<Match, Refusal> {
     if target.all {
         return Ok(Match::Yes);
     }
-    if !target.hosts.is_empty() && !target.hosts.contains(host.name) {
+    if !names(target, host.name) {
         return Ok(Match::No);
     }
     let Some(filter) = &target.filter else {

@@ -235,12 +235,12 @@ fn a_lapsed_certificate_alone_gets_no_answer() {
     of(&world, &[&eve, &site.lea], &|_| {}, refused("revoked-certificate"));
     of(&world, &[&eve, &rogue], &|_| {}, silent());
     of(&world, &[&rogue], &|it| it.caller = rogue.identity().clone(), silent());
-    // To another host, or to one that would have to ask a plugin first.
+    // To another host. What a filter comes to is not told to somebody who is revoked.
     of(&world, &[&eve], &|it| it.collective = "other".parse().unwrap(), silent());
-    of(&world, &[&eve], &|it| it.target = Target::matching("role = db"), silent());
-    of(&world, &[&eve], &|it| it.target = Target::matching("role = web"), refused("revoked-certificate"));
-    of(&world, &[&eve], &|it| it.target = Target::matching("lab(\"x\") = 1"), silent());
-    of(&world, &[&eve], &|it| it.target = Target::matching("role = = web"), silent());
+    of(&world, &[&eve], &|it| it.target = Target::named(["db1".parse().unwrap()]), silent());
+    for filter in FILTERS {
+        of(&world, &[&eve], &|it| it.target = Target::matching(*filter), refused("revoked-certificate"));
+    }
     of(&world, &[&eve], &|it| it.protocol = ProtocolVersion::Unknown("muster/2".into()), silent());
     // Not her signature, or not over these bytes.
     let good = received(signed(&command(&eve, "read", json!({})), &[&eve]));
@@ -252,6 +252,78 @@ fn a_lapsed_certificate_alone_gets_no_answer() {
         world.seen = Some(seen);
         of(&world, &[&eve], &|_| {}, silent());
     }
+}
+
+/// Filters that hold here, that do not, whose names are missing, that ask a plugin, and that are no filters.
+const FILTERS: &[&str] = &[
+    "role = web",
+    "role = db",
+    "no.such.fact = 1",
+    "lab(\"everything\").answer = 42",
+    "role = web and lab(\"everything\").answer = 42",
+    "role = = web",
+];
+
+#[test]
+fn who_may_do_nothing_learns_nothing_from_who_answers() {
+    let mut world = World::new();
+    world.policy = "[[rule]]\nname = \"max\"\neffect = \"allow\"\nwhen = 'caller.name = max'\n";
+    let lea = world.site.lea.clone();
+    let narrow =
+        |filter: &str| [Target::matching(filter), Target { filter: Some(filter.into()), ..Target::named([host()]) }];
+    let mut check = |now: Timestamp, seen: Option<Seen>, change: &dyn Fn(&mut Command), expected: &'static str| {
+        (world.now, world.seen) = (now, seen);
+        for target in FILTERS.iter().flat_map(|filter| narrow(filter)) {
+            world.check_change(
+                |command| {
+                    command.target = target.clone();
+                    change(command);
+                },
+                refused(expected),
+            );
+            // As little from a request that nobody has sent, to be stopped or to be looked at.
+            let cancel = muster_protocol::Cancel { target: target.clone(), ..kit::cancel(&lea, fresh_id()) };
+            let body = serde_json::to_vec(&cancel).unwrap();
+            world.check(&raw(&body, PayloadType::Cancel, &[&lea]), refused("not-running"));
+            if seen.is_none() {
+                let watch = muster_protocol::Watch { target, ..kit::watch(&lea, fresh_id()) };
+                let body = serde_json::to_vec(&watch).unwrap();
+                world.check(&raw(&body, PayloadType::Watch, &[&lea]), refused("unknown-request"));
+            }
+        }
+    };
+    check(NOW, None, &|_| {}, "policy-denied");
+    check(NOW, None, &|command| command.plugin = "nonsense".parse().unwrap(), "policy-denied");
+    check(NOW, None, &|command| command.requires = vec!["teleport".into()], "policy-denied");
+    check(NOW, None, &|command| command.expires_at_ms = NOW.plus_ms(3_600_001), "policy-denied");
+    check(NOW.plus_ms(75_500), None, &|_| {}, "policy-denied");
+    check(NOW.plus_ms(-75_500), None, &|_| {}, "policy-denied");
+    check(NOW, Some(Seen::Refused(&muster_protocol::code::POLICY_DENIED)), &|_| {}, "replayed");
+}
+
+#[test]
+fn no_copy_is_answered_as_if_the_request_had_not_run() {
+    let mut world = World::new();
+    let (id, action) = running(&world.site, false, true);
+    let copy = |command: &mut Command| command.id = id;
+    let denied = "[[rule]]\nname = \"nobody\"\neffect = \"deny\"\nwhen = 'true'\n";
+    // Somebody holds a copy back until its time is over, or until the policy has changed.
+    for (policy, late_ms) in [(ALLOW_ALL, 75_500), (denied, 0), (denied, 75_500)] {
+        (world.policy, world.now) = (policy, NOW.plus_ms(late_ms));
+        for seen in [Seen::Started, Seen::Finished, Seen::Forgotten] {
+            (world.seen, world.running) = (Some(seen), BTreeMap::new());
+            world.check_change(copy, refused("replayed"));
+        }
+        // Or until the journal has forgotten it, which it may once nobody may obey it any more.
+        (world.seen, world.running) = (None, BTreeMap::from([(id, action.clone())]));
+        world.check_change(copy, refused("replayed"));
+    }
+    // One whose certificate has been revoked since is not told so where his action runs.
+    let eve = world.site.authority.revoked("user/eve").unwrap();
+    world.site.trust.install_crl(world.site.authority.crl_pem().unwrap().as_bytes(), NOW).unwrap();
+    let mut command = command(&eve, "read", json!({}));
+    command.id = id;
+    world.check(&received(signed(&command, &[&eve])), unanswered("revoked-certificate"));
 }
 
 #[test]

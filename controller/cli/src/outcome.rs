@@ -124,7 +124,7 @@ impl Row {
         let written = |stream| {
             let output = record.output.stream(stream)?;
             let beginning = output.beginning();
-            let base64 = std::str::from_utf8(beginning).is_err().then(|| BASE64.encode(beginning));
+            let base64 = std::str::from_utf8(&beginning).is_err().then(|| BASE64.encode(&beginning));
             Some(Written { text: output.text(), bytes: output.length(), missing_bytes: output.missing_bytes(), base64 })
         };
         // A watch that does not follow: the answer came, the request has not ended.

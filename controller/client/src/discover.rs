@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_protocol::expr::Expression;
-use muster_protocol::{HostName, Inventory, Options, TaskState, Timestamp};
+use muster_protocol::{HostName, Inventory, Options, Outcome, TaskState, Timestamp};
 use serde_json::Value;
 
 use crate::asking::{Asking, End, Event, Summary};
@@ -64,6 +64,9 @@ pub struct Discovered {
     pub hosts: BTreeSet<HostName>,
     /// Hosts that are remembered to match and did not answer.
     pub silent: BTreeSet<HostName>,
+    /// Hosts that would not say whether they match: they refuse the caller, and do so whatever the target's expression
+    /// comes to. Empty for everybody, where being there is all that is asked.
+    pub unwilling: BTreeSet<HostName>,
     /// All that came of it.
     pub summary: Summary,
 }
@@ -137,10 +140,19 @@ pub fn learn(
     summary: Summary,
     now: Timestamp,
 ) -> Discovered {
-    let hosts = note_pings(cache, &summary, now);
+    let mut hosts = note_pings(cache, &summary, now);
+    let refuses = |host: &HostName| {
+        let result = summary.hosts.get(host).and_then(|record| record.result.as_ref());
+        result.is_some_and(|result| result.outcome == Outcome::Refused)
+    };
+    let unwilling: BTreeSet<HostName> = match target {
+        Some(_) => hosts.iter().filter(|host| refuses(host)).cloned().collect(),
+        None => BTreeSet::new(),
+    };
+    hosts.retain(|host| !unwilling.contains(host));
     // A discovery that was cut short says nothing about those who did not answer.
     let silent: BTreeSet<HostName> = match summary.end {
-        End::Complete => likely.difference(&hosts).cloned().collect(),
+        End::Complete => likely.difference(&hosts).filter(|host| !unwilling.contains(*host)).cloned().collect(),
         End::Stopped | End::Failed(_) => BTreeSet::new(),
     };
     if summary.end == End::Complete
@@ -148,7 +160,7 @@ pub fn learn(
     {
         cache.answered(expression.as_str(), hosts.union(&silent).cloned(), now);
     }
-    Discovered { hosts, silent, summary }
+    Discovered { hosts, silent, unwilling, summary }
 }
 
 /// Notes who answered a ping, and returns them.

@@ -9,6 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_protocol::{Encoding, OutputChunk};
 
+/// Most pieces that wait, however small they are: each costs more than its bytes.
+const WAITING_MAX: usize = 4096;
+
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
@@ -59,7 +62,7 @@ impl Ordered {
         }
         let mut ready = Vec::new();
         self.drain(&mut ready);
-        while self.waiting_bytes > hold_bytes {
+        while self.waiting_bytes > hold_bytes || self.waiting.len() > WAITING_MAX {
             self.skip_hole(&mut ready);
             self.drain(&mut ready);
         }
@@ -141,6 +144,15 @@ mod tests {
         assert_eq!(handed, expected);
         assert_eq!(text(&stream.give_up()), rest);
         assert!(!stream.is_waiting());
+    }
+
+    #[test]
+    fn single_bytes_with_holes_between_do_not_pile_up() {
+        let mut stream = Ordered::from_start();
+        for at in 0..100_000u64 {
+            stream.push(&chunk(1 + at * 2, "x"), 1 << 20);
+            assert!(stream.waiting.len() <= WAITING_MAX);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use muster_protocol::expr::{Call, Comparison, Expression, Literal, Node, Operand
 
 use super::follow::follow;
 use super::scene::Scene;
+use super::search::unwilling_words;
 use super::stranger;
 use crate::catalogue::Catalogue;
 use crate::output::{ExitCode, Failure, fold, number};
@@ -38,6 +39,8 @@ pub(crate) struct Nobody {
     pub(crate) no_queue: BTreeSet<HostName>,
     /// Hosts that match the condition, and are not named or are left out.
     pub(crate) outside: BTreeSet<HostName>,
+    /// Hosts that refuse to be asked whether they match.
+    pub(crate) unwilling: BTreeSet<HostName>,
 }
 
 /// Learns what there is to learn in a moment, and makes the error of it.
@@ -46,7 +49,11 @@ pub(crate) async fn explain(scene: &mut Scene<'_>, target: &Target, nobody: &Nob
         learn(scene).await;
     }
     let catalogue = Catalogue::load(Some(scene.context)).unwrap_or_else(|_| Catalogue::builtin());
-    failure(scene.cache, &catalogue, target, nobody)
+    let failure = failure(scene.cache, &catalogue, target, nobody);
+    match nobody.unwilling.is_empty() {
+        true => failure,
+        false => failure.why("note", unwilling_words(&nobody.unwilling)),
+    }
 }
 
 async fn learn(scene: &mut Scene<'_>) {

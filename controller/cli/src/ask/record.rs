@@ -125,7 +125,10 @@ impl Task {
             stderr_base64: stderr.and_then(|written| written.base64.clone()),
             stdout_bytes: row.stdout.as_ref().map(|written| written.bytes),
             stderr_bytes: row.stderr.as_ref().map(|written| written.bytes),
-            output_missing_bytes: [stdout, stderr].into_iter().flatten().map(|written| written.missing_bytes).sum(),
+            output_missing_bytes: [stdout, stderr]
+                .into_iter()
+                .flatten()
+                .fold(0, |all: u64, written| all.saturating_add(written.missing_bytes)),
             duration_ms: result.map(|result| result.duration_ms),
             reply_ms: row.reply_ms,
             missing_reports: u64::from(row.missing_reports),

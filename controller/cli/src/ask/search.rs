@@ -11,7 +11,7 @@ use super::counter::Counter;
 use super::follow::{Moment, follow};
 use super::no_match::Nobody;
 use super::scene::Scene;
-use crate::output::{Failure, Text, number};
+use crate::output::{Failure, Printer, Text, fold, number};
 use crate::session::client_failure;
 use crate::target::{Chosen, Target};
 
@@ -26,12 +26,19 @@ pub(crate) struct Found {
     pub(crate) no_queue: BTreeSet<HostName>,
     /// Hosts that match and that the names or `--exclude` leave out.
     pub(crate) outside: BTreeSet<HostName>,
+    /// Hosts that refuse to be asked whether they match.
+    pub(crate) unwilling: BTreeSet<HostName>,
 }
 
 impl Found {
     /// What there is to say where nobody is left.
     pub(crate) fn nobody(&self) -> Nobody {
-        Nobody { silent: self.silent.clone(), no_queue: self.no_queue.clone(), outside: self.outside.clone() }
+        Nobody {
+            silent: self.silent.clone(),
+            no_queue: self.no_queue.clone(),
+            outside: self.outside.clone(),
+            unwilling: self.unwilling.clone(),
+        }
     }
 }
 
@@ -42,7 +49,13 @@ impl Found {
 pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Option<i64>) -> Result<Found, Failure> {
     if !target.needs_discovery() {
         let hosts = target.keep(target.hosts.iter().flatten().cloned());
-        return Ok(Found { hosts, silent: BTreeSet::new(), no_queue: BTreeSet::new(), outside: BTreeSet::new() });
+        return Ok(Found {
+            hosts,
+            silent: BTreeSet::new(),
+            no_queue: BTreeSet::new(),
+            outside: BTreeSet::new(),
+            unwilling: BTreeSet::new(),
+        });
     }
     let window_ms = window_ms.unwrap_or(WINDOW_MS_DEFAULT);
     let condition = target.expression.as_ref();
@@ -76,8 +89,29 @@ pub(crate) async fn search(scene: &mut Scene<'_>, target: &Target, window_ms: Op
     probe_silent(scene.controller, scene.cache, condition, &mut found).await.map_err(failed)?;
     let hosts = target.keep(found.hosts.iter().cloned());
     let silent = target.keep(found.silent);
+    let unwilling = target.keep(found.unwilling);
+    if !hosts.is_empty() {
+        unwilling_note(printer, &unwilling);
+    }
     let outside = found.hosts.difference(&hosts).cloned().collect();
-    Ok(Found { hosts, silent, no_queue: BTreeSet::new(), outside })
+    Ok(Found { hosts, silent, no_queue: BTreeSet::new(), outside, unwilling })
+}
+
+/// Says which hosts would not say whether they match, so that nobody takes them for hosts that do not.
+pub(crate) fn unwilling_note(printer: &Printer, unwilling: &BTreeSet<HostName>) {
+    if !unwilling.is_empty() {
+        printer.warning(unwilling_words(unwilling));
+    }
+}
+
+/// `3 hosts refuse you, so whether they match is not known: db[1-3]`.
+pub(crate) fn unwilling_words(unwilling: &BTreeSet<HostName>) -> String {
+    let (hosts, they) = match unwilling.len() {
+        1 => ("1 host refuses you".to_owned(), "it matches"),
+        many => (format!("{} hosts refuse you", number::count(many)), "they match"),
+    };
+    let names = fold::fold_line(unwilling.iter().map(HostName::as_str));
+    format!("{hosts}, so whether {they} is not known: {names}")
 }
 
 /// `214 hosts match`, or `2 hosts named`, with what the limit left of them.
@@ -119,7 +153,7 @@ pub(crate) async fn probe(
                 |(host, record): (&HostName, &HostRecord)| (record.cause == Some(Cause::NoQueue)).then(|| host.clone());
             let no_queue = summary.hosts.iter().filter_map(without).collect();
             let silent = named.difference(&hosts).cloned().collect();
-            Ok(Found { hosts, silent, no_queue, outside: BTreeSet::new() })
+            Ok(Found { hosts, silent, no_queue, outside: BTreeSet::new(), unwilling: BTreeSet::new() })
         }
     }
 }

@@ -175,10 +175,10 @@ impl<'a> Streamer<'a> {
         for next in next {
             match (next, self.live) {
                 (Next::Bytes(bytes), Live::Raw) => self.printer.output_bytes(key.1, &bytes),
-                (Next::Missing(bytes), Live::Raw) => self.missing_bytes += bytes,
+                (Next::Missing(bytes), Live::Raw) => self.missing_bytes = self.missing_bytes.saturating_add(bytes),
                 (Next::Bytes(bytes), _) => self.take_text(&key, bytes),
                 (Next::Missing(bytes), _) => {
-                    self.missing_bytes += bytes;
+                    self.missing_bytes = self.missing_bytes.saturating_add(bytes);
                     self.finish_line(&key);
                     let mark = Text::styled(Style::Warning, format!("[{bytes} bytes missing]"));
                     self.printer.output(key.1, [self.prefix(&key.0).join(mark)]);
@@ -190,8 +190,9 @@ impl<'a> Streamer<'a> {
     fn take_text(&mut self, key: &(HostName, OutputStream), bytes: Vec<u8>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let mut block = std::mem::take(&mut stream.unfinished);
+        // What is unfinished has no end of a line in it, and is not searched again for every byte that follows.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| block.len() + at + 1);
         block.extend(bytes);
-        let whole = block.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         stream.unfinished = block.split_off(whole);
         let too_long = stream.unfinished.len() > self.line_bytes;
         self.lines(key, &block);
@@ -301,6 +302,20 @@ mod tests {
         });
         assert_eq!(out.replace('\n', ""), "x".repeat(200_000));
         assert_eq!(out.lines().count(), 3);
+    }
+
+    #[test]
+    fn offsets_at_the_end_of_the_world_are_harmless() {
+        for live in [Live::Lines, Live::Raw] {
+            let (printer, _, _) = capture::printer(Settings::default(), Surroundings::default());
+            let mut streamer = Streamer::new(&printer, live, 1, true);
+            for name in ["web-1", "web-2"] {
+                for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+                    streamer.take(&host(name), &[chunk(stream, u64::MAX - 2, "abc"), chunk(stream, u64::MAX, "d")]);
+                }
+            }
+            assert_eq!(streamer.finish(), u64::MAX);
+        }
     }
 
     #[test]

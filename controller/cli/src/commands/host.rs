@@ -10,6 +10,7 @@ use muster_protocol::{HostName, Inventory, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::ask::search::unwilling_note;
 use crate::invocation::Invocation;
 use crate::one_host;
 use crate::output::number::counted;
@@ -132,6 +133,7 @@ async fn asked(target: Option<&Expression>, invocation: &Invocation) -> Result<V
     .await;
     drop(progress);
     let found = found.map_err(|error| client_failure(&error, &session.context))?;
+    unwilling_note(&invocation.printer, &found.unwilling);
     let hosts = found.hosts.clone();
     if let Err(error) = discover::refresh(controller, &mut cache, hosts, INVENTORIES_MAX, INVENTORY_WINDOW_MS).await {
         // The list stands without them.

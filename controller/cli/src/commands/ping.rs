@@ -16,7 +16,7 @@ use crate::ask::no_match::{self, Nobody};
 use crate::ask::record::{CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Whole};
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::{self, Look};
-use crate::ask::search::matched;
+use crate::ask::search::{matched, unwilling_note};
 use crate::ask::stranger;
 use crate::invocation::Invocation;
 use crate::outcome::{Headline, Reason, Row, count, exit_code, group};
@@ -178,7 +178,11 @@ async fn rows(
         silent: found.silent.intersection(&kept).cloned().collect(),
         no_queue: BTreeSet::new(),
         outside: found.hosts.difference(&kept).cloned().collect(),
+        unwilling: target.keep(found.unwilling.iter().cloned()),
     };
+    if !kept.is_empty() {
+        unwilling_note(scene.printer, &nobody.unwilling);
+    }
     let chosen = target.choose(kept, scene.fresh_seed);
     let mut rows: Vec<Row> = found
         .summary

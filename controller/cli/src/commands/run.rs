@@ -328,7 +328,7 @@ impl Journey<'_> {
             went.end.note(&summary);
             went.end.duration_ms += summary.elapsed_ms;
             went.rows.extend(rows);
-            went.missing_bytes += missing_bytes;
+            went.missing_bytes = went.missing_bytes.saturating_add(missing_bytes);
             if let End::Failed(error) = &summary.end {
                 went.error = Some(client_failure(error, scene.context));
                 went.end.error = went.error.as_ref().map(|failure| failure.code);

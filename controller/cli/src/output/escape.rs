@@ -8,12 +8,14 @@ use std::borrow::Cow;
 /// Columns between tab stops when a block of text is shown.
 const TAB_WIDTH: usize = 8;
 
-/// Whether a terminal may act on the character instead of showing it: the C0 and C1 controls, and
-/// the Unicode marks that reorder or break a line (UAX 9, U+2028, U+2029).
+/// Whether a terminal may act on the character instead of showing it, or show nothing where there is something: the
+/// C0 and C1 controls, the Unicode marks that reorder or break a line (UAX 9, U+2028, U+2029), and the invisible ones
+/// that make two different names look the same. The joiners of scripts and emoji (U+200C, U+200D) stay.
 fn acts_on_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Replaces every character that a terminal would act on by its visible escape, such as `\n` or `\u{1b}`.
@@ -62,8 +64,9 @@ pub(crate) fn neutral_json(json: &str) -> Cow<'_, str> {
     }
     Cow::Owned(json.chars().fold(String::with_capacity(json.len() + 16), |mut shown, character| {
         if acts(character) {
-            // All of them lie in the basic plane, so one escape is enough.
-            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
         } else {
             shown.push(character);
         }
@@ -83,6 +86,12 @@ mod tests {
         check("a\r\nb\tc\u{7}", "a\\r\\nb\\tc\\u{7}");
         check("\u{9b}2J", "\\u{9b}2J");
         check("user\u{202e}txt.exe", "user\\u{202e}txt.exe");
+        check("pay\u{200b}pal\u{e0041}", "pay\\u{200b}pal\\u{e0041}");
+        check(
+            "\u{1b}]52;c;cm0gLXJm\u{7}\u{1b}]8;;http://x\u{1b}\\y",
+            "\\u{1b}]52;c;cm0gLXJm\\u{7}\\u{1b}]8;;http://x\\u{1b}\\y",
+        );
+        check("\u{90}+q\u{9c}\u{85}", "\\u{90}+q\\u{9c}\\u{85}");
     }
 
     #[test]
@@ -93,7 +102,7 @@ mod tests {
 
     #[test]
     fn json_keeps_its_meaning() {
-        let value = serde_json::json!({ "a": "x\u{9b}\u{7f}\u{202e}\n" });
+        let value = serde_json::json!({ "a": "x\u{9b}\u{7f}\u{202e}\u{e0041}\n" });
         let text = serde_json::to_string_pretty(&value).unwrap();
         let shown = neutral_json(&text).into_owned();
         assert!(!shown.contains(|c: char| c != '\n' && acts_on_terminal(c)), "{shown:?}");

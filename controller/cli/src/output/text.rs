@@ -157,8 +157,13 @@ impl Text {
     }
 }
 
-/// The longest prefix that is at most `width` columns wide.
+/// Most bytes of a prefix for each of its columns, and a few more: enough for any writing system. Text without any
+/// width, of which a host may send a megabyte, is cut by them.
+const BYTES_PER_COLUMN: usize = 16;
+
+/// The longest prefix that is at most `width` columns wide, and of a size that goes with it.
 pub(crate) fn prefix_of_width(text: &str, width: usize) -> &str {
+    let text = &text[..text.floor_char_boundary(width.saturating_mul(BYTES_PER_COLUMN).saturating_add(64))];
     let mut end = 0;
     for (start, character) in text.char_indices() {
         let next = start + character.len_utf8();

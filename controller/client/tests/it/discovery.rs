@@ -112,12 +112,18 @@ async fn a_host_that_refuses_to_be_pinged_is_there() {
             let report = host.finished(command, 0, muster_protocol::Outcome::Refused, json!(null));
             vec![muster_client::testing::Say::Report(report)]
         });
-    fleet.hosts(&["web1"], json!({}), refusing).await;
-    fleet.hosts(&["web2"], json!({}), behaving(|_, _| Vec::new())).await;
+    fleet.hosts(&["web1"], json!({"role": "web"}), refusing).await;
+    fleet.hosts(&["web2"], json!({"role": "web"}), behaving(|_, _| Vec::new())).await;
     let mut controller = fleet.controller().await;
     let mut cache = HostCache::none();
     let found = discover(&mut controller, &mut cache, None, 500, |_, _| {}).await.unwrap();
     let expected: BTreeSet<HostName> = names(&["web1", "web2"]);
     assert_eq!(found.hosts, expected);
     assert_eq!((found.summary.counts.refused, found.summary.counts.succeeded), (1, 1));
+    assert!(found.unwilling.is_empty(), "being there is all that was asked");
+    // It refuses whatever a condition comes to, so it has not said that the condition holds.
+    let web = expression("role = web");
+    let found = discover(&mut controller, &mut cache, Some(&web), 500, |_, _| {}).await.unwrap();
+    assert_eq!((found.hosts, found.silent), (names(&["web2"]), names(&[])));
+    assert_eq!(found.unwilling, names(&["web1"]));
 }
