@@ -6,7 +6,7 @@
 //! then [`logging::init`], then a runtime, then [`Tasks`], in which everything that runs at the same time
 //! is spawned under a name. [`signals::shutdown_requested`] says when to stop; [`Tasks::shutdown`] stops,
 //! with one deadline, and says who did not. Time comes from a [`Clock`], pauses between tries from a
-//! [`Backoff`], and state goes to disk through [`write_atomic`].
+//! [`Backoff`], and state goes to a [`Disk`]; what waits for it does so through [`Blocking`].
 //!
 //! # Non-goals
 //!
@@ -18,15 +18,25 @@
 //! - The time of day is read in [`SystemClock`] only.
 //! - A file is either wholly the old or wholly the new one, and never readable by more than its mode says.
 
-mod atomic_file;
 mod backoff;
+mod blocking;
 mod clock;
 pub mod config;
+pub mod disk;
 pub mod logging;
 pub mod signals;
 mod tasks;
 
-pub use atomic_file::{WriteError, write_atomic};
 pub use backoff::Backoff;
+pub use blocking::{Blocking, Panicked};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use disk::{Disk, DiskFile, RealDisk, SimulatedDisk, WriteError};
 pub use tasks::{TaskKind, Tasks};
+
+/// Replaces the content of a file on the machine's own disk in one step, as [`disk::write_atomic`] does.
+///
+/// # Errors
+/// The directory is missing, not writable or full.
+pub fn write_atomic(path: &std::path::Path, mode: u32, bytes: &[u8]) -> Result<(), WriteError> {
+    disk::write_atomic(&RealDisk, path, mode, bytes)
+}

@@ -1,0 +1,52 @@
+//! Work that makes its thread wait, such as for a disk.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Where work that waits for the disk is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Blocking {
+    /// On threads of their own, so that connections go on meanwhile.
+    #[default]
+    Threads,
+    /// At once, on the thread that asks: for simulations, whose disks never make anybody wait and whose order of
+    /// steps must be the same each time.
+    Inline,
+}
+
+/// The work panicked, or the program ended before it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the thread that does the work panicked")]
+pub struct Panicked;
+
+impl Blocking {
+    /// Does the work and gives its result. If the caller stops waiting, work that has begun is done to its end.
+    ///
+    /// # Errors
+    /// [`Panicked`].
+    #[expect(clippy::disallowed_methods, reason = "the one place that uses threads that may wait")]
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+        match self {
+            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|_| Panicked),
+            Self::Inline => {
+                // Others get their turn here, as they do while a thread works.
+                tokio::task::yield_now().await;
+                catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_result_and_a_panic_come_back_either_way() {
+        for blocking in [Blocking::Threads, Blocking::Inline] {
+            assert_eq!(blocking.run(|| 7).await, Ok(7));
+            assert_eq!(blocking.run(|| panic!("on purpose")).await, Err::<(), _>(Panicked));
+        }
+        let here = std::thread::current().id();
+        assert_eq!(Blocking::Inline.run(|| std::thread::current().id()).await, Ok(here));
+    }
+}
