@@ -214,6 +214,7 @@ async fn refuse_command(core: &Arc<Core>, verified: &Verified<Command>, refusal:
     // Nobody waits for the details of a ping; what somebody watches is worth a confirmation.
     let care = if verified.message().options.progress { Care::Confirmed } else { Care::Cheap };
     if refusal.answer
+        && refusal.is_for_good()
         && let Err(error) = {
             let command = verified.message();
             let keep_until = keep_until(command, core.limits());
@@ -269,7 +270,7 @@ async fn refuse<M: Addressed>(
     event.message.clone_from(&refusal.message);
     core.note(event);
     if refusal.answer {
-        let ending = Ending::new(refusal.code, &refusal.message);
+        let ending = Ending { data: refusal.data.clone(), ..Ending::new(refusal.code, &refusal.message) };
         core.send_finished(&address(message), 0, Vec::new(), ending, care).await;
     }
 }

@@ -160,6 +160,7 @@ impl Trust {
         let state = self.shared.state.load();
         let message = pre_authentication_encoding(payload_type, body);
         let mut signers: Vec<Signer> = Vec::with_capacity(signatures.len());
+        let mut keys: Vec<PublicKey> = Vec::with_capacity(signatures.len());
         for (index, signature) in signatures.iter().enumerate() {
             let malformed = |why: String| VerifyError::Malformed { number: index + 1, why };
             let checked = find(&state, signature, &malformed)?;
@@ -174,6 +175,12 @@ impl Trust {
             if signers.iter().any(|earlier| earlier.identity == *identity) {
                 return Err(VerifyError::Repeated { identity: Box::new(identity.clone()) });
             }
+            // Two names in two certificates for one key are one hand.
+            if let Some(same) = keys.iter().position(|earlier| *earlier == checked.key) {
+                let first = Box::new(signers[same].identity.clone());
+                return Err(VerifyError::SharedKey { first, second: Box::new(identity.clone()) });
+            }
+            keys.push(checked.key.clone());
             signers.push(checked.signer.clone());
         }
         Ok(signers)

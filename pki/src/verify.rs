@@ -40,6 +40,14 @@ pub enum VerifyError {
         /// Who.
         identity: Box<Identity>,
     },
+    /// Two identities signed with one key, so one hand would count as two people.
+    #[error("`{}` and `{}` signed with the same key", first.short(), second.short())]
+    SharedKey {
+        /// Who signed first.
+        first: Box<Identity>,
+        /// Who signed with the same key after that.
+        second: Box<Identity>,
+    },
     /// The signature does not fit message, type and key.
     #[error("the signature in the name of `{}` does not fit the message", identity.short())]
     BadSignature {
@@ -105,7 +113,7 @@ impl VerifyError {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Unsigned => &code::UNSIGNED,
-            Self::Malformed { .. } | Self::Repeated { .. } => &code::BAD_ENVELOPE,
+            Self::Malformed { .. } | Self::Repeated { .. } | Self::SharedKey { .. } => &code::BAD_ENVELOPE,
             Self::BadSignature { .. } => &code::BAD_SIGNATURE,
             Self::Untrusted { .. } => &code::UNTRUSTED_CERTIFICATE,
             Self::Expired { .. } | Self::NotYetValid { .. } => &code::EXPIRED_CERTIFICATE,

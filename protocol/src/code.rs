@@ -82,6 +82,9 @@ codes! {
     /// The policy says no.
     POLICY_DENIED = "policy-denied", "this host's policy does not allow it",
         "The host decides last. The message names the rule, or says that no rule allows it. Change the policy on the host, or ask somebody whom it allows.";
+    /// The policy wants more people to sign.
+    NEEDS_APPROVAL = "needs-approval", "this host's policy asks for more signatures",
+        "The host's policy allows it only if other people have signed the same command. The message says who is missing. Make the command with `muster run ... --pending`, let them sign it with `muster approve`, then send it with `muster send`. Nothing was started, and the same command may be sent again once it has more signatures.";
     /// No such plugin.
     UNKNOWN_PLUGIN = "unknown-plugin", "this host has no such plugin",
         "`muster plugin list` shows what exists, `muster find -t 'plugin = NAME'` which hosts have it.";

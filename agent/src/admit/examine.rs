@@ -8,10 +8,10 @@ use muster_plugin_api::{Plugin, Registry, Unavailable, check_options};
 use muster_protocol::ddl::{Action, ArgumentError};
 use muster_protocol::expr::HostScope;
 use muster_protocol::{ActionName, Command, Identity, PluginName, RequestId, SealedArguments, code};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Refusal, Verified, secrets};
-use crate::policy::{Policy, Question, Step, Verdict, is_secret};
+use crate::policy::{Policy, Question, Shortfall, Step, Verdict, is_secret};
 
 /// What somebody wants done, as far as policy and description of the action look at it.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +110,8 @@ pub(super) fn permit<'a>(
         noop: petition.noop,
         effective_user: petition.effective_user,
     };
-    let rule = answer_of(policy.ask_observed(&question, scope, observe)).map_err(|mut refusal| {
+    let verdict = policy.ask_observed(&question, scope, observe);
+    let rule = answer_of(verdict, petition.signers).map_err(|mut refusal| {
         if let Err(missing) = &found {
             refusal.message = format!("{}; besides, {missing}", refusal.message);
         }
@@ -191,10 +192,14 @@ pub fn examine_foreign(
         noop: false,
         effective_user: None,
     };
-    answer_of(policy.ask_observed(&question, scope, observe))
+    match policy.ask_observed(&question, scope, observe) {
+        // Nobody needs a second person to stop something, or to look what it does.
+        Verdict::NeedsApproval { rule, .. } => Ok(rule),
+        verdict => answer_of(verdict, signers),
+    }
 }
 
-fn answer_of(verdict: Verdict) -> Result<String, Refusal> {
+fn answer_of(verdict: Verdict, signers: &[Signer]) -> Result<String, Refusal> {
     match verdict {
         Verdict::Allowed { rule } => Ok(rule),
         Verdict::Denied { rule, certain: true } => Err(Refusal {
@@ -207,6 +212,16 @@ fn answer_of(verdict: Verdict) -> Result<String, Refusal> {
                 &code::POLICY_DENIED,
                 format!("rule `{rule}` may deny it: a value that the rule needs is not there"),
             )
+        }),
+        Verdict::NeedsApproval { rule, missing } => Err(Refusal {
+            data: json!({
+                "rule": rule,
+                "missing": missing,
+                "signers": signers.iter().map(|signer| signer.identity.to_string()).collect::<Vec<_>>(),
+            }),
+            message: format!("rule `{rule}` needs {}", Shortfall::sentence(&missing)),
+            rule: Some(rule),
+            ..Refusal::new(&code::NEEDS_APPROVAL, "")
         }),
         Verdict::NoRule => Err(Refusal::new(&code::POLICY_DENIED, "no rule allows it")),
     }

@@ -24,7 +24,7 @@
 //! | 7 | collective is one of mine | silence |
 //! | 8 | the names in the target leave me in | silence |
 //! | 9 | id not seen before | `replayed`; silence if the broker says it delivers again |
-//! | 10 | policy | `policy-denied` |
+//! | 10 | policy | `policy-denied`, `needs-approval` |
 //! | 11 | time window | `expired`, `from-the-future`, `window-too-long` |
 //! | 12 | required features | `unsupported-feature` |
 //! | 13 | the filter in the target holds here | silence, `bad-target` |
@@ -63,7 +63,7 @@ use muster_pki::Signer;
 use muster_plugin_api::Plugin;
 use muster_protocol::expr::Call;
 use muster_protocol::{
-    Cancel, Code, CollectiveName, Command, Identity, ReplyRoute, RequestId, Target, Timestamp, Watch,
+    Cancel, Code, CollectiveName, Command, Identity, ReplyRoute, RequestId, Target, Timestamp, Watch, code,
 };
 use serde_json::{Map, Value};
 
@@ -291,11 +291,21 @@ pub struct Refusal {
     pub answer: bool,
     /// The policy rule, where one decided.
     pub rule: Option<String>,
+    /// More for programs.
+    pub data: Value,
 }
 
 impl Refusal {
     pub(crate) fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), answer: true, rule: None }
+        Self { code, message: message.into(), answer: true, rule: None, data: Value::Null }
+    }
+
+    /// Whether a copy of the refused command must never run, so that its id has to be remembered. Not where only
+    /// signatures are missing: the same bytes come again when somebody has added one, and whoever holds
+    /// bytes with too few signatures must not be able to spoil the id by sending them first.
+    #[must_use]
+    pub fn is_for_good(&self) -> bool {
+        *self.code != code::NEEDS_APPROVAL
     }
 
     fn unanswered(self) -> Self {

@@ -1,15 +1,18 @@
 //! `musterd policy`: is a policy right, and what does it say of a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use muster_agent::admit::{ForeignRequest, Petition, Refusal, examine, examine_foreign};
-use muster_agent::policy::{Effect, Known, Missing, PSEUDO_ACTIONS, Policy, PolicyError, Rule, Step, Weight, missing};
+use muster_agent::policy::{
+    Effect, Known, Missing, PSEUDO_ACTIONS, Policy, PolicyError, Requirement, Rule, Step, Weight, missing,
+};
 use muster_pki::Signer;
 use muster_protocol::expr::Truth;
+use muster_protocol::limits::SIGNATURES_MAX;
 use muster_protocol::{ActionName, GroupName, Identity, PluginName, RequestId, SealedArguments, SealedBox, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -48,9 +51,9 @@ pub(crate) struct Test {
     /// A group in the caller's certificate; may be repeated.
     #[arg(long, value_name = "GROUP")]
     group: Vec<GroupName>,
-    /// Who signs besides the caller; may be repeated.
-    #[arg(long, value_name = "IDENTITY")]
-    signer: Vec<Identity>,
+    /// Who signs besides the caller, with the groups in that certificate; may be repeated.
+    #[arg(long, value_name = "IDENTITY[=GROUP,..]", value_parser = cosigner)]
+    signer: Vec<Cosigner>,
     /// What is asked for, such as package.install; `cancel` or `watch` for a request of somebody else.
     #[arg(long, value_name = "PLUGIN.ACTION")]
     action: String,
@@ -75,6 +78,21 @@ pub(crate) struct Test {
     /// Print what happened as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Somebody who signs besides the caller.
+#[derive(Debug, Clone)]
+struct Cosigner {
+    identity: Identity,
+    groups: BTreeSet<GroupName>,
+}
+
+fn cosigner(text: &str) -> Result<Cosigner, String> {
+    let (identity, groups) = text.split_once('=').unwrap_or((text, ""));
+    let identity = identity.parse().map_err(|error| format!("{error}"))?;
+    let names = groups.split(',').filter(|name| !name.is_empty());
+    let groups = names.map(|name| name.parse().map_err(|error| format!("group `{name}`: {error}")));
+    Ok(Cosigner { identity, groups: groups.collect::<Result<_, String>>()? })
 }
 
 pub(crate) fn run(command: &PolicyCommand, files: &Files) -> ExitCode {
@@ -286,19 +304,26 @@ fn try_out(files: &Files, test: &Test) -> anyhow::Result<ExitCode> {
 }
 
 fn signers(test: &Test) -> anyhow::Result<Vec<Signer>> {
-    let all = std::iter::once(&test.caller).chain(&test.signer).enumerate();
-    all.map(|(index, identity)| {
+    let caller = Cosigner { identity: test.caller.clone(), groups: test.group.iter().cloned().collect() };
+    let mut signers: Vec<Signer> = Vec::new();
+    for Cosigner { identity, groups } in std::iter::once(&caller).chain(&test.signer) {
         if !identity.is_controller() {
             return Err(usage(format!("`{}` is not a user or a service", identity.short())));
         }
-        Ok(Signer {
+        if signers.iter().any(|signer| signer.identity == *identity) {
+            return Err(usage(format!("`{}` signs twice; such a message is refused", identity.short())));
+        }
+        signers.push(Signer {
             identity: identity.clone(),
-            groups: if index == 0 { test.group.iter().cloned().collect() } else { Default::default() },
+            groups: groups.clone(),
             fingerprint: String::new(),
             not_after: Timestamp(i64::MAX),
-        })
-    })
-    .collect()
+        });
+    }
+    if signers.len() > SIGNATURES_MAX {
+        return Err(usage(format!("a message has at most {SIGNATURES_MAX} signatures")));
+    }
+    Ok(signers)
 }
 
 fn names(text: &str) -> anyhow::Result<(PluginName, ActionName)> {
@@ -387,6 +412,15 @@ fn effect(rule: &Rule) -> &'static str {
     }
 }
 
+/// `1 of group sre, 2 of any users`.
+fn needs(rule: &Rule) -> String {
+    let one = |one: &Requirement| match &one.group {
+        Some(group) => format!("{} of group {group}", one.count),
+        None => format!("{} of any users", one.count),
+    };
+    rule.approvals.requirements().iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 fn why(missing: &Missing) -> String {
     if missing.has_value {
         format!("`{}` has a value that cannot be compared so: {}", missing.name, missing.comparison)
@@ -414,6 +448,9 @@ fn as_text(
         let (name, truth) = (&line.rule.name, word(line.truth));
         let row = format!("{:>5}  {:<5}  {name:<width$}  {truth:<9}{mark}", line.rule.place.line, effect(line.rule));
         text.push_str(&format!("{}\n", row.trim_end()));
+        if line.truth.is_some() && !line.rule.approvals.is_empty() {
+            text.push_str(&format!("{:14}approvals: {}\n", "", needs(line.rule)));
+        }
         line.missing.iter().for_each(|missing| text.push_str(&format!("{:14}{}\n", "", why(missing))));
     }
     if !shown.is_empty() {
@@ -443,6 +480,7 @@ fn as_json(
                 "line": line.rule.place.line,
                 "effect": effect(line.rule),
                 "when": line.rule.when.as_str(),
+                "approvals": line.rule.approvals,
                 "truth": line.truth.map(|truth| word(Some(truth))),
                 "decides": line.decides,
                 "missing": line.missing,
@@ -460,6 +498,7 @@ fn as_json(
         "rule": answer.as_ref().ok().or_else(|| refusal.and_then(|refusal| refusal.rule.as_ref())),
         "code": refusal.map(|refusal| refusal.code.code),
         "message": refusal.map(|refusal| &refusal.message),
+        "missing_approvals": refusal.map(|refusal| &refusal.data["missing"]),
         "rules": rules,
     });
     Ok(format!("{}\n", serde_json::to_string_pretty(&value)?))

@@ -54,6 +54,7 @@ impl Policy {
             found.extend(names(rule, known));
             found.extend(arguments(rule, known));
             found.extend(facts(rule, known));
+            found.extend(unasked_approvals(rule));
         }
         found.sort();
         found.dedup();
@@ -305,6 +306,17 @@ fn arguments(rule: &Rule, known: &Known<'_>) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// Approvals of a rule that is only about stopping and watching, where nobody is asked for them.
+fn unasked_approvals(rule: &Rule) -> Option<Warning> {
+    let all: BTreeSet<String> = PSEUDO_ACTIONS.iter().copied().chain(["any.other"]).map(ToOwned::to_owned).collect();
+    let mut meant = actions_meant(rule.when.root(), &all)?;
+    let only_pseudo = !meant.is_empty() && !meant.remove("any.other");
+    (only_pseudo && !rule.approvals.is_empty()).then(|| {
+        let message = "`approvals` are never asked for `cancel` and `watch`: stopping takes no second person";
+        rule.warn(rule.place, Weight::Warning, message.to_owned())
+    })
 }
 
 /// Facts that this host does not have.

@@ -14,6 +14,13 @@
 //! | `noop`, `effective_user` | the command's options |
 //! | `name`, `class`, `collective`, `fact.NAME` | this host |
 //!
+//! # When more than one person has to sign
+//!
+//! An `allow` rule may carry `approvals`: who has to have signed the same bytes besides the caller ([`Approvals`]).
+//! Such a rule decides like any other: if its condition holds and somebody is missing, the request is refused
+//! ([`Verdict::NeedsApproval`]), and no later rule is asked. Stopping or watching somebody's request never takes
+//! a second person: there the approvals of a rule are not asked for.
+//!
 //! # When a value is missing
 //!
 //! A condition can come out as unknown, because it compares something that is not there. An `allow`
@@ -27,6 +34,7 @@
 //! for every element of the list, a `deny` rule if it holds for one. Lists that the caller does not choose
 //! (`group`, `class` and so on) are read as in targets: one element is enough.
 
+mod approvals;
 mod check;
 mod explain;
 mod read;
@@ -38,6 +46,7 @@ use muster_protocol::ddl::Input;
 use muster_protocol::expr::{Expression, HostScope, MapScope, Reading, Scope, Truth};
 use serde_json::{Map, Value};
 
+pub use approvals::{Approvals, Requirement, Shortfall};
 pub use check::{Known, Warning, Weight};
 pub use explain::{Missing, missing};
 use read::Condition;
@@ -141,6 +150,8 @@ pub struct Rule {
     pub effect: Effect,
     /// When.
     pub when: Expression,
+    /// Who has to sign besides the caller before it lets something pass. Nobody for most rules.
+    pub approvals: Approvals,
     /// Where it begins in its file.
     pub place: Place,
     condition: Condition,
@@ -186,6 +197,13 @@ pub enum Verdict {
         /// `false` if the condition came out as unknown.
         certain: bool,
     },
+    /// This rule would allow it if more people had signed. No later rule is asked.
+    NeedsApproval {
+        /// Its name.
+        rule: String,
+        /// Who is missing.
+        missing: Vec<Shortfall>,
+    },
     /// No rule applies, so it is denied.
     NoRule,
 }
@@ -214,7 +232,7 @@ impl Policy {
         let scope = question.scope(host);
         for rule in &self.rules {
             let truth = rule.when.evaluate_as(rule.effect.reading(), &scope);
-            let verdict = rule.verdict(truth);
+            let verdict = rule.verdict(truth, question.signers);
             observe(&Step { rule, truth, decides: verdict.is_some(), scope: &scope });
             if let Some(verdict) = verdict {
                 return verdict;
@@ -226,9 +244,16 @@ impl Policy {
 
 impl Rule {
     /// What the rule decides if its condition comes out so.
-    fn verdict(&self, truth: Truth) -> Option<Verdict> {
+    fn verdict(&self, truth: Truth, signers: &[Signer]) -> Option<Verdict> {
         match (self.effect, truth) {
-            (Effect::Allow, Truth::True) => Some(Verdict::Allowed { rule: self.name.clone() }),
+            (Effect::Allow, Truth::True) => {
+                let (rule, missing) = (self.name.clone(), self.approvals.missing(signers));
+                Some(if missing.is_empty() {
+                    Verdict::Allowed { rule }
+                } else {
+                    Verdict::NeedsApproval { rule, missing }
+                })
+            }
             (Effect::Deny, Truth::True) => Some(Verdict::Denied { rule: self.name.clone(), certain: true }),
             (Effect::Deny, Truth::Unknown) => Some(Verdict::Denied { rule: self.name.clone(), certain: false }),
             (Effect::Allow, Truth::Unknown | Truth::False) | (Effect::Deny, Truth::False) => None,

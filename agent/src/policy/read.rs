@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use muster_protocol::GroupName;
 use muster_protocol::expr::{Expression, Segment, did_you_mean};
 use serde::Deserialize;
 
+use super::approvals::{APPROVERS_MAX, Approvals, Requirement};
 use super::{Effect, FILE_BYTES_MAX, Policy, PolicyError, ROOTS, RULES_MAX, Rule};
 
 #[derive(Debug, Deserialize)]
@@ -20,6 +22,14 @@ struct RawRule {
     name: toml::Spanned<String>,
     effect: toml::Spanned<String>,
     when: toml::Spanned<String>,
+    approvals: Option<toml::Spanned<Vec<toml::Spanned<RawRequirement>>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRequirement {
+    group: Option<String>,
+    count: Option<i64>,
 }
 
 impl Policy {
@@ -109,6 +119,13 @@ impl Policy {
                     None
                 }
             };
+            let approvals = match read_approvals(rule.approvals.as_ref(), effect) {
+                Ok(approvals) => approvals,
+                Err((at, why)) => {
+                    errors.push(wrong(at, format!("rule `{name}`: {why}")));
+                    Approvals::default()
+                }
+            };
             let source = rule.when.get_ref();
             let condition = Condition::of(text, &rule.when);
             let wrong_at = |place: Place, why: String| PolicyError::Wrong {
@@ -126,7 +143,8 @@ impl Policy {
             match (when, effect) {
                 (Ok(when), Some(effect)) => {
                     let (line, column) = position(text, at_name);
-                    rules.push(Rule { name: name.clone(), effect, when, place: Place { line, column }, condition });
+                    let place = Place { line, column };
+                    rules.push(Rule { name: name.clone(), effect, when, approvals, place, condition });
                 }
                 (Ok(_), None) => {}
                 (Err(error), _) => errors.push(error),
@@ -134,6 +152,48 @@ impl Policy {
         }
         if errors.is_empty() { Ok(Self { rules }) } else { Err(errors) }
     }
+}
+
+/// Reads who has to sign besides the caller; an error with where it stands.
+fn read_approvals(
+    raw: Option<&toml::Spanned<Vec<toml::Spanned<RawRequirement>>>>,
+    effect: Option<Effect>,
+) -> Result<Approvals, (usize, String)> {
+    let Some(raw) = raw else { return Ok(Approvals::default()) };
+    let start = raw.span().start;
+    if effect == Some(Effect::Deny) {
+        let why = "a rule that denies has no use for `approvals`; put them on the rule that allows";
+        return Err((start, why.to_owned()));
+    }
+    if raw.get_ref().is_empty() {
+        return Err((start, "`approvals` asks for nobody; leave it out if nobody has to approve".to_owned()));
+    }
+    let mut requirements = Vec::new();
+    for one in raw.get_ref() {
+        let at = one.span().start;
+        let RawRequirement { group, count } = one.get_ref();
+        let count = usize::try_from(count.unwrap_or(1)).unwrap_or(0);
+        if count == 0 {
+            return Err((at, "`count` is the number of people who have to approve, at least 1".to_owned()));
+        }
+        let group = match group {
+            None => None,
+            Some(text) => {
+                let group = text.parse::<GroupName>();
+                Some(group.map_err(|error| (at, format!("`{}` is no group: {error}", text.escape_default())))?)
+            }
+        };
+        requirements.push(Requirement { group, count });
+    }
+    let approvals = Approvals::new(requirements);
+    if approvals.people() > APPROVERS_MAX {
+        let why = format!(
+            "asks for {} approvals; a message has room for {APPROVERS_MAX} signatures besides the caller's",
+            approvals.people()
+        );
+        return Err((start, why));
+    }
+    Ok(approvals)
 }
 
 /// A place in a policy file.

@@ -671,3 +671,80 @@ proptest! {
         })?;
     }
 }
+
+const TWO: &str = "[[rule]]\nname = \"two\"\neffect = \"allow\"\nwhen = 'true'\napprovals = [{ group = \"sre\" }]\n\
+    [[rule]]\nname = \"lax\"\neffect = \"allow\"\nwhen = 'true'\n";
+
+#[test]
+fn a_second_person_signs_the_same_bytes_or_nothing_runs() {
+    let world = World { policy: TWO, ..World::new() };
+    let site = &world.site;
+    let sre = site.authority.credentials_with_groups("user/sam", &["sre"]).unwrap();
+    let command = command(&site.lea, "change", json!({ "name": "x" }));
+    let body = serde_json::to_vec(&command).unwrap();
+    let of = |signers: &[&Credentials]| raw(&body, PayloadType::Command, signers);
+
+    let said = world.check(&of(&[&site.lea]), refused("needs-approval"));
+    assert_eq!(said, "rule `two` needs 1 more signature by a member of group sre");
+    world.check(&of(&[&site.lea, &site.max]), refused("needs-approval"));
+    world.check(&of(&[&site.lea, &sre]), Came::Runs("two".into()));
+    world.check(&of(&[&site.lea, &site.max, &sre]), Came::Runs("two".into()));
+    world.check(&of(&[&site.lea, &sre, &site.max]), Came::Runs("two".into()));
+
+    // An approval is worth nothing without the caller, nor as the caller's.
+    world.check(&of(&[&sre]), unanswered("wrong-identity"));
+    world.check(&of(&[&sre, &site.lea]), unanswered("wrong-identity"));
+    // Nor for other bytes, however alike.
+    let mut other = command.clone();
+    other.id = fresh_id();
+    let other = serde_json::to_vec(&other).unwrap();
+    let mut moved = raw(&other, PayloadType::Command, &[&site.lea]);
+    let mut signatures: Vec<Value> = serde_json::from_slice(&moved.signatures).unwrap();
+    let approved: Vec<Value> = serde_json::from_slice(&of(&[&site.lea, &sre]).signatures).unwrap();
+    signatures.push(approved[1].clone());
+    moved.signatures = serde_json::to_vec(&signatures).unwrap().into();
+    world.check(&moved, unanswered("bad-signature"));
+    // Nor of a host, nor of the caller by another certificate of his.
+    let again = site.authority.credentials_with_groups("user/lea", &["sre"]).unwrap();
+    world.check(&of(&[&site.lea, &again]), unanswered("bad-envelope"));
+    world.check(&of(&[&site.lea, &site.web1]), unanswered("wrong-identity"));
+    // A service that has the group does not count as a person.
+    let service = site.authority.credentials_with_groups("service/deploy", &["sre"]).unwrap();
+    world.check(&of(&[&site.lea, &service]), refused("needs-approval"));
+}
+
+#[test]
+fn whoever_may_stop_needs_no_second_person() {
+    let mut world = World { policy: TWO, ..World::new() };
+    let (id, action) = running(&world.site, false, true);
+    world.running.insert(id, action);
+    let max = world.site.max.clone();
+    world.check(&received(signed(&kit::cancel(&max, id), &[&max])), Came::Runs("two".into()));
+    world.check(&received(signed(&kit::watch(&max, id), &[&max])), Came::Runs("two".into()));
+}
+
+proptest! {
+    /// One more right signature never turns a request that runs into one that is refused.
+    #[test]
+    fn signatures_only_add(order in Just(vec![0usize, 1, 2, 3]).prop_shuffle(), first in 0usize..=4) {
+        let world = World { policy: TWO, ..World::new() };
+        let site = &world.site;
+        let others = [
+            site.authority.credentials_with_groups("user/a", &["sre"]).unwrap(),
+            site.authority.credentials_with_groups("user/b", &["dba"]).unwrap(),
+            site.authority.credentials_with_groups("user/c", &["sre", "dba"]).unwrap(),
+            site.authority.credentials_with_groups("service/d", &["sre"]).unwrap(),
+        ];
+        let command = command(&site.lea, "change", json!({ "name": "x" }));
+        let body = serde_json::to_vec(&command).unwrap();
+        let mut signers = vec![&site.lea];
+        let mut ran = false;
+        for index in order.into_iter().take(first) {
+            signers.push(&others[index]);
+            let runs = world.decide(&raw(&body, PayloadType::Command, &signers)).0 == Came::Runs("two".into());
+            prop_assert!(runs || !ran, "{index} took it back");
+            prop_assert_eq!(runs, ran || index == 0 || index == 2);
+            ran = runs;
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use muster_agent::policy::{Known, Policy, Question, STARTER, Verdict};
+use muster_agent::policy::{Known, Policy, Question, STARTER, Shortfall, Verdict};
 use muster_pki::{Credentials, Signer};
 use muster_protocol::CollectiveName;
 use muster_protocol::expr::HostScope;
@@ -400,4 +400,78 @@ fn no_rule_sees_a_secret() {
     };
     assert!(told("allow").contains("`arg.pin` is a secret of `vault.open`; no rule sees it"), "{}", told("allow"));
     assert!(told("deny").contains("so the rule denies"), "{}", told("deny"));
+}
+
+const TWO_PERSONS: &str = r#"
+[[rule]]
+name = "two"
+effect = "allow"
+when = 'group = admins'
+approvals = [{ group = "sre" }, { count = 1 }]
+
+[[rule]]
+name = "lax"
+effect = "allow"
+when = 'true'
+"#;
+
+#[test]
+fn a_rule_that_lacks_approvals_never_falls_through() {
+    let site = Site::new();
+    let person = |credentials: &Credentials, groups: &[&str]| Signer {
+        groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
+        ..signer(credentials)
+    };
+    let named = |name: &str, groups: &[&str]| Signer { identity: name.parse().unwrap(), ..person(&site.max, groups) };
+    let check = |signers: Vec<Signer>, expected: Result<&str, &str>| {
+        let asked = Asked {
+            signers,
+            action: "lab.change",
+            read_only: Some(false),
+            arguments: json!({}),
+            noop: false,
+            effective_user: None,
+        };
+        let found = match ask(TWO_PERSONS, &asked) {
+            Verdict::Allowed { rule } => Ok(rule),
+            Verdict::NeedsApproval { rule, missing } => {
+                assert_eq!(rule, "two");
+                Err(Shortfall::sentence(&missing))
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned));
+    };
+    let lea = || signer(&site.lea);
+    check(vec![lea()], Err("1 more signature by a member of group sre, and 1 more by another user"));
+    check(vec![lea(), named("user/max", &["sre"])], Err("1 more signature by another user"));
+    check(vec![lea(), named("user/max", &["sre"]), named("user/eve", &[])], Ok("two"));
+    check(vec![lea(), named("user/eve", &[]), named("user/max", &["sre"])], Ok("two"));
+    check(
+        vec![lea(), named("user/max", &["sre"]), named("service/deploy", &["sre"])],
+        Err("1 more signature by another user"),
+    );
+    // Whom the rule is not about is not held by it.
+    check(vec![named("user/max", &[])], Ok("lax"));
+}
+
+#[test]
+fn approvals_are_read_strictly() {
+    let check = |effect: &str, approvals: &str, expected: &str| {
+        let text = format!("[[rule]]\nname = \"r\"\neffect = \"{effect}\"\nwhen = 'true'\napprovals = {approvals}\n");
+        let found = Policy::parse(&text, Path::new("p")).map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(if expected.is_empty() { found.is_empty() } else { found.contains(expected) }, "{approvals}: {found}");
+    };
+    check("allow", "[{ group = \"sre\", count = 2 }, { count = 5 }]", "");
+    check("allow", "[{}]", "");
+    check("deny", "[{ count = 1 }]", "line 5, column 13: rule `r`: a rule that denies has no use for `approvals`");
+    check("allow", "[]", "asks for nobody");
+    check("allow", "[{ count = 0 }]", "at least 1");
+    check("allow", "[{ count = -1 }]", "at least 1");
+    check("allow", "[{ count = 8 }]", "asks for 8 approvals; a message has room for 7 signatures");
+    check("allow", "[{ count = 4 }, { group = \"sre\", count = 4 }]", "asks for 8 approvals");
+    check("allow", "[{ count = 9223372036854775807 }, { count = 9223372036854775807 }]", "asks for");
+    check("allow", "[{ group = \"not a group\" }]", "is no group");
+    check("allow", "[{ groups = [\"sre\"] }]", "unknown field `groups`");
+    check("allow", "2", "invalid type");
 }

@@ -153,3 +153,40 @@ fn what_was_missing_is_named() {
     assert_eq!(value["rules"][2]["missing"][0]["name"], "arg.name");
     assert_eq!(value["rules"][0]["truth"], "false");
 }
+
+#[test]
+fn a_policy_says_who_has_to_approve() {
+    let folder = Folder::new();
+    let draft = folder.path("draft.toml");
+    let path = draft.to_str().unwrap();
+    let two =
+        |when: &str| format!("{}approvals = [{{ group = \"sre\" }}, {{ count = 1 }}]\n", rule("two", "allow", when));
+    fs::write(&draft, two("plugin = cancel")).unwrap();
+    check(&folder, &["policy", "check", path], 0, &["`approvals` are never asked for `cancel` and `watch`"]);
+    fs::write(&draft, [two("true"), rule("lax", "allow", "true")].concat()).unwrap();
+    check(&folder, &["policy", "check", path], 0, &["rule `lax`: can never decide: rule `two` (line 2)"]);
+
+    let base = ["policy", "test", "--caller", "user/lea", "--action", "service.restart", "name=ssh", "--file", path];
+    let test = |more: &[&str], code: i32, words: &[&str]| check(&folder, &[&base[..], more].concat(), code, words);
+    test(
+        &[],
+        6,
+        &[
+            "approvals: 1 of group sre, 1 of any users",
+            "needs-approval: rule `two` needs 1 more signature by a member of group sre, and 1 more by another user",
+        ],
+    );
+    let approved = ["--signer", "user/max=sre,dba", "--signer", "user/eve"];
+    test(&approved, 0, &["allowed by rule `two`"]);
+    test(&["--signer", "service/deploy=sre"], 6, &["1 more signature by a member of group sre, and 1 more"]);
+    test(&["--signer", "user/lea=sre"], 2, &["`user/lea` signs twice"]);
+    test(&["--signer", "host/web1"], 2, &["is not a user or a service"]);
+    let said = test(&["--signer", "user/max=sre", "--json"], 6, &[]);
+    let value: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(value["missing_approvals"], serde_json::json!([{ "count": 1 }]), "{value}");
+    assert_eq!(value["rules"][0]["approvals"][0], serde_json::json!({ "group": "sre", "count": 1 }), "{value}");
+
+    // Stopping and watching take nobody else.
+    let stop = ["policy", "test", "--caller", "user/lea", "--action", "cancel", "caller=user/max"];
+    check(&folder, &[&stop[..], &["action=service.restart", "--file", path]].concat(), 0, &["allowed by rule `two`"]);
+}

@@ -119,6 +119,30 @@ fn every_signature_must_be_right() {
 }
 
 #[test]
+fn one_key_under_two_names_is_one_hand() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let key = PrivateKey::generate();
+    let sign = |identity: &str| {
+        let name = format!("muster:{identity}");
+        let certificate = authority.forge(&key, |params| params.subject_alt_names = uris(&[&name])).unwrap();
+        Signature {
+            keyid: certificate.fingerprint().to_owned(),
+            sig: BASE64.encode(key.sign(&muster_protocol::envelope::pre_authentication_encoding(COMMAND, BODY))),
+            chain: vec![BASE64.encode(certificate.der())],
+        }
+    };
+    let (lea, max) = (sign("user/lea"), sign("user/max"));
+    for one in [&lea, &max] {
+        trust.verify(COMMAND, BODY, std::slice::from_ref(one), NOW).unwrap();
+    }
+    let error = refused(&trust, &[lea.clone(), max.clone()], NOW, "bad-envelope");
+    assert_eq!(error.to_string(), "`user/lea` and `user/max` signed with the same key");
+    let eve = authority.credentials("user/eve").unwrap().sign(COMMAND, BODY);
+    refused(&trust, &[lea, eve, max], NOW, "bad-envelope");
+}
+
+#[test]
 fn a_signature_fits_one_body_one_type_and_one_key() {
     let authority = authority();
     let trust = authority.trust().unwrap();
