@@ -47,6 +47,15 @@ impl Consumer {
             Source::Memory(source) => source.ended(),
         }
     }
+
+    /// The error that [`Consumer::next`] ended with, in the broker's or the system's words, where it ended with one.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match &self.source {
+            Source::Amqp(source) => source.why(),
+            Source::Memory(_) => None,
+        }
+    }
 }
 
 impl fmt::Debug for Consumer {

@@ -57,6 +57,7 @@ cases! {
     the_largest_message_arrives_and_a_larger_one_is_not_sent
     prefetch_bounds_what_is_delivered_ahead
     acknowledging_through_covers_what_came_before
+    acknowledgements_that_are_given_up_keep_their_order
     a_rejected_message_is_gone_and_a_requeued_one_comes_again
     what_was_not_acknowledged_comes_again_after_the_connection_broke
     closing_gives_back_what_was_not_acknowledged
@@ -353,6 +354,36 @@ async fn acknowledging_through_covers_what_came_before(fixture: &dyn Fixture) {
     for body in ["4", "5", "6"] {
         assert!(check_next(&mut consumer, body).await.redelivered);
     }
+}
+
+/// Whoever waits for an acknowledgement may stop waiting, as a command line does each second to draw its screen. What
+/// it began must not be overtaken by the next: the broker ends the consumer of who acknowledges backwards.
+async fn acknowledgements_that_are_given_up_keep_their_order(fixture: &dyn Fixture) {
+    const MESSAGES: usize = 400;
+    let (agent, lea) = (Party::agent(fixture, "host/web1").await, Party::connect(fixture, "user/lea").await);
+    let mut consumer = agent.consume(&agent.queue(), 50).await;
+    let sending = async {
+        for index in 0..MESSAGES {
+            lea.send(to(&agent, index.to_string())).await.expect("published");
+        }
+    };
+    let taking = async {
+        for index in 0..MESSAGES {
+            let delivery = check_next(&mut consumer, &index.to_string()).await;
+            // Begun, and not waited for. Every third is not one through.
+            let begun =
+                if index % 3 == 2 { delivery.ack().now_or_never() } else { delivery.ack_through().now_or_never() };
+            assert!(!matches!(begun, Some(Err(_))), "{begun:?}");
+        }
+    };
+    futures_util::future::join(sending, taking).await;
+    lea.send(to(&agent, "last")).await.expect("published");
+    done("ack", check_next(&mut consumer, "last").await.ack()).await;
+    soon("close", agent.link.close()).await;
+    let again = Party::connect(fixture, "host/web1").await;
+    let mut consumer = again.consume(&again.queue(), 10).await;
+    lea.send(to(&again, "fresh")).await.expect("published");
+    assert!(!check_next(&mut consumer, "fresh").await.redelivered, "everything before was acknowledged");
 }
 
 async fn a_rejected_message_is_gone_and_a_requeued_one_comes_again(fixture: &dyn Fixture) {

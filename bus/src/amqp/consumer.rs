@@ -1,14 +1,19 @@
 //! Deliveries from a queue.
+//!
+//! Settlements of one channel reach the broker in the order in which they were begun, also those that are given
+//! up half-way: a settlement that the broker hears twice, or behind one that settled everything up to a later tag,
+//! makes it close the channel ("unknown delivery tag"). lapin's own handle runs each in a task of its own, where
+//! the later may overtake the earlier, so the channel is used directly.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
-use lapin::{Acker, Channel, message};
+use lapin::{Channel, ErrorKind, message};
 use muster_protocol::envelope::SIGNATURES_HEADER;
 use muster_protocol::limits::{BODY_BYTES_MAX, SIGNATURES_BYTES_MAX};
 
@@ -22,6 +27,7 @@ pub(crate) struct AmqpSource {
     consumer: lapin::Consumer,
     shared: Arc<Shared>,
     end: Option<ConsumerEnd>,
+    why: Option<String>,
 }
 
 /// What a consumer and its deliveries share. The channel stays open until the last of them is gone, so
@@ -30,9 +36,38 @@ struct Shared {
     channel: Channel,
     state: Arc<State>,
     queue: String,
-    /// Deliveries up to this tag were acknowledged together.
-    settled_through: AtomicU64,
+    /// Held from the look until the settlement is in the line of what is to be sent, never longer.
+    settled: Mutex<Settled>,
     limit: Duration,
+}
+
+/// Which deliveries the broker was told about, and must not be told about again.
+#[derive(Debug, Default)]
+struct Settled {
+    /// All up to this tag.
+    through: u64,
+    /// And these after it. As many as are settled out of turn, so at most what the broker sends ahead.
+    after: BTreeSet<u64>,
+}
+
+impl Settled {
+    /// Takes note of a settlement; `false` if the delivery was settled before.
+    fn take(&mut self, tag: u64, through: bool) -> bool {
+        if tag <= self.through || self.after.contains(&tag) {
+            return false;
+        }
+        if through {
+            self.through = tag;
+            self.after = self.after.split_off(&tag);
+        } else {
+            self.after.insert(tag);
+        }
+        // The usual case: one after the other.
+        while self.after.remove(&(self.through + 1)) {
+            self.through += 1;
+        }
+        true
+    }
 }
 
 impl AmqpSource {
@@ -43,8 +78,8 @@ impl AmqpSource {
         queue: &str,
         limit: Duration,
     ) -> Self {
-        let shared = Shared { channel, state, queue: queue.to_owned(), settled_through: AtomicU64::new(0), limit };
-        Self { consumer, shared: Arc::new(shared), end: None }
+        let shared = Shared { channel, state, queue: queue.to_owned(), settled: Mutex::default(), limit };
+        Self { consumer, shared: Arc::new(shared), end: None, why: None }
     }
 
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
@@ -54,11 +89,25 @@ impl AmqpSource {
         match self.consumer.next().await {
             Some(Ok(message)) => Some(self.delivery(message)),
             // After an error only the end follows.
-            Some(Err(_)) | None => {
+            Some(Err(error)) => {
+                tracing::debug!(%error, queue = self.shared.queue, "The deliveries ended with an error");
+                self.end = Some(match self.ended() {
+                    // The state of the connection may be told a moment later than its consumers are.
+                    ConsumerEnd::CancelledByBroker if ends_connection(&error) => ConsumerEnd::ConnectionLost,
+                    end => end,
+                });
+                self.why = Some(error.to_string());
+                None
+            }
+            None => {
                 self.end = Some(self.ended());
                 None
             }
         }
+    }
+
+    pub(crate) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
     }
 
     pub(crate) fn ended(&self) -> ConsumerEnd {
@@ -97,50 +146,61 @@ impl AmqpSource {
             redelivered: message.redelivered,
             body: if oversized.is_some() { Bytes::new() } else { Bytes::from(message.data) },
             oversized,
-            settler: Settler::Amqp(AmqpSettler {
-                tag: message.delivery_tag,
-                acker: message.acker,
-                shared: Arc::clone(&self.shared),
-            }),
+            settler: Settler::Amqp(AmqpSettler { tag: message.delivery_tag, shared: Arc::clone(&self.shared) }),
         }
     }
+}
+
+/// Whether an error is one of the whole connection, not of one channel.
+fn ends_connection(error: &lapin::Error) -> bool {
+    error.is_io_error() || error.is_amqp_hard_error() || matches!(error.kind(), ErrorKind::MissingHeartbeatError)
 }
 
 /// Settles one delivery.
 pub(crate) struct AmqpSettler {
     tag: u64,
-    acker: Acker,
     shared: Arc<Shared>,
 }
 
 impl AmqpSettler {
     pub(crate) async fn settle(&self, settlement: Settlement) -> Result<(), BusError> {
-        // The broker closes the channel of who settles twice.
-        if self.tag <= self.shared.settled_through.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let settling = async {
-            match settlement {
-                Settlement::Ack => self.acker.ack(BasicAckOptions { multiple: false }).await,
-                Settlement::AckThrough => {
-                    self.shared.settled_through.fetch_max(self.tag, Ordering::AcqRel);
-                    self.acker.ack(BasicAckOptions { multiple: true }).await
-                }
-                Settlement::Reject => self.acker.nack(BasicNackOptions { multiple: false, requeue: false }).await,
-                Settlement::Requeue => self.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await,
+        let (channel, tag) = (&self.shared.channel, self.tag);
+        let (ack, nack) = (
+            |multiple| channel.basic_ack(tag, BasicAckOptions { multiple }).boxed(),
+            |requeue| channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue }).boxed(),
+        );
+        let mut settling = match settlement {
+            Settlement::Ack => ack(false),
+            Settlement::AckThrough => ack(true),
+            Settlement::Reject => nack(false),
+            Settlement::Requeue => nack(true),
+        };
+        let begun = {
+            let mut settled = self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            // The broker closes the channel of who settles twice.
+            if channel.status().connected() && !settled.take(tag, settlement == Settlement::AckThrough) {
+                return Ok(());
+            }
+            // Puts it into the line; what is left is to wait until it is written.
+            (&mut settling).now_or_never()
+        };
+        let written = async {
+            match begun {
+                Some(result) => result,
+                None => settling.await,
             }
         };
-        match tokio::time::timeout(self.shared.limit, settling).await {
-            Ok(Ok(true)) => Ok(()),
-            // Already settled, unless the channel is gone.
-            Ok(Ok(false)) if !self.acker.poisoned() => Ok(()),
-            Ok(Ok(false)) if self.shared.state.is_alive() => Err(BusError::NotFound {
+        match tokio::time::timeout(self.shared.limit, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if !matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
+                Err(self.shared.state.error(&error, Operation::Settle, &self.shared.queue).await)
+            }
+            Ok(Err(_)) if self.shared.state.is_alive() => Err(BusError::NotFound {
                 operation: Operation::Settle,
                 resource: self.shared.queue.clone(),
                 why: "its consumer has ended".to_owned(),
             }),
-            Ok(Ok(false)) => Err(self.shared.state.closed_error(None).await),
-            Ok(Err(error)) => Err(self.shared.state.error(&error, Operation::Settle, &self.shared.queue).await),
+            Ok(Err(_)) => Err(self.shared.state.closed_error(None).await),
             Err(_) => Err(BusError::Timeout {
                 operation: Operation::Settle,
                 resource: self.shared.queue.clone(),
@@ -157,5 +217,30 @@ impl std::fmt::Debug for Shared {
             .field("queue", &self.queue)
             .field("channel", &self.channel.id())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broker_is_told_of_each_delivery_once() {
+        let mut settled = Settled::default();
+        for (tag, through, expected) in [
+            (1, false, true),
+            (1, false, false),
+            (3, false, true),
+            (4, true, true),
+            (2, false, false),
+            (3, true, false),
+            (7, false, true),
+            (6, true, true),
+            (7, true, false),
+            (8, true, true),
+        ] {
+            assert_eq!(settled.take(tag, through), expected, "{tag} {through}");
+        }
+        assert_eq!((settled.through, settled.after.len()), (8, 0));
     }
 }

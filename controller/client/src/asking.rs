@@ -402,7 +402,8 @@ impl<'a> Asking<'a> {
         match self.controller.replies.ended() {
             ConsumerEnd::CancelledByBroker => {
                 let queue = routing::reply_queue(&self.controller.route);
-                self.fail(ClientError::ReplyQueueGone { queue });
+                let why = self.controller.replies.why().map(str::to_owned);
+                self.fail(ClientError::ReplyQueueGone { queue, why });
             }
             ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => self.reconnect().await,
         }

@@ -43,11 +43,13 @@ pub enum ClientError {
         /// The key the command was published with.
         routing_key: String,
     },
-    /// The broker deleted the queue for the answers while they were awaited.
-    #[error("the broker deleted the reply queue `{queue}` while answers were awaited")]
+    /// The broker ended reading the queue for the answers while they were awaited, and the connection lives on.
+    #[error("the broker {} while answers were awaited", gone(queue, why.as_deref()))]
     ReplyQueueGone {
         /// Its name.
         queue: String,
+        /// The broker's words, where it said any; a queue that is deleted ends without.
+        why: Option<String>,
     },
     /// The connection broke and could not be made again in time.
     #[error("the connection to the broker broke while answers were awaited")]
@@ -191,6 +193,13 @@ impl From<PublishError> for ClientError {
             PublishError::Unroutable { routing_key, .. } => Self::NobodyListens { routing_key },
             error => Self::Publish(error),
         }
+    }
+}
+
+fn gone(queue: &str, why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("ended the reading of the reply queue `{queue}` ({why})"),
+        None => format!("deleted the reply queue `{queue}`"),
     }
 }
 

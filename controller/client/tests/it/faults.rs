@@ -46,7 +46,7 @@ async fn a_reply_queue_that_vanished_says_so_and_keeps_what_came() {
     while asking.next().await.is_some() {}
     let summary = asking.into_summary();
     let End::Failed(error) = &summary.end else { panic!("{:?}", summary.end) };
-    assert!(matches!(error, ClientError::ReplyQueueGone { queue: gone } if *gone == queue), "{error}");
+    assert!(matches!(error, ClientError::ReplyQueueGone { queue: gone, .. } if *gone == queue), "{error}");
     assert_eq!(error.code(), "reply-queue-gone");
     assert_eq!((summary.counts.succeeded, summary.counts.total()), (1, 2));
 }
