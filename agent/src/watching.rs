@@ -179,7 +179,7 @@ impl Watcher {
         if !self.follow && !*live.ended.borrow() {
             return Some(still_running(live));
         }
-        Some(live.directory.reply().good().map_or_else(unknown, |reply| reply.ending()))
+        Some(live.reply().map_or_else(unknown, |reply| reply.ending()))
     }
 
     async fn output_from_disk(&self, teller: &mut Teller, live: &Arc<Live>) -> std::io::Result<Result<(), Cut>> {

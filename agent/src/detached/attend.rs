@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_plugins::process::{Detached, ProcessStart, end_recorded, start_detached};
+use muster_plugins::process::{Detached, end_recorded, start_detached};
 use muster_protocol::code;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -197,9 +197,12 @@ async fn tell_runner(live: &Arc<Live>, reason: StopReason) {
 /// still has both.
 fn signal_runner(live: &Live, signal: Signal) {
     let Some(begun) = live.begun() else { return };
-    let is_it = ProcessStart::of(begun.pid)
-        .is_some_and(|start| start.ticks == begun.start_ticks && start.boot_id == begun.boot_id);
-    if is_it && live.directory.try_lock().is_ok_and(|lock| lock.is_none()) {
+    let is_locked = match live.directory.try_lock() {
+        Ok(lock) => lock.is_none(),
+        // Without a lock to ask for, the process itself has to do.
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if is_locked && begun.is_process() {
         // Failing means that it ended this instant.
         let _gone = kill(Pid::from_raw(begun.pid), signal);
     }
@@ -207,6 +210,9 @@ fn signal_runner(live: &Live, signal: Signal) {
 
 /// Takes the place of a runner that is gone: cleans up after it and writes what is known.
 async fn close(core: &Arc<Core>, live: &Arc<Live>, loss: Loss) {
+    if loss == Loss::DirectoryRemoved {
+        return close_without_directory(core, live).await;
+    }
     let Ok(Some(lock)) = live.directory.try_lock() else {
         let effects = live.apply(Event::LockHeld, &*core.clock);
         return Box::pin(perform(core, live, effects)).await;
@@ -216,6 +222,7 @@ async fn close(core: &Arc<Core>, live: &Arc<Live>, loss: Loss) {
         Loss::NotBegun => "the action's process ended before the action began, so nothing was done".to_owned(),
         Loss::RunnerGone => "the process that ran the action was killed; what the action did is not known".to_owned(),
         Loss::HostRestarted => "the host restarted while the action ran; what it did is not known".to_owned(),
+        Loss::DirectoryRemoved => DIRECTORY_REMOVED.to_owned(),
     };
     let what = match left {
         0 => what,
@@ -233,6 +240,21 @@ async fn close(core: &Arc<Core>, live: &Arc<Live>, loss: Loss) {
     if write_reply_locked(core, live, ending, lock).await {
         Box::pin(look(core, live, true)).await;
     }
+}
+
+/// What is said of an action whose directory somebody removed.
+const DIRECTORY_REMOVED: &str = "the action's directory was removed while it ran, so it was stopped and nothing is left \
+                                 of how it ended; what it did is not known";
+
+/// Takes the place of a runner that is gone with its directory.
+async fn close_without_directory(core: &Arc<Core>, live: &Arc<Live>) {
+    tracing::warn!(request.id = %live.order.request_id, action = live.order.name(), "{DIRECTORY_REMOVED}");
+    let mut ending = Ending::new(&code::INTERRUPTED, DIRECTORY_REMOVED);
+    if let Some(begun) = live.begun() {
+        ending.duration_ms = u64::try_from(core.now().since_ms(begun.at_ms)).unwrap_or(0);
+    }
+    live.keep_lost(Reply::new(&ending, core.now()));
+    Box::pin(look(core, live, true)).await;
 }
 
 async fn write_reply(core: &Arc<Core>, live: &Arc<Live>, ending: Ending) {

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use muster_daemon::write_atomic;
 use muster_plugin_api::{ActionRequest, AgentStatus};
+use muster_plugins::process::ProcessStart;
 use muster_protocol::{ActionName, Code, HostName, Identity, PluginName, ReplyRoute, RequestId, Timestamp, code};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -140,6 +141,12 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// Whether the process that wrote it lives: the id alone may be another's by now.
+    #[must_use]
+    pub fn is_process(&self) -> bool {
+        ProcessStart::of(self.pid).is_some_and(|start| start.ticks == self.start_ticks && start.boot_id == self.boot_id)
+    }
+
     /// By when it will have ended, by a clock that says `now` and may have been set since the action began.
     /// `uptime_ms` is how long the host is up, in the boot that the action began in.
     #[must_use]

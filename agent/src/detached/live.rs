@@ -10,7 +10,7 @@ use muster_protocol::Timestamp;
 use nix::sys::inotify::WatchDescriptor;
 use tokio::sync::watch;
 
-use super::directory::{ActionDirectory, Begun, Found, Order, uptime_ms};
+use super::directory::{ActionDirectory, Begun, Found, Order, Reply, uptime_ms};
 use super::notice::{self, Listener, Notices};
 use super::state::{self, Effect, Event, Sighting, State};
 use crate::core::lock;
@@ -22,6 +22,8 @@ pub(crate) struct Live {
     pub(crate) directory: ActionDirectory,
     state: Mutex<State>,
     begun: Mutex<Option<Begun>>,
+    /// What is known of the end where the directory is gone, in which it would stand.
+    lost: Mutex<Option<Reply>>,
     /// Counts up when something other than output has changed.
     pub(crate) seen: watch::Sender<u64>,
     /// Counts up when output has come.
@@ -38,6 +40,7 @@ impl Live {
             directory,
             state: Mutex::new(state),
             begun: Mutex::default(),
+            lost: Mutex::default(),
             seen: watch::Sender::new(0),
             output: watch::Sender::new(0),
             ended,
@@ -62,13 +65,37 @@ impl Live {
     /// Looks at the directory. `now` is the agent's time.
     pub(crate) fn look(&self, starter_gone: bool, now: Timestamp) -> io::Result<Sighting> {
         // In this order: whoever is gone now has written before what is looked for after.
-        let alive = self.directory.try_lock()?.is_none();
-        let reply = self.directory.has_reply() && self.directory.reply().good().is_some();
+        let (alive, removed) = match self.directory.try_lock() {
+            Ok(lock) => (lock.is_none(), false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (self.process_lives(starter_gone), true),
+            Err(error) => return Err(error),
+        };
+        let reply =
+            (self.directory.has_reply() && self.directory.reply().good().is_some()) || lock(&self.lost).is_some();
         let begun = self.begun();
         let other_boot = begun.as_ref().is_some_and(is_of_another_boot);
         let uptime = if other_boot { None } else { uptime_ms() };
         let ends_by = begun.map(|begun| begun.ends_by(now, uptime));
-        Ok(Sighting { alive, starter_gone, ends_by, other_boot, reply })
+        Ok(Sighting { alive, starter_gone, ends_by, other_boot, reply, removed })
+    }
+
+    /// Whether the runner lives, for as long as nobody can ask for its lock: by what it wrote when it began, or
+    /// else by what this agent started.
+    fn process_lives(&self, starter_gone: bool) -> bool {
+        match self.begun() {
+            Some(begun) => begun.is_process(),
+            None => !starter_gone,
+        }
+    }
+
+    /// How it ended, if that is known.
+    pub(crate) fn reply(&self) -> Option<Reply> {
+        self.directory.reply().good().or_else(|| lock(&self.lost).clone())
+    }
+
+    /// Keeps what is known of the end in memory, since there is no place on disk for it.
+    pub(super) fn keep_lost(&self, reply: Reply) {
+        *lock(&self.lost) = Some(reply);
     }
 
     /// What the runner wrote when it began; read once.

@@ -16,7 +16,8 @@
 //!
 //! # Invariants
 //!
-//! - A runner lives exactly as long as the lock of its directory is held. Nobody goes by a process id alone.
+//! - A runner lives exactly as long as the lock of its directory is held. Nobody goes by a process id alone. Where
+//!   somebody has removed the directory, its process, by id, start and boot, takes the place of the lock.
 //! - A directory's action begins at most once, and has at most one reply: both are written under the lock.
 //! - The runner ends by itself, whether an agent is there or not.
 //! - A report's number and place in the output are on disk before the report is sent.
@@ -162,7 +163,9 @@ async fn accompany(core: &Arc<Core>, live: &Arc<Live>, starter: Starter, stopped
     });
     if tell::tell(core, live).await {
         let id = live.order.request_id;
-        core.results_add(&live.order, &live.directory).await;
+        if live.directory.path().exists() {
+            core.results_add(&live.order, &live.directory).await;
+        }
         lock(&core.running).remove(&id);
         lock(&core.detached).remove(&id);
         core.running_changed.notify_waiters();

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! That a reply is there is the only way to `Ended`, and nobody writes a second one: the runner writes it
-//! while it holds the lock, and an agent only once it has the lock and sees that there is none.
+//! while it holds the lock, and an agent only once it has the lock and sees that there is none. Where the directory
+//! was removed by hand there is nowhere to write one; then the agent keeps what it knows in memory, and the journal
+//! answers for the request if the agent ends before that is told.
 
 use muster_protocol::Timestamp;
 
@@ -61,6 +63,8 @@ pub enum Loss {
     RunnerGone,
     /// The host restarted while it ran.
     HostRestarted,
+    /// Somebody removed the directory while it ran, and with it whatever its runner would have written.
+    DirectoryRemoved,
 }
 
 /// What a look at the directory shows.
@@ -76,6 +80,8 @@ pub struct Sighting {
     pub other_boot: bool,
     /// There is a reply.
     pub reply: bool,
+    /// The directory is not there any more. Whether somebody is alive then goes by the process.
+    pub removed: bool,
 }
 
 /// What happened.
@@ -139,6 +145,9 @@ pub fn next(state: State, event: Event, now: Timestamp) -> (State, Vec<Effect>) 
     match (state, event) {
         (State::Starting { .. } | State::Working { .. } | State::Closing { .. }, Event::Looked(seen)) if seen.reply => {
             (State::Ended, vec![Effect::Release])
+        }
+        (State::Starting { .. } | State::Working { .. }, Event::Looked(seen)) if seen.removed && !seen.alive => {
+            close(Loss::DirectoryRemoved)
         }
         (State::Starting { since, stop }, Event::Looked(seen)) => look_at_start(since, stop, seen, now),
         (State::Working { ends_by, stop, killed }, Event::Looked(seen)) => {

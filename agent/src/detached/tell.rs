@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::PublishError;
-use muster_protocol::OutputChunk;
+use muster_protocol::{OutputChunk, code};
 use tokio::time::Instant;
 
 use super::cursor::{CursorLog, Place, Sent, after_lost_lines};
-use super::directory::Totals;
+use super::directory::{Reply, Totals};
 use super::live::{Live, is_of_another_boot};
 use super::source::{Portion, Source};
 use super::state::Event;
@@ -243,10 +243,11 @@ async fn conclude(
 ) -> bool {
     let id = live.order.request_id;
     drop(live.apply(Event::CaughtUp, &*core.clock));
-    let Some(reply) = live.directory.reply().good() else {
+    let reply = live.reply().unwrap_or_else(|| {
         tracing::error!(request.id = %id, "The reply of an action that was there cannot be read any more");
-        return false;
-    };
+        let what = "how the action ended was written down and cannot be read any more; what it did is not known";
+        Reply::new(&Ending::new(&code::INTERRUPTED, what), core.now())
+    });
     let mut ending = reply.ending();
     let mut output = Vec::new();
     if let Some(source) = source.as_mut()

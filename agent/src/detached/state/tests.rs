@@ -8,13 +8,15 @@ fn identity() -> Identity {
 }
 
 fn sighting() -> impl Strategy<Value = Sighting> {
-    (any::<bool>(), any::<bool>(), proptest::option::of(0_i64..200_000), any::<bool>(), any::<bool>()).prop_map(
-        |(alive, starter_gone, ends_by, other_boot, reply)| Sighting {
+    let found = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (found, proptest::option::of(0_i64..200_000)).prop_map(
+        |((alive, starter_gone, other_boot, reply, removed), ends_by)| Sighting {
             alive,
             starter_gone,
             ends_by: ends_by.map(Timestamp),
             other_boot,
             reply,
+            removed,
         },
     )
 }
@@ -87,7 +89,14 @@ proptest! {
         for event in events {
             state = next(state, event, Timestamp(0)).0;
         }
-        let reply = Sighting { alive: false, starter_gone: true, ends_by: None, other_boot: false, reply: true };
+        let reply = Sighting {
+            alive: false,
+            starter_gone: true,
+            ends_by: None,
+            other_boot: false,
+            reply: true,
+            removed: false,
+        };
         for event in [Event::Looked(reply), Event::CaughtUp, Event::Kept] {
             state = next(state, event, Timestamp(0)).0;
         }
@@ -109,6 +118,17 @@ fn each_step_is_as_the_picture_says() {
             ends_by: ends_by.map(Timestamp),
             other_boot: false,
             reply: false,
+            removed: false,
+        })
+    };
+    let without_directory = |alive| {
+        Event::Looked(Sighting {
+            alive,
+            starter_gone: false,
+            ends_by: Some(Timestamp(100)),
+            other_boot: false,
+            reply: false,
+            removed: true,
         })
     };
     let starting = || State::starting(Timestamp(0));
@@ -119,6 +139,9 @@ fn each_step_is_as_the_picture_says() {
     check(starting(), looked(false, None), 5, closing(Loss::NotBegun));
     check(starting(), looked(false, Some(100)), 5, closing(Loss::RunnerGone));
     check(working(None), looked(true, Some(100)), 60_100, (working(None), vec![]));
+    check(working(None), without_directory(true), 5, (working(None), vec![]));
+    check(working(None), without_directory(false), 5, closing(Loss::DirectoryRemoved));
+    check(starting(), without_directory(false), 5, closing(Loss::DirectoryRemoved));
     let killed = State::Working { ends_by: Timestamp(100), stop: None, killed: true };
     check(working(None), looked(true, Some(100)), 60_101, (killed.clone(), vec![Effect::KillRunner]));
     check(killed.clone(), looked(true, Some(100)), 90_000, (killed, vec![]));

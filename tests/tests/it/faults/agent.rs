@@ -61,10 +61,9 @@ fn check_records(lab: &Lab) {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Kills the agent at random moments of a request, over and over. Gives the codes that the requests ended with.
-fn kill_at_random_moments(action: &str, random: &mut SmallRng) -> Vec<String> {
+/// Kills the agent at random moments of a request, over and over.
+fn kill_at_random_moments(action: &str, random: &mut SmallRng) {
     let mut lab = Lab::new();
-    let mut codes = Vec::new();
     for round in 0..KILLS {
         let before = Before { journal: length(&lab, "journal"), starts: lab.starts().len(), ends: ends(&lab) };
         let moment = Moment::ALL[random.random_range(0..Moment::ALL.len())];
@@ -81,8 +80,15 @@ fn kill_at_random_moments(action: &str, random: &mut SmallRng) -> Vec<String> {
         assert!(starts <= 1, "{what}");
         match code.as_str() {
             "ok" => assert_eq!((starts, finished.code), (1, 0), "{what}"),
+            // The agent died after it had promised an answer, and before the action's own process had begun.
+            "start-failed" if action == "apart" => {
+                assert_eq!((starts, finished.code), (0, 3), "{what}");
+                let message = task(&finished)["message"].as_str().unwrap().to_owned();
+                assert!(message.ends_with("so nothing was done"), "{message}");
+            }
             "interrupted" => {
-                assert_ne!(action, "apart", "what runs by itself is not interrupted by the agent's end: {what}");
+                // What runs by itself is not interrupted by the agent's end, unless it was not there yet.
+                assert!(action != "apart" || starts == 0, "{what}");
                 assert_eq!(finished.code, 3, "{what}");
                 let message = task(&finished)["message"].as_str().unwrap().to_owned();
                 assert!(message.starts_with("the agent or the host stopped while the action ran"), "{message}");
@@ -92,23 +98,19 @@ fn kill_at_random_moments(action: &str, random: &mut SmallRng) -> Vec<String> {
             _ => panic!("{what}\n{}", finished.stdout),
         }
         check_records(&lab);
-        codes.push(code);
     }
     // It works as if nothing had been.
     lab.run(&format!("lab.{action}"), &[]).expect(0);
-    codes
 }
 
 #[test]
 fn an_agent_killed_at_any_moment_starts_nothing_twice_and_tells_what_it_did_not_finish() {
-    let codes = kill_at_random_moments("change", &mut random());
-    println!("{codes:?}");
+    kill_at_random_moments("change", &mut random());
 }
 
 #[test]
 fn an_agent_killed_at_any_moment_finds_its_detached_action_and_tells_how_it_really_ended() {
-    let codes = kill_at_random_moments("apart", &mut random());
-    assert!(codes.iter().all(|code| code == "ok"), "{codes:?}");
+    kill_at_random_moments("apart", &mut random());
 }
 
 #[test]
