@@ -88,6 +88,7 @@ pub(crate) async fn drive(
     let mut failures_told = 0;
     let mut accepted = false;
     let mut quiet = true;
+    let mut unread = false;
     follow(&mut asking, &mut scene.stop, |asking, moment| {
         match moment {
             Moment::Event(Event::Accepted) => {
@@ -130,10 +131,17 @@ pub(crate) async fn drive(
                 Until::Told => ticked && quiet,
             };
         quiet = ticked;
+        if accepted && counts.pending + counts.running > 0 && printer.reader_is_gone() {
+            unread = true;
+            return ControlFlow::Break(());
+        }
         if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .await;
     drop(counter);
+    if unread {
+        scene.stop.note_unread();
+    }
     let missing_bytes = streamer.finish();
     let summary = asking.into_summary();
     let row = |(host, record)| Row { shown, ..Row::of(host, record, summary.asked.get(host).copied()) };

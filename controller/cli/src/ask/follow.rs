@@ -27,6 +27,8 @@ pub(crate) enum Stopped {
     Interrupted,
     /// `--wait-for` is over.
     WaitedEnough,
+    /// Whoever read standard output is gone, as `head` after its last line.
+    Unread,
 }
 
 impl Stop {
@@ -54,6 +56,11 @@ impl Stop {
     /// Why waiting was stopped, if it was.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.stopped
+    }
+
+    /// Notes that there is no use in going on.
+    pub(crate) fn note_unread(&mut self) {
+        self.stopped.get_or_insert(Stopped::Unread);
     }
 
     /// Does something that can be given up, unless it is stopped before.
@@ -95,6 +102,23 @@ impl Stopped {
         match self {
             Self::Interrupted => "interrupted",
             Self::WaitedEnough => "waited long enough",
+            Self::Unread => "nobody reads the output any more",
+        }
+    }
+
+    /// The exit code that goes with it.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Interrupted => ExitCode::Interrupted,
+            Self::WaitedEnough | Self::Unread => ExitCode::StoppedWaiting,
+        }
+    }
+
+    /// The word for it in records.
+    pub(crate) fn end(self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::WaitedEnough | Self::Unread => "stopped_waiting",
         }
     }
 
@@ -103,6 +127,10 @@ impl Stopped {
         match self {
             Self::Interrupted => {
                 Failure::new(ExitCode::Interrupted, "ctrl-c", format!("interrupted while {when}; nothing was sent"))
+            }
+            Self::Unread => {
+                let what = format!("nobody reads the output any more; stopped while {when}, and nothing was sent");
+                Failure::new(ExitCode::StoppedWaiting, "unread", what)
             }
             Self::WaitedEnough => {
                 let what = format!("the time of --wait-for was over while {when}; nothing was sent");

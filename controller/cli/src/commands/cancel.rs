@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::ask::WaitArguments;
 use crate::ask::confirm::{Guard, confirm};
 use crate::ask::counter::Counter;
-use crate::ask::follow::{Stop, Stopped, follow};
+use crate::ask::follow::{Stop, follow};
 use crate::ask::meant::{self, Meant, RequestArguments};
 use crate::ask::record::{EndRecord, RequestRecord};
 use crate::ask::scene::{Scene, Stage};
@@ -179,8 +179,7 @@ pub(crate) async fn execute(
     };
     let answers: Vec<Answer> = rows.iter().map(Answer::of).collect();
     let exit = match (scene.stop.stopped(), &error) {
-        (Some(Stopped::Interrupted), _) => ExitCode::Interrupted,
-        (Some(Stopped::WaitedEnough), _) => ExitCode::StoppedWaiting,
+        (Some(stopped), _) => stopped.exit_code(),
         (None, Some(failure)) => failure.exit,
         (None, None) => exit_of(&answers, wait),
     };
@@ -188,7 +187,7 @@ pub(crate) async fn execute(
     end.request_id = Some(meant.id);
     end.note(&summary);
     if let Some(stopped) = scene.stop.stopped() {
-        end.end = if stopped == Stopped::Interrupted { "interrupted" } else { "stopped_waiting" };
+        end.end = stopped.end();
     }
     end.error = error.as_ref().map(|failure| failure.code);
     show(scene, record, &rows, &end);

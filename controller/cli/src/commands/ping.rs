@@ -217,8 +217,7 @@ struct Shown<'a> {
 
 fn exit(rows: &[Row], wait: &WaitArguments, summary: &Summary, stopped: Option<Stopped>) -> ExitCode {
     match (stopped, &summary.end) {
-        (Some(Stopped::Interrupted), _) => ExitCode::Interrupted,
-        (Some(Stopped::WaitedEnough), _) => ExitCode::StoppedWaiting,
+        (Some(stopped), _) => stopped.exit_code(),
         (None, End::Failed(_)) => ExitCode::Unreachable,
         (None, _) => exit_code(rows, &wait.tolerate),
     }
@@ -237,8 +236,7 @@ fn show(
     let now = scene.now();
     let last_seen = |host: &HostName| scene.cache.last_seen(host);
     let end_word = match (&summary.end, scene.stop.stopped()) {
-        (_, Some(Stopped::Interrupted)) => "interrupted",
-        (_, Some(Stopped::WaitedEnough)) => "stopped_waiting",
+        (_, Some(stopped)) => stopped.end(),
         (End::Failed(_), _) => "failed",
         _ => "complete",
     };

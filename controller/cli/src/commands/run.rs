@@ -14,7 +14,7 @@ use crate::ask::aftermath::{say_go_on, say_incomplete, say_raw, say_silent, say_
 use crate::ask::conclude::{self, Head};
 use crate::ask::confirm::{Guard, confirm};
 use crate::ask::drive::{Course, Driven, Until, drive};
-use crate::ask::follow::{Stop, Stopped};
+use crate::ask::follow::Stop;
 use crate::ask::input;
 use crate::ask::keys::{self, Keys};
 use crate::ask::no_match;
@@ -236,8 +236,7 @@ pub(crate) async fn execute(
     rows.sort_by(|one, other| one.host.cmp(&other.host));
     let mut end = went.end;
     let exit = match (scene.stop.stopped(), &went.error) {
-        (Some(Stopped::Interrupted), _) => ExitCode::Interrupted,
-        (Some(Stopped::WaitedEnough), _) => ExitCode::StoppedWaiting,
+        (Some(stopped), _) => stopped.exit_code(),
         (None, Some(failure)) => failure.exit,
         (None, None) if end.end == "detached" => {
             // What has begun is what was asked for.
@@ -336,10 +335,7 @@ impl Journey<'_> {
                 break;
             }
             if let Some(stopped) = scene.stop.stopped() {
-                went.end.end = match stopped {
-                    Stopped::Interrupted => "interrupted",
-                    Stopped::WaitedEnough => "stopped_waiting",
-                };
+                went.end.end = stopped.end();
                 break;
             }
             if self.way.detach {

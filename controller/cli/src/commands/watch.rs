@@ -113,14 +113,12 @@ pub(crate) async fn execute(
         End::Complete | End::Stopped => None,
     };
     let exit = match (scene.stop.stopped(), &error) {
-        (Some(Stopped::Interrupted), _) => ExitCode::Interrupted,
-        (Some(Stopped::WaitedEnough), _) => ExitCode::StoppedWaiting,
+        (Some(stopped), _) => stopped.exit_code(),
         (None, Some(failure)) => failure.exit,
         (None, None) => exit_code(&driven.rows, &wait.tolerate),
     };
     end.end = match (scene.stop.stopped(), &error) {
-        (Some(Stopped::Interrupted), _) => "interrupted",
-        (Some(Stopped::WaitedEnough), _) => "stopped_waiting",
+        (Some(stopped), _) => stopped.end(),
         (None, Some(_)) => "failed",
         (None, None) => "complete",
     };

@@ -5,10 +5,12 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use muster_protocol::OutputStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::escape::neutral;
@@ -36,6 +38,8 @@ pub(crate) struct Printer {
 
 struct Streams {
     out: Box<dyn Write + Send>,
+    /// It is the process's own.
+    out_is_stdout: bool,
     err: Box<dyn Write + Send>,
     /// Standard output was closed or failed; nothing more is written to it.
     out_closed: bool,
@@ -49,7 +53,9 @@ impl Printer {
     /// A printer over the process's own streams.
     pub(crate) fn new(settings: Settings) -> Self {
         let out = Box::new(BufWriter::with_capacity(64 * 1024, io::stdout()));
-        Self::over(settings, Surroundings::detect(), out, Box::new(io::stderr()))
+        let mut printer = Self::over(settings, Surroundings::detect(), out, Box::new(io::stderr()));
+        printer.streams.get_mut().unwrap_or_else(PoisonError::into_inner).out_is_stdout = true;
+        printer
     }
 
     /// A printer over other streams and surroundings.
@@ -59,7 +65,7 @@ impl Printer {
         out: Box<dyn Write + Send>,
         err: Box<dyn Write + Send>,
     ) -> Self {
-        let streams = Streams { out, err, out_closed: false, out_error: None, footer: None };
+        let streams = Streams { out, out_is_stdout: false, err, out_closed: false, out_error: None, footer: None };
         Self { settings, surroundings, started: Instant::now(), streams: Mutex::new(streams) }
     }
 
@@ -96,6 +102,13 @@ impl Printer {
     /// Whether people look at the data as it comes.
     pub(crate) fn data_to_terminal(&self) -> bool {
         self.surroundings.stdout_terminal
+    }
+
+    /// Whether whoever read standard output is gone, also when nothing was written since.
+    pub(crate) fn reader_is_gone(&self) -> bool {
+        let streams = self.streams();
+        (streams.out_closed && streams.out_error.is_none())
+            || (streams.out_is_stdout && has_no_reader(rustix::stdio::stdout()))
     }
 
     /// Whether a question can be asked and answered.
@@ -315,6 +328,13 @@ impl fmt::Debug for Printer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Printer").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// Whether the other end of a pipe or a socket is closed. A file or a terminal always has one.
+fn has_no_reader(out: BorrowedFd<'_>) -> bool {
+    let mut wanted = [PollFd::from_borrowed_fd(out, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut wanted, Some(&at_once)).is_ok() && wanted[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 impl Drop for Printer {

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use muster_tests::programs::{AgentProcess, AgentSettings, Finished, Operator};
 use muster_tests::stage::{Stage, host};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
@@ -25,6 +27,7 @@ echo "$MUSTER_ACTION $MUSTER_REQUEST_ID $$" >>"$MUSTER_PLUGIN_DIRECTORY/starts"
 echo begun
 case "$MUSTER_INPUT_UNTIL" in
   "") sleep 0.2 ;;
+  torn) printf '{"statuscode":0,"data":{"te' >"$CHORIA_EXTERNAL_REPLY"; printf 'text=hal' >>"$MUSTER_OUTPUT"; kill -9 $$ ;;
   *) while [ ! -e "$MUSTER_PLUGIN_DIRECTORY/$MUSTER_INPUT_UNTIL" ]; do sleep 0.05; done ;;
 esac
 echo done
@@ -146,6 +149,23 @@ impl Lab {
     /// Begins to run an action, as data.
     pub(super) fn begin_run(&self, action: &str, more: &[&str]) -> Begun {
         self.begin(&run_words(action, more))
+    }
+
+    /// The process that runs a detached action.
+    #[track_caller]
+    pub(super) fn runner(&self, request_id: &str) -> i32 {
+        let begun = fs::read(self.state("actions").join(request_id).join("begun.json")).unwrap();
+        let begun: Value = serde_json::from_slice(&begun).unwrap();
+        i32::try_from(begun["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Runs each kind of action once: everything works.
+    #[track_caller]
+    pub(super) fn check_works(&self) {
+        for kind in KINDS {
+            let finished = self.run(&format!("lab.{kind}"), &[]).expect(0);
+            assert_eq!(task(&finished)["data"]["text"], "done", "{}", finished.stdout);
+        }
     }
 
     /// Starts an agent on what the last one has left, and waits until it is ready.
@@ -292,6 +312,12 @@ pub(super) fn id_and_code(finished: &Finished) -> (String, String) {
     let accepted = finished.json_lines().unwrap().into_iter().find(|record| record["kind"] == "accepted");
     let id = accepted.expect("it was accepted")["request_ids"][0].as_str().unwrap().to_owned();
     (id, task(finished)["code"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Kills a process, or with a negative number a group, without a warning.
+#[track_caller]
+pub(super) fn kill_hard(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
 /// Waits for a condition.

@@ -3,4 +3,6 @@
 //! Each test is a row of `docs/reliability.md`, which says what is guaranteed; the name of the test stands in it.
 
 mod agent;
+mod controller;
 mod lab;
+mod process;
