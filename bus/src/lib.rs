@@ -38,6 +38,6 @@ pub use consumer::{Consumer, ConsumerEnd};
 pub use error::{BusError, CloseReason, LoginProblem, Operation, PublishError, TlsProblem, Try};
 pub use futures_util::future::BoxFuture;
 pub use link::{Bus, ConsumeOptions, Guarantee, Link, QueueSpec};
-pub use memory::{Access, Fault, MemoryBroker, MemoryBus, Permission, Stored};
+pub use memory::{Access, Cut, Fault, MemoryBroker, MemoryBus, Permission, Step, Stored, Weather};
 pub use message::{Delivery, Outgoing};
 pub use url::{BrokerUrl, UrlError};

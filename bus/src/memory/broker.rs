@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use muster_protocol::Identity;
 use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::level::Level;
 use super::{Stored, topic};
 use crate::consumer::ConsumerEnd;
 use crate::error::{BusError, CloseReason, Operation};
@@ -89,7 +90,7 @@ struct Queue {
 
 struct LinkState {
     identity: Identity,
-    closed: watch::Sender<Option<CloseReason>>,
+    closed: Arc<Level<Option<CloseReason>>>,
 }
 
 struct ConsumerState {
@@ -132,7 +133,7 @@ impl Broker {
 
     // --- connections
 
-    pub(super) fn connect(&mut self, identity: &Identity, closed: watch::Sender<Option<CloseReason>>) -> LinkId {
+    pub(super) fn connect(&mut self, identity: &Identity, closed: Arc<Level<Option<CloseReason>>>) -> LinkId {
         let id = self.number();
         self.links.insert(id, LinkState { identity: identity.clone(), closed });
         id
@@ -172,7 +173,7 @@ impl Broker {
         for name in owned {
             self.delete_queue(&name);
         }
-        link.closed.send_replace(Some(reason.clone()));
+        link.closed.set(Some(reason.clone()));
     }
 
     // --- queues

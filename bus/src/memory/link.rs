@@ -1,16 +1,20 @@
 //! One connection to the broker in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use muster_daemon::TaskKind;
 use muster_protocol::Identity;
 use muster_protocol::limits::{BODY_BYTES_MAX, SIGNATURES_BYTES_MAX};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::broker::{ConsumerId, LinkId, Message};
-use super::{Access, MemoryBroker, Permission};
+use super::level::Level;
+use super::{Access, Cut, MemoryBroker, Permission, Step};
 use crate::consumer::{Consumer, ConsumerEnd, Source};
 use crate::error::{BusError, CloseReason, Operation, PublishError};
 use crate::link::{ConsumeOptions, Guarantee, Link, QueueSpec};
@@ -21,12 +25,50 @@ struct Session {
     broker: MemoryBroker,
     identity: Identity,
     id: LinkId,
-    closed: watch::Receiver<Option<CloseReason>>,
+    closed: Arc<Level<Option<CloseReason>>>,
 }
 
 impl Session {
     fn closed_error(&self) -> BusError {
-        BusError::Closed(self.closed.borrow().clone().unwrap_or(CloseReason::Requested))
+        BusError::Closed(self.closed.look(Clone::clone).unwrap_or(CloseReason::Requested))
+    }
+
+    async fn closed(&self) -> CloseReason {
+        self.closed.wait(Clone::clone).await
+    }
+
+    /// Waits on the way to the broker or back.
+    async fn travel(&self, time: Duration) -> Result<(), BusError> {
+        if time.is_zero() {
+            return self.check_open();
+        }
+        tokio::select! {
+            biased;
+            reason = self.closed() => Err(BusError::Closed(reason)),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    /// Breaks the connection, as the weather says.
+    fn cut(&self) -> BusError {
+        let reason = CloseReason::Lost { why: "cut at this step".to_owned() };
+        self.broker.lock().close(self.id, &reason);
+        BusError::Closed(reason)
+    }
+
+    /// Has the broker do something, through the weather there and back.
+    async fn ask<T>(&self, step: Step, act: impl FnOnce() -> Result<T, BusError>) -> Result<T, BusError> {
+        let weather = self.broker.weather(&self.identity, step);
+        self.travel(weather.before).await?;
+        if weather.cut == Cut::Before {
+            return Err(self.cut());
+        }
+        let done = act();
+        if weather.cut == Cut::After {
+            return Err(self.cut());
+        }
+        self.travel(weather.after).await?;
+        done
     }
 
     fn check_open(&self) -> Result<(), BusError> {
@@ -59,26 +101,39 @@ pub(super) struct MemoryLink {
     session: Arc<Session>,
 }
 
-/// Connects; `None` while the broker is down.
-pub(super) fn connect(broker: &MemoryBroker, identity: &Identity) -> Option<MemoryLink> {
-    let (sender, closed) = watch::channel(None);
-    let mut state = broker.lock();
-    if state.down {
+/// Connects; `None` while the broker is down, or if it cannot be reached.
+pub(super) async fn connect(broker: &MemoryBroker, identity: &Identity) -> Option<MemoryLink> {
+    let weather = broker.weather(identity, Step::Connect);
+    tokio::time::sleep(weather.before).await;
+    if weather.cut == Cut::Before {
         return None;
     }
-    let id = state.connect(identity, sender);
-    drop(state);
+    let closed = Arc::new(Level::new(None));
+    let id = {
+        let mut state = broker.lock();
+        if state.down {
+            return None;
+        }
+        state.connect(identity, closed.clone())
+    };
     let session = Session { broker: broker.clone(), identity: identity.clone(), id, closed };
+    if weather.cut == Cut::After {
+        return None;
+    }
+    session.travel(weather.after).await.ok()?;
     Some(MemoryLink { session: Arc::new(session) })
 }
 
 impl MemoryLink {
-    fn set_binding(&self, queue: &str, exchange: &str, key: &str, bound: bool) -> Result<(), BusError> {
+    async fn set_binding(&self, queue: &str, exchange: &str, key: &str, bound: bool) -> Result<(), BusError> {
         let operation = if bound { Operation::Bind } else { Operation::Unbind };
-        self.session.check_open()?;
-        self.session.allow(operation, Access::Write, queue, None)?;
-        self.session.allow(operation, Access::Read, exchange, Some(key))?;
-        self.session.broker.lock().bind(self.session.id, queue, exchange, key, bound)
+        let act = || {
+            self.session.check_open()?;
+            self.session.allow(operation, Access::Write, queue, None)?;
+            self.session.allow(operation, Access::Read, exchange, Some(key))?;
+            self.session.broker.lock().bind(self.session.id, queue, exchange, key, bound)
+        };
+        self.session.ask(Step::Bind, act).await
     }
 
     async fn publish_message(&self, message: Outgoing, guarantee: Guarantee) -> Result<(), PublishError> {
@@ -94,6 +149,34 @@ impl MemoryLink {
         }
         self.unblocked().await?;
         session.check_open()?;
+        let weather = session.broker.weather(&session.identity, Step::Publish);
+        // What nobody waits for was handed over, and gets lost with the connection.
+        let routing_key = message.routing_key.clone();
+        let on_the_way = |error: BusError| match guarantee {
+            Guarantee::Confirmed => Err(PublishError::Unconfirmed { routing_key, cause: Box::new(error) }),
+            Guarantee::Fire => Ok(()),
+        };
+        if let Err(error) = session.travel(weather.before).await {
+            return on_the_way(error);
+        }
+        if weather.cut == Cut::Before {
+            return on_the_way(session.cut());
+        }
+        let done = self.hand_over(message, guarantee);
+        if weather.cut == Cut::After {
+            return on_the_way(session.cut());
+        }
+        if guarantee == Guarantee::Confirmed
+            && let Err(error) = session.travel(weather.after).await
+        {
+            return on_the_way(error);
+        }
+        done
+    }
+
+    /// What happens to a message once it is at the broker.
+    fn hand_over(&self, message: Outgoing, guarantee: Guarantee) -> Result<(), PublishError> {
+        let session = &self.session;
         let (exchange, routing_key) = (message.exchange, message.routing_key.clone());
         // A refusal of an unconfirmed message reaches nobody.
         let refused = |error: BusError| match guarantee {
@@ -117,15 +200,15 @@ impl MemoryLink {
 
     async fn unblocked(&self) -> Result<(), PublishError> {
         let limit = self.session.broker.shared.limit;
-        let mut blocked = self.session.broker.shared.blocked.subscribe();
-        if blocked.borrow_and_update().is_none() {
+        let blocked = &self.session.broker.shared.blocked;
+        if blocked.look(Option::is_none) {
             return Ok(());
         }
-        let wait = async { drop(blocked.wait_for(Option::is_none).await) };
+        let wait = blocked.wait(|why| why.is_none().then_some(()));
         tokio::select! {
             biased;
             result = tokio::time::timeout(limit, wait) => result.map_err(|_| PublishError::Blocked {
-                why: self.session.broker.shared.blocked.borrow().clone().unwrap_or_default(),
+                why: blocked.look(Clone::clone).unwrap_or_default(),
                 limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
                 sent: false,
             }),
@@ -137,32 +220,40 @@ impl MemoryLink {
 impl Link for MemoryLink {
     fn declare_queue(&self, queue: QueueSpec) -> BoxFuture<'_, Result<(), BusError>> {
         async move {
-            self.session.check_open()?;
-            self.session.allow(Operation::Declare, Access::Configure, &queue.name, None)?;
-            self.session.broker.lock().declare(self.session.id, queue)
+            let act = || {
+                self.session.check_open()?;
+                self.session.allow(Operation::Declare, Access::Configure, &queue.name, None)?;
+                self.session.broker.lock().declare(self.session.id, queue)
+            };
+            self.session.ask(Step::Declare, act).await
         }
         .boxed()
     }
 
     fn bind(&self, queue: &str, exchange: &str, key: &str) -> BoxFuture<'_, Result<(), BusError>> {
         let (queue, exchange, key) = (queue.to_owned(), exchange.to_owned(), key.to_owned());
-        async move { self.set_binding(&queue, &exchange, &key, true) }.boxed()
+        async move { self.set_binding(&queue, &exchange, &key, true).await }.boxed()
     }
 
     fn unbind(&self, queue: &str, exchange: &str, key: &str) -> BoxFuture<'_, Result<(), BusError>> {
         let (queue, exchange, key) = (queue.to_owned(), exchange.to_owned(), key.to_owned());
-        async move { self.set_binding(&queue, &exchange, &key, false) }.boxed()
+        async move { self.set_binding(&queue, &exchange, &key, false).await }.boxed()
     }
 
     fn consume(&self, queue: &str, options: ConsumeOptions) -> BoxFuture<'_, Result<Consumer, BusError>> {
         let queue = queue.to_owned();
         async move {
-            self.session.check_open()?;
-            self.session.allow(Operation::Consume, Access::Read, &queue, None)?;
-            let subscription = self.session.broker.lock().consume(self.session.id, &queue, options)?;
-            let handle = Arc::new(Handle { session: Arc::clone(&self.session), id: subscription.id, queue });
-            let source = MemorySource { receiver: subscription.receiver, end: subscription.end, handle };
-            Ok(Consumer { source: Source::Memory(source) })
+            let act = || {
+                self.session.check_open()?;
+                self.session.allow(Operation::Consume, Access::Read, &queue, None)?;
+                let subscription = self.session.broker.lock().consume(self.session.id, &queue, options)?;
+                let (session, queue) = (Arc::clone(&self.session), queue.clone());
+                let handle = Arc::new(Handle { session, id: subscription.id, queue });
+                let (receiver, end) = (subscription.receiver, subscription.end);
+                let source = MemorySource { receiver, end, handle, underway: None };
+                Ok(Consumer { source: Source::Memory(source) })
+            };
+            self.session.ask(Step::Consume, act).await
         }
         .boxed()
     }
@@ -172,14 +263,7 @@ impl Link for MemoryLink {
     }
 
     fn closed(&self) -> BoxFuture<'_, CloseReason> {
-        let mut closed = self.session.closed.clone();
-        async move {
-            match closed.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
-                Ok(Some(reason)) => reason,
-                _ => CloseReason::Requested,
-            }
-        }
-        .boxed()
+        self.session.closed().boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -205,11 +289,27 @@ pub(crate) struct MemorySource {
     receiver: mpsc::Receiver<(u64, Message)>,
     end: Arc<Mutex<Option<ConsumerEnd>>>,
     handle: Arc<Handle>,
+    /// A delivery that the broker has sent and that is not here yet, and when it is.
+    underway: Option<(Instant, u64, Message)>,
 }
 
 impl MemorySource {
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
-        let (tag, message) = self.receiver.recv().await?;
+        let session = &self.handle.session;
+        if self.underway.is_none() {
+            let (tag, message) = self.receiver.recv().await?;
+            let weather = session.broker.weather(&session.identity, Step::Receive);
+            self.underway = Some((Instant::now() + weather.before, tag, message));
+        }
+        let (arrives, ..) = self.underway.as_ref()?;
+        if session.travel(arrives.saturating_duration_since(Instant::now())).await.is_err() {
+            // Everything that was on the way is lost with the connection, and delivered again.
+            self.underway = None;
+            self.receiver.close();
+            while self.receiver.try_recv().is_ok() {}
+            return None;
+        }
+        let (_, tag, message) = self.underway.take()?;
         let size = message.body.len() + message.signatures.len();
         let oversized =
             (message.body.len() > BODY_BYTES_MAX || message.signatures.len() > SIGNATURES_BYTES_MAX).then_some(size);
@@ -248,6 +348,21 @@ pub(crate) struct MemorySettler {
 impl MemorySettler {
     pub(crate) fn settle(&self, settlement: Settlement) -> Result<(), BusError> {
         let session = &self.handle.session;
+        let weather = session.broker.weather(&session.identity, Step::Settle);
+        if weather.cut == Cut::Before {
+            return Err(session.cut());
+        }
+        if !weather.before.is_zero() {
+            // Written to the connection; whether it arrives nobody tells.
+            session.check_open()?;
+            let (handle, tag) = (Arc::clone(&self.handle), self.tag);
+            session.broker.shared.tasks.spawn(TaskKind::Worker, "settlement", async move {
+                if handle.session.travel(weather.before).await.is_ok() {
+                    handle.session.broker.lock().settle(handle.id, tag, settlement);
+                }
+            });
+            return Ok(());
+        }
         let settled = session.broker.lock().settle(self.handle.id, self.tag, settlement);
         if settled {
             return Ok(());

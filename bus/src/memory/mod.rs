@@ -6,8 +6,10 @@
 //! with the same steps gives the same result.
 
 mod broker;
+mod level;
 mod link;
 mod topic;
+mod weather;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,14 +20,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use muster_daemon::{TaskKind, Tasks};
 use muster_protocol::Identity;
-use tokio::sync::watch;
 
 use crate::error::{BusError, CloseReason, Try};
 use crate::link::{Bus, Link};
 use crate::message::Outgoing;
 
 use broker::{Broker, Message};
+use level::Level;
 pub(crate) use link::{MemorySettler, MemorySource};
+pub use weather::{Cut, Step, Weather};
 
 /// What somebody is about to do, for the permission hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +86,7 @@ pub enum Fault {
 
 type PermissionHook = dyn Fn(&Identity, Permission<'_>) -> bool + Send + Sync;
 type FaultHook = dyn FnMut(&Stored) -> Fault + Send;
+type WeatherHook = dyn FnMut(&Identity, Step) -> Weather + Send;
 
 /// The broker. Clones are the same broker.
 #[derive(Clone)]
@@ -94,7 +98,8 @@ struct Shared {
     broker: Mutex<Broker>,
     permissions: Mutex<Arc<PermissionHook>>,
     faults: Mutex<Box<FaultHook>>,
-    blocked: watch::Sender<Option<String>>,
+    weather: Mutex<Box<WeatherHook>>,
+    blocked: Level<Option<String>>,
     limit: Duration,
     tasks: Tasks,
 }
@@ -119,7 +124,8 @@ impl MemoryBroker {
             broker: Mutex::new(Broker::new()),
             permissions: Mutex::new(Arc::new(|_, _| true)),
             faults: Mutex::new(Box::new(|_| Fault::Deliver)),
-            blocked: watch::Sender::new(None),
+            weather: Mutex::new(Box::new(|_, _| Weather::default())),
+            blocked: Level::new(None),
             limit,
             tasks: Tasks::new(),
         };
@@ -141,6 +147,12 @@ impl MemoryBroker {
     /// call the broker.
     pub fn set_faults(&self, hook: impl FnMut(&Stored) -> Fault + Send + 'static) {
         *self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(hook);
+    }
+
+    /// Sets how the network between clients and the broker is. The hook is asked once per step of a client, in order,
+    /// and must not call the broker.
+    pub fn set_weather(&self, hook: impl FnMut(&Identity, Step) -> Weather + Send + 'static) {
+        *self.shared.weather.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(hook);
     }
 
     /// Queues whose names begin so hold at most so many messages; the oldest go first.
@@ -170,7 +182,7 @@ impl MemoryBroker {
 
     /// Takes no messages from publishers, as a broker without memory does; `None` takes them again.
     pub fn set_blocked(&self, why: Option<&str>) {
-        self.shared.blocked.send_replace(why.map(ToOwned::to_owned));
+        self.shared.blocked.set(why.map(ToOwned::to_owned));
     }
 
     /// Deletes a queue, as an operator would. Returns whether it existed.
@@ -215,6 +227,11 @@ impl MemoryBroker {
 
     fn lock(&self) -> MutexGuard<'_, Broker> {
         self.shared.broker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn weather(&self, identity: &Identity, step: Step) -> Weather {
+        let mut hook = self.shared.weather.lock().unwrap_or_else(PoisonError::into_inner);
+        hook(identity, step)
     }
 
     fn allows(&self, identity: &Identity, permission: Permission<'_>) -> bool {
@@ -277,8 +294,9 @@ impl MemoryBus {
 
 impl Bus for MemoryBus {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Link>, BusError>> {
-        async {
-            link::connect(&self.broker, &self.identity).map(|link| Arc::new(link) as Arc<dyn Link>).ok_or_else(|| {
+        async move {
+            let link = link::connect(&self.broker, &self.identity).await;
+            link.map(|link| Arc::new(link) as Arc<dyn Link>).ok_or_else(|| {
                 let why = "refuses connections (nothing listens there)".to_owned();
                 BusError::Unreachable { tries: vec![Try { address: "memory".to_owned(), why }] }
             })

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_bus::{
-    Bus, BusError, CloseReason, ConsumeOptions, Consumer, ConsumerEnd, Fault, Guarantee, Link, MemoryBroker, Outgoing,
-    PublishError, QueueSpec,
+    Bus, BusError, CloseReason, ConsumeOptions, Consumer, ConsumerEnd, Cut, Fault, Guarantee, Link, MemoryBroker,
+    Outgoing, PublishError, QueueSpec, Step, Weather,
 };
 use muster_protocol::Identity;
 use muster_protocol::limits::BODY_BYTES_MAX;
@@ -160,4 +160,69 @@ async fn a_connection_ends_with_its_last_user() {
     drop(consumer);
     assert_eq!(broker.connections(&host), 0);
     assert_eq!(broker.queues(), ["agent.web1"]);
+}
+
+/// A broker with one agent, each step of which goes through `weather` from now on.
+async fn stormy(
+    weather: impl FnMut(&Identity, Step) -> Weather + Send + 'static,
+) -> (MemoryBroker, Arc<dyn Link>, Consumer) {
+    let broker = MemoryBroker::new();
+    let (link, consumer) = agent(&broker, "web1").await;
+    broker.set_weather(weather);
+    (broker, link, consumer)
+}
+
+fn only(step: Step, weather: Weather) -> impl FnMut(&Identity, Step) -> Weather + Send {
+    move |_, asked| if asked == step { weather } else { Weather::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_after_a_publish_leaves_its_publisher_in_doubt() {
+    for (cut, arrived) in [(Cut::Before, 0), (Cut::After, 1)] {
+        let (broker, link, consumer) = stormy(only(Step::Publish, Weather { cut, ..Weather::default() })).await;
+        let error = link.publish(message("x"), Guarantee::Confirmed).await.unwrap_err();
+        assert_eq!(error.code(), "unconfirmed", "{cut:?}");
+        assert!(matches!(link.closed().await, CloseReason::Lost { .. }));
+        drop(consumer);
+        assert_eq!(broker.queue_length("agent.web1"), Some(arrived), "{cut:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirm_that_is_still_on_its_way_is_lost_with_the_connection() {
+    let weather = Weather { after: Duration::from_secs(5), ..Weather::default() };
+    let (broker, link, _consumer) = stormy(only(Step::Publish, weather)).await;
+    let publishing = link.publish(message("x"), Guarantee::Confirmed);
+    let cutting = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        broker.disconnect(&identity("host/web1"));
+    };
+    let (published, ()) = futures_util::future::join(publishing, cutting).await;
+    assert_eq!(published.unwrap_err().code(), "unconfirmed");
+    assert_eq!(broker.queue_length("agent.web1"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_does_not_arrive_makes_the_broker_deliver_again() {
+    let weather = Weather { before: Duration::from_secs(5), ..Weather::default() };
+    let (broker, link, mut consumer) = stormy(only(Step::Settle, weather)).await;
+    link.publish(message("x"), Guarantee::Confirmed).await.unwrap();
+    let delivery = consumer.next().await.unwrap();
+    delivery.ack().await.unwrap();
+    drop((delivery, consumer));
+    broker.disconnect(&identity("host/web1"));
+    assert_eq!(broker.queue_length("agent.web1"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_takes_its_time_and_is_not_lost_by_who_stops_waiting() {
+    let weather = Weather { before: Duration::from_secs(5), ..Weather::default() };
+    let (_broker, link, mut consumer) = stormy(only(Step::Receive, weather)).await;
+    link.publish(message("x"), Guarantee::Confirmed).await.unwrap();
+    for _ in 0..4 {
+        let early = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await;
+        assert!(early.is_err());
+    }
+    let delivery = tokio::time::timeout(Duration::from_secs(2), consumer.next()).await.unwrap().unwrap();
+    assert_eq!(delivery.routing_key, "all");
 }
