@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::Link;
-use muster_daemon::{Clock, TaskKind};
+use muster_daemon::{Clock, TaskKind, Tasks};
 use muster_pki::PkiError;
 use muster_pki::sealing::SealingKey;
 use muster_plugin_api::Registry;
@@ -157,6 +157,7 @@ impl std::fmt::Debug for ReloadSlot {
 /// A way to talk to an agent that runs. Clones are the same way.
 #[derive(Debug, Clone)]
 pub struct Handle {
+    tasks: Tasks,
     connection: watch::Receiver<Connection>,
     reloads: watch::Sender<u64>,
     reloads_done: watch::Receiver<u64>,
@@ -167,6 +168,12 @@ impl Handle {
     #[must_use]
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.clone()
+    }
+
+    /// Drops everything that the agent does beside [`Agent::run`], where it is, as a crash of its process would.
+    /// Whoever simulates a crash drops the future of `run` in the same breath.
+    pub fn kill(&self) {
+        self.tasks.kill();
     }
 
     /// Asks it to read certificates, revocation lists, policy and facts again, and waits until it has
@@ -239,6 +246,7 @@ impl Agent {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
+            tasks: self.core.tasks.clone(),
             connection: self.core.connection.subscribe(),
             reloads: self.reloads.clone(),
             reloads_done: self.reloads_done.subscribe(),
@@ -277,6 +285,7 @@ impl Agent {
 /// Ends when the agent should: when it is asked to, or when something it cannot do without broke.
 async fn watch_shutdown(core: Arc<Core>, shutdown: CancellationToken) {
     tokio::select! {
+        biased;
         () = shutdown.cancelled() => {}
         () = core.tasks.stopping().cancelled() => {}
     }
@@ -333,6 +342,7 @@ fn tell_problems(core: &Core, told: &BTreeSet<String>) -> BTreeSet<String> {
 async fn refresh_facts_forever(core: Arc<Core>, mut told: BTreeSet<String>) {
     loop {
         tokio::select! {
+            biased;
             () = core.tasks.stopping().cancelled() => return,
             () = tokio::time::sleep(core.config.facts_interval()) => {}
         }
@@ -354,6 +364,7 @@ async fn reload_forever(
     done.send_replace(*asked.borrow_and_update());
     loop {
         tokio::select! {
+            biased;
             () = core.tasks.stopping().cancelled() => return,
             changed = asked.changed() => if changed.is_err() { return },
         }

@@ -91,6 +91,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
     core.tasks.spawn(TaskKind::Worker, "action", async move {
         let run = caught(std::panic::AssertUnwindSafe(|| mask::run(plugin.as_ref(), request, context)));
         tokio::select! {
+            biased;
             // The future is dropped, and the processes it started are killed with it.
             () = abandoned.cancelled() => {}
             reply = run => drop(sender.send(reply)),
@@ -221,27 +222,10 @@ impl Watcher {
         let mut output_open = true;
         loop {
             tokio::select! {
+                biased;
                 reply = &mut reply => {
                     // A sender dropped without a reply: its task was dropped with the whole agent.
                     return (reply.ok(), reason);
-                }
-                piece = output.recv(), if output_open => match piece {
-                    Some(piece) => {
-                        self.take_in(&piece).await;
-                        if self.progress && !flush_due {
-                            flush_due = true;
-                            flush_at = Instant::now() + FLUSH_INTERVAL;
-                        }
-                    }
-                    None => output_open = false,
-                },
-                () = tokio::time::sleep_until(flush_at), if flush_due => {
-                    // The first report of a reading action says only that it runs.
-                    if self.buffer.is_empty() && self.sequence == 0 {
-                        self.report_running(Vec::new()).await;
-                    }
-                    self.flush(false).await;
-                    flush_due = false;
                 }
                 changed = stopped.changed(), if reason.is_none() => {
                     let told = stopped.borrow_and_update().clone();
@@ -261,6 +245,25 @@ impl Watcher {
                         return (None, reason);
                     }
                 }
+                () = tokio::time::sleep_until(flush_at), if flush_due => {
+                    // The first report of a reading action says only that it runs.
+                    if self.buffer.is_empty() && self.sequence == 0 {
+                        self.report_running(Vec::new()).await;
+                    }
+                    self.flush(false).await;
+                    flush_due = false;
+                }
+                // Last, so that an action that never stops writing is stopped all the same.
+                piece = output.recv(), if output_open => match piece {
+                    Some(piece) => {
+                        self.take_in(&piece).await;
+                        if self.progress && !flush_due {
+                            flush_due = true;
+                            flush_at = Instant::now() + FLUSH_INTERVAL;
+                        }
+                    }
+                    None => output_open = false,
+                },
             }
         }
     }

@@ -62,6 +62,7 @@ pub(crate) async fn report(handle: Handle) {
         }
         loop {
             tokio::select! {
+                biased;
                 changed = connection.changed() => {
                     if changed.is_err() {
                         return;

@@ -209,15 +209,16 @@ impl Core {
             let next = lock(&self.spool).next_retry();
             let wake_at = next.into_iter().fold(Instant::now() + pause, Instant::min);
             tokio::select! {
+                biased;
                 () = self.tasks.stopping().cancelled() => return,
-                // While the broker takes nothing, each new report would only try all the others again.
-                () = self.spool_changed.notified(), if !blocked => {}
                 changed = link.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     lock(&self.spool).retry_all();
                 }
+                // While the broker takes nothing, each new report would only try all the others again.
+                () = self.spool_changed.notified(), if !blocked => {}
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }

@@ -100,10 +100,12 @@ pub(crate) async fn announce_forever(core: Arc<Core>) {
     let mut link = core.link.subscribe();
     loop {
         tokio::select! {
+            biased;
             () = core.tasks.stopping().cancelled() => return,
             () = core.profiles_due.changed.notified() => {}
         }
         tokio::select! {
+            biased;
             () = core.tasks.stopping().cancelled() => return,
             there = link.wait_for(Option::is_some) => if there.is_err() { return },
         }
@@ -124,6 +126,7 @@ pub(crate) async fn announce_forever(core: Arc<Core>) {
         if !left.is_empty() && !core.shutdown.is_cancelled() {
             core.profiles_due.add_all(left);
             tokio::select! {
+                biased;
                 () = core.tasks.stopping().cancelled() => return,
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
@@ -170,6 +173,7 @@ async fn ask(core: &Arc<Core>, plugin: Arc<dyn Plugin>) -> Result<Vec<muster_plu
     });
     let gone = |why: &str| Err(ActionFailure::failed(why));
     tokio::select! {
+        biased;
         answer = answer => answer.unwrap_or_else(|_| gone("the plugin panicked")),
         () = core.tasks.stopping().cancelled() => {
             cancel.cancel();

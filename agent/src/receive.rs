@@ -348,8 +348,9 @@ fn resolve(core: &Arc<Core>, delivery: Delivery, incoming: Incoming, calls: Vec<
     let asked = core.clone();
     core.tasks.spawn(TaskKind::Worker, "resolve", async move {
         let answers = tokio::select! {
-            answers = answer(&asked, &calls) => answers,
+            biased;
             () = asked.shutdown.cancelled() => return,
+            answers = answer(&asked, &calls) => answers,
         };
         // If nobody takes it any more, the connection is gone and the broker delivers again.
         drop(sender.send(Resolved { delivery, incoming, answers }).await);

@@ -106,8 +106,9 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
         reloaded.mark_unchanged();
         let bus = core.materials().bus;
         let connected = tokio::select! {
-            connected = bus.connect() => connected,
+            biased;
             () = core.shutdown.cancelled() => return None,
+            connected = bus.connect() => connected,
         };
         let Failed { code, why } = match connected {
             Err(error) => told(&error),
@@ -145,9 +146,10 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
         }
         core.connection.send_replace(Connection::Connecting { why });
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            changed = reloaded.changed() => if changed.is_ok() { backoff.reset() },
+            biased;
             () = core.shutdown.cancelled() => return None,
+            changed = reloaded.changed() => if changed.is_ok() { backoff.reset() },
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -168,8 +170,9 @@ async fn on_link(
     core.counters.connections.add_one();
     loop {
         let consumer = tokio::select! {
-            consumer = subscribe(core, &**link) => consumer,
+            biased;
             () = core.shutdown.cancelled() => return End::Stopping(presence),
+            consumer = subscribe(core, &**link) => consumer,
         };
         let consumer = match consumer {
             Ok(consumer) => consumer,
@@ -247,6 +250,12 @@ async fn consume(
                     return Some(Some(End::Replaced));
                 }
             }
+            // Before the deliveries, so that a host that gets them without end is still known to be there.
+            () = tokio::time::sleep_until(announce_at) => {
+                presence.announce(core, &**link, AnnouncementKind::Alive).await;
+                announce_at = Instant::now() + presence::pause(core);
+            }
+            () = core.inventory_changed.notified() => presence.announce(core, &**link, AnnouncementKind::Alive).await,
             message = answered.recv() => {
                 if let Some(message) = message {
                     receive::handle_resolved(core, message, &resolved).await;
@@ -257,11 +266,6 @@ async fn consume(
                 None => return ended(link, consumer.ended()).await,
             },
             reason = link.closed() => return Some(Some(End::Lost(Failed::lost(reason)))),
-            () = core.inventory_changed.notified() => presence.announce(core, &**link, AnnouncementKind::Alive).await,
-            () = tokio::time::sleep_until(announce_at) => {
-                presence.announce(core, &**link, AnnouncementKind::Alive).await;
-                announce_at = Instant::now() + presence::pause(core);
-            }
         }
     }
 }

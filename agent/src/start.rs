@@ -82,6 +82,7 @@ fn run(config: Config, files: &Files) -> anyhow::Result<ExitCode> {
         let tasks = Tasks::new();
         tasks.spawn(TaskKind::Worker, "notify", notify::report(handle.clone()));
         let end = tokio::select! {
+            biased;
             stopped = agent.run(shutdown.clone()) => Some(stopped),
             () = obey(signals, handle, shutdown, stop_limit) => None,
         };

@@ -123,7 +123,7 @@ impl Watcher {
         let limit = core.limits().action_time;
         let subject = self.subject.take();
         let ended = tokio::select! {
-            ended = self.tell(&mut teller, subject) => ended,
+            biased;
             reason = stopped.wait_for(Option::is_some) => Some(match reason.ok().and_then(|reason| reason.clone()) {
                 Some(StopReason::Cancelled { by }) => {
                     Ending::new(&code::CANCELLED, format!("the watch was cancelled by {}", by.short()))
@@ -133,6 +133,7 @@ impl Watcher {
             () = tokio::time::sleep(limit) => {
                 Some(Ending::new(&code::TIMED_OUT, format!("the watch took longer than {} s", limit.as_secs())))
             }
+            ended = self.tell(&mut teller, subject) => ended,
         };
         let Some(mut ending) = ended else { return };
         if ending.duration_ms == 0 {

@@ -42,6 +42,7 @@ impl Signals {
     /// Waits for the next signal. Safe to cancel.
     pub async fn next(&mut self) -> Request {
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => self.stop(),
             _ = self.interrupt.recv() => self.stop(),
             _ = self.hangup.recv() => Request::Reload,

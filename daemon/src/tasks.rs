@@ -79,6 +79,7 @@ impl Tasks {
         let guarded = async move {
             let _entry = entry;
             tokio::select! {
+                // Who is killed is not polled once more.
                 biased;
                 () = killed.cancelled() => {}
                 result = Guarded(Box::pin(future)) => {
@@ -101,6 +102,13 @@ impl Tasks {
     /// Asks all tasks to stop, without waiting.
     pub fn stop(&self) {
         self.stopping.cancel();
+    }
+
+    /// Drops all tasks where they are, without waiting for anything they would still do: as the end of a process does.
+    /// None of them is polled again.
+    pub fn kill(&self) {
+        self.stopping.cancel();
+        self.killed.cancel();
     }
 
     /// The name of a critical task that panicked, if one did.

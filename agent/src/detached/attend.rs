@@ -127,9 +127,8 @@ pub(super) async fn attend(
             return;
         }
         tokio::select! {
+            biased;
             () = core.tasks.stopping().cancelled() => return,
-            changed = seen.changed() => if changed.is_err() { return },
-            () = starter.ended() => {}
             changed = stopped.changed(), if stop_open => {
                 stop_open = changed.is_ok();
                 let reason = stopped.borrow_and_update().clone();
@@ -138,6 +137,8 @@ pub(super) async fn attend(
                     perform(core, live, effects).await;
                 }
             }
+            changed = seen.changed() => if changed.is_err() { return },
+            () = starter.ended() => {}
             // Also in case the kernel has stopped telling.
             () = tokio::time::sleep(interval) => live.output.send_modify(|count| *count += 1),
         }

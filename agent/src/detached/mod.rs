@@ -257,6 +257,7 @@ pub(crate) async fn pass_on_changes(core: Arc<Core>) {
     };
     loop {
         tokio::select! {
+            biased;
             () = core.tasks.stopping().cancelled() => return,
             passed = core.changes.pass_on(&listener) => if let Err(error) = passed {
                 return report_error("Could not learn of changes in directories", &error);

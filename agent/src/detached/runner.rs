@@ -227,6 +227,7 @@ impl Run {
         tasks.spawn(TaskKind::Worker, "action", async move {
             let run = caught(std::panic::AssertUnwindSafe(|| mask::run(plugin.as_ref(), request, context)));
             tokio::select! {
+                biased;
                 () = abandoned.cancelled() => {}
                 reply = run => drop(sender.send(reply)),
             }
@@ -258,14 +259,8 @@ impl Run {
         let mut output_open = true;
         loop {
             let told = tokio::select! {
+                biased;
                 reply = &mut reply => return (reply.ok(), reason),
-                piece = output.recv(), if output_open => {
-                    match piece {
-                        Some(piece) => self.writer.write(piece.stream, &piece.bytes),
-                        None => output_open = false,
-                    }
-                    continue;
-                }
                 signal = signals.next() => match signal {
                     Request::Stop | Request::EndNow => StopReason::Shutdown,
                     Request::Reload => continue,
@@ -276,6 +271,14 @@ impl Run {
                         return (None, reason);
                     }
                     StopReason::TimedOut
+                }
+                // Last, so that an action that never stops writing is stopped all the same.
+                piece = output.recv(), if output_open => {
+                    match piece {
+                        Some(piece) => self.writer.write(piece.stream, &piece.bytes),
+                        None => output_open = false,
+                    }
+                    continue;
                 }
             };
             if reason.is_none() {
@@ -345,6 +348,7 @@ impl Stops {
             let look_again = tokio::time::sleep(LOOK_INTERVAL);
             match &self.listener {
                 Some(listener) => tokio::select! {
+                    biased;
                     () = look_again => {}
                     changes = listener.next() => if changes.is_err() { self.listener = None },
                 },

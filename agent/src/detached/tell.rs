@@ -93,6 +93,7 @@ impl Teller {
             }
             let flush_due = !current.is_empty();
             tokio::select! {
+                biased;
                 () = self.core.tasks.stopping().cancelled() => return Ok(Err(Cut::Stopped)),
                 changed = more.changed() => if changed.is_err() { return Ok(Err(Cut::Stopped)) },
                 changed = ended.changed() => if changed.is_err() { return Ok(Err(Cut::Stopped)) },
@@ -146,12 +147,14 @@ impl Teller {
             if !has_link {
                 waited = true;
                 tokio::select! {
+                    biased;
                     () = self.core.tasks.stopping().cancelled() => return Err(Cut::Stopped),
                     changed = link.changed() => if changed.is_err() { return Err(Cut::Stopped) },
                 }
                 continue;
             }
             let delivered = tokio::select! {
+                biased;
                 () = self.core.tasks.stopping().cancelled() => return Err(Cut::Stopped),
                 delivered = self.core.deliver_running(&self.address, &report, self.addressee) => delivered,
             };
@@ -163,6 +166,7 @@ impl Teller {
                     tracing::debug!(request.id = %self.address.request_id, error = chain(&error), "A report waits on disk");
                     waited = true;
                     tokio::select! {
+                        biased;
                         () = self.core.tasks.stopping().cancelled() => return Err(Cut::Stopped),
                         changed = link.changed() => if changed.is_err() { return Err(Cut::Stopped) },
                         () = tokio::time::sleep(RETRY_PAUSE) => {}
@@ -188,6 +192,7 @@ pub(super) async fn tell(core: &Arc<Core>, live: &Arc<Live>) -> bool {
 async fn wait_for_end(core: &Arc<Core>, live: &Arc<Live>) -> bool {
     let mut ended = live.ended.subscribe();
     tokio::select! {
+        biased;
         () = core.tasks.stopping().cancelled() => false,
         ended = ended.wait_for(|ended| *ended) => ended.is_ok(),
     }

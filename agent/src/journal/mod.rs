@@ -28,7 +28,7 @@
 mod record;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -174,7 +174,7 @@ pub struct Journal {
     records_since_look: usize,
     /// A write went wrong and could not be undone: the file is rewritten before the next record.
     suspect: bool,
-    entries: HashMap<RequestId, Entry>,
+    entries: BTreeMap<RequestId, Entry>,
     room: Room,
     forgotten_until: Timestamp,
 }
@@ -243,7 +243,7 @@ impl Journal {
 
     fn replay(path: &Path, bytes: &[u8]) -> Result<Replayed, JournalError> {
         let mut replayed = Replayed {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             room: Room::default(),
             forgotten_until: Timestamp(i64::MIN),
             opened: Opened::default(),
@@ -543,7 +543,7 @@ impl Entry {
 
 /// What a file says.
 struct Replayed {
-    entries: HashMap<RequestId, Entry>,
+    entries: BTreeMap<RequestId, Entry>,
     room: Room,
     forgotten_until: Timestamp,
     opened: Opened,

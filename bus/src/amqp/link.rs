@@ -188,6 +188,7 @@ impl AmqpLink {
             return Err(self.state.closed_error(None).await);
         }
         tokio::select! {
+            biased;
             result = tokio::time::timeout(self.limit, work) => result.unwrap_or_else(|_| {
                 Err(BusError::Timeout { operation, resource: resource.to_owned(), limit_ms: self.limit_ms() })
             }),
@@ -272,6 +273,7 @@ impl AmqpLink {
         // Nothing of the value is kept: it is a lock.
         let wait = async { drop(blocked.wait_for(Option::is_none).await) };
         let result = tokio::select! {
+            biased;
             result = tokio::time::timeout_at(deadline, wait) => result,
             () = self.state.ended() => return Err(self.state.closed_error(None).await.into()),
         };

@@ -376,6 +376,7 @@ impl Fleet {
             let mut answers = FuturesUnordered::new();
             loop {
                 tokio::select! {
+                    biased;
                     delivery = commands.next() => match delivery {
                         Some(delivery) => {
                             let said = hear(&host, &behaviour, &later, &delivery);

@@ -83,3 +83,27 @@ async fn a_child_stops_with_its_parent_and_alone() {
     assert!(second.stopping().is_cancelled());
     assert!(second.shutdown(LONG).await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_killed_does_nothing_more() {
+    let tasks = Tasks::new();
+    let steps = Arc::new(AtomicU32::new(0));
+    for _ in 0..3 {
+        let steps = steps.clone();
+        tasks.spawn(TaskKind::Critical, "step", async move {
+            loop {
+                steps.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(steps.load(Ordering::SeqCst), 6);
+    // Also those whose turn it is just now.
+    tokio::time::advance(Duration::from_millis(500)).await;
+    let before = steps.load(Ordering::SeqCst);
+    tasks.kill();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(steps.load(Ordering::SeqCst), before);
+    assert_eq!(tasks.running(), Vec::<&str>::new());
+}
