@@ -47,6 +47,7 @@ pub mod policy;
 mod presence;
 mod profiles;
 mod receive;
+mod reconnect;
 pub mod report;
 pub mod reserve;
 pub mod results;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, QueueSpec};
-use muster_daemon::{Backoff, write_atomic};
+use muster_daemon::write_atomic;
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
 use muster_protocol::{AnnouncementKind, CollectiveName};
 use tokio::sync::{mpsc, watch};
@@ -18,19 +18,11 @@ use tokio::time::Instant;
 use crate::core::{Connection, Core, chain};
 use crate::presence::{self, Presence};
 use crate::receive::{self, Resolved};
+use crate::reconnect::Reconnect;
 use crate::state::files;
 
 /// Deliveries the broker sends ahead (DESIGN.md section 5). Each holds at most a megabyte.
 const PREFETCH: u16 = 10;
-
-/// First pause between two tries to connect; the longest is configured.
-const RECONNECT_BASE: Duration = Duration::from_secs(1);
-
-/// How much longer each pause may be than the one before.
-const RECONNECT_FACTOR: f64 = 2.0;
-
-/// A connection that lived this long counts as a success: the next pause is short again.
-const CONNECTION_PROVEN: Duration = Duration::from_secs(30);
 
 /// How often the log repeats that there is still no connection, for the same reason.
 const REMIND_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -89,18 +81,20 @@ struct Failed {
     /// What kind of reason it is.
     code: &'static str,
     why: String,
+    /// Whether a broker did answer.
+    answered: bool,
 }
 
 impl Failed {
     fn lost(reason: impl std::fmt::Display) -> Self {
-        Self { code: "connection-lost", why: reason.to_string() }
+        Self { code: "connection-lost", why: reason.to_string(), answered: true }
     }
 }
 
 /// Connects and serves until the agent stops. Returns the last link, still open, with what it has
 /// announced, if there is one.
 pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) -> Option<(Arc<dyn Link>, Presence)> {
-    let mut backoff = Backoff::new(RECONNECT_BASE, core.config.reconnect_max(), RECONNECT_FACTOR);
+    let mut reconnect = Reconnect::new(core.config.reconnect_spread(), core.config.reconnect_max());
     let mut outage = Outage::default();
     loop {
         reloaded.mark_unchanged();
@@ -110,7 +104,7 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
             () = core.shutdown.cancelled() => return None,
             connected = bus.connect() => connected,
         };
-        let Failed { code, why } = match connected {
+        let Failed { code, why, answered } = match connected {
             Err(error) => told(&error),
             Ok(link) => {
                 let since = Instant::now();
@@ -118,14 +112,12 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
                 if !matches!(end, End::Stopping(_)) {
                     core.link.send_replace(None);
                 }
-                if since.elapsed() >= CONNECTION_PROVEN {
-                    backoff.reset();
-                }
+                reconnect.lost(since.elapsed());
                 match end {
                     End::Stopping(presence) => return Some((link, presence)),
                     End::Replaced => {
                         link.close().await;
-                        backoff.reset();
+                        reconnect.replaced();
                         continue;
                     }
                     End::Lost(why) => {
@@ -135,7 +127,7 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
                 }
             }
         };
-        let pause = core.with_random(|random| backoff.next(random));
+        let pause = core.with_random(|random| reconnect.pause(answered, random));
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         match outage.failed(code, Instant::now()) {
             Telling::New => tracing::warn!(why, pause_ms, "Not connected to the broker; trying again"),
@@ -146,16 +138,17 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
         }
         core.connection.send_replace(Connection::Connecting { why });
         tokio::select! {
-            biased;
-            () = core.shutdown.cancelled() => return None,
-            changed = reloaded.changed() => if changed.is_ok() { backoff.reset() },
-            () = tokio::time::sleep(pause) => {}
-        }
+        biased;
+                    () = core.shutdown.cancelled() => return None,
+                    changed = reloaded.changed() => if changed.is_ok() { reconnect.replaced() },
+                    () = tokio::time::sleep(pause) => {}
+                }
     }
 }
 
 fn told(error: &BusError) -> Failed {
-    Failed { code: error.code(), why: format!("{} ({})", chain(error), error.hint()) }
+    let answered = !matches!(error, BusError::Unreachable { .. } | BusError::Settings { .. });
+    Failed { code: error.code(), why: format!("{} ({})", chain(error), error.hint()), answered }
 }
 
 /// Serves one connection to its end.

@@ -27,7 +27,13 @@ impl Backoff {
 
     /// Draws the next pause.
     pub fn next(&mut self, random: &mut impl Rng) -> Duration {
-        let ceiling = self.ceiling();
+        self.next_within(Duration::ZERO, random)
+    }
+
+    /// Draws the next pause from a span of at least `least`, where the reason of the last failure asks for more care
+    /// than the number of tries does.
+    pub fn next_within(&mut self, least: Duration, random: &mut impl Rng) -> Duration {
+        let ceiling = self.ceiling().max(least);
         self.tries = self.tries.saturating_add(1);
         ceiling.mul_f64(random.random_range(0.0..=1.0))
     }
@@ -87,6 +93,15 @@ mod tests {
         assert!(pauses.iter().any(|ms| *ms < 100) && pauses.iter().any(|ms| *ms > 900));
         let mean = pauses.iter().sum::<u128>() / 1000;
         assert!((450..550).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn a_span_can_be_asked_to_be_longer_and_counts_as_a_try() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 2.0);
+        let mut random = SmallRng::seed_from_u64(5);
+        let longest = (0..3).map(|_| backoff.next_within(Duration::from_secs(9), &mut random)).max();
+        assert!(longest > Some(Duration::from_secs(1)), "{longest:?}");
+        assert_eq!(backoff.ceiling(), Duration::from_millis(800));
     }
 
     #[test]

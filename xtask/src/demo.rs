@@ -29,7 +29,8 @@ pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
     Err(error).with_context(|| format!("start `{}`", program.display()))
 }
 
-fn target_directory() -> Result<std::path::PathBuf> {
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<std::path::PathBuf> {
     let text = run::output(&run::cargo(), &["metadata", "--no-deps", "--offline", "--format-version", "1"])?;
     let metadata: serde_json::Value = serde_json::from_str(&text).context("read cargo metadata")?;
     let folder = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;

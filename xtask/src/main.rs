@@ -7,6 +7,8 @@
 //! arrows              compare the crates' dependencies with the allowed ones
 //! links               find dead links in the documents
 //! promises            find tests that the tables of promises name and that do not exist
+//! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --help for more
+//! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
 //! generate [--check]  write, or only compare, the files that are made from code
 //! book                build the book with mdbook, where that is installed
 //! ```
@@ -17,6 +19,7 @@
 
 mod arrows;
 mod demo;
+mod fleet;
 mod generate;
 mod links;
 mod machine;
@@ -26,8 +29,7 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: cargo xtask demo [--check] | test [FILTER] | check | arrows | links | promises | generate [--check] | book";
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | fleet | storm | check | arrows | links | promises | generate [--check] | book";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::demo(rest),
         ["test"] => test::everything(None),
         ["test", filter] => test::everything(Some(filter)),
+        ["fleet", rest @ ..] => fleet::fleet("run", rest),
+        ["storm", rest @ ..] => fleet::fleet("storm", rest),
         ["check"] => test::quick(),
         ["links"] => links::check_and_tell(),
         ["promises"] => named_tests::check_and_tell(),

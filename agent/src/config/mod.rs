@@ -48,6 +48,7 @@ const COMMAND_WINDOW_S_MAX: u64 = COMMAND_WINDOW_MS_MAX.unsigned_abs() / 1000;
 const BOUNDS: &[(&str, u64, u64)] = &[
     ("broker.heartbeat_s", 5, 600),
     ("broker.connect_timeout_s", 1, 300),
+    ("broker.reconnect_spread_s", 1, 3_600),
     ("broker.reconnect_max_s", 1, 3_600),
     ("facts.executable_timeout_ms", 10, 600_000),
     ("facts.refresh_interval_s", 10, 7 * DAY_S),
@@ -77,6 +78,7 @@ pub struct Config {
     broker_urls: Vec<BrokerUrl>,
     heartbeat_s: u16,
     connect_timeout: Duration,
+    reconnect_spread: Duration,
     reconnect_max: Duration,
     ca: PathBuf,
     crl: PathBuf,
@@ -220,6 +222,7 @@ impl Config {
             broker_urls: raw.broker.urls.clone(),
             heartbeat_s: check.within("broker.heartbeat_s", u64::from(raw.broker.heartbeat_s)) as u16,
             connect_timeout: check.seconds("broker.connect_timeout_s", raw.broker.connect_timeout_s),
+            reconnect_spread: check.seconds("broker.reconnect_spread_s", raw.broker.reconnect_spread_s),
             reconnect_max: check.seconds("broker.reconnect_max_s", raw.broker.reconnect_max_s),
             ca: raw.pki.ca.clone(),
             crl: raw.pki.crl.clone(),
@@ -308,6 +311,12 @@ impl Config {
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         self.connect_timeout
+    }
+
+    /// Span from which the first pause after a lost connection is drawn.
+    #[must_use]
+    pub fn reconnect_spread(&self) -> Duration {
+        self.reconnect_spread
     }
 
     /// Longest pause between two tries to connect.

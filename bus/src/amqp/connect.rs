@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Attempt, connecting, network, secure};
 use super::link::AmqpLink;
+use super::patience::Patience;
 use super::settings::AmqpSettings;
 use crate::error::{BusError, Try};
 use crate::url::BrokerUrl;
 
 /// Tries every address of every broker once, in random order, so that many clients spread over a cluster.
-pub(super) async fn connect(settings: &AmqpSettings) -> Result<AmqpLink, BusError> {
+pub(super) async fn connect(settings: &AmqpSettings, patience: &Patience) -> Result<AmqpLink, BusError> {
     let tls = muster_pki::tls::client_config(&settings.credentials, &settings.trust)
         .map_err(|error| BusError::Settings { why: chain(&error) })?;
     let connector = RustlsConnector::from(tls);
@@ -36,10 +37,16 @@ pub(super) async fn connect(settings: &AmqpSettings) -> Result<AmqpLink, BusErro
         };
         addresses.shuffle(&mut rand::rng());
         for address in addresses {
-            match attempt(settings, &connector, url, address).await {
-                Ok(link) => return Ok(link),
+            match attempt(settings, patience, &connector, url, address).await {
+                Ok(link) => {
+                    patience.was_in_time();
+                    return Ok(link);
+                }
                 // A broker that answers and refuses says more than one that is not there.
-                Err(Attempt::Telling(error)) => telling = telling.or(Some(error)),
+                Err(Attempt::Telling(error)) => {
+                    patience.was_in_time();
+                    telling = telling.or(Some(error));
+                }
                 Err(Attempt::Network(why)) => tries.push(Try { address: describe(url, address), why }),
             }
         }
@@ -66,17 +73,23 @@ fn describe(url: &BrokerUrl, address: SocketAddr) -> String {
 
 async fn attempt(
     settings: &AmqpSettings,
+    patience: &Patience,
     connector: &RustlsConnector,
     url: &BrokerUrl,
     address: SocketAddr,
 ) -> Result<AmqpLink, Attempt> {
     let deadline = tokio::time::Instant::now() + settings.connect_timeout;
-    let late = |step: &str| Attempt::Network(format!("did not answer in time ({step})"));
+    let silent = || Attempt::Network("did not answer in time (TCP)".to_owned());
     let runtime = lapin::runtime::default_runtime().map_err(|error| Attempt::Network(error.to_string()))?;
     let stream = tokio::time::timeout_at(deadline, AsyncTcpStream::connect(&runtime, address))
         .await
-        .map_err(|_| late("TCP"))?
+        .map_err(|_| silent())?
         .map_err(|error| network(&error))?;
+    let late = |step: &str| {
+        patience.was_late();
+        Attempt::Network(format!("did not answer in time ({step})"))
+    };
+    let deadline = tokio::time::Instant::now() + patience.handshake(settings.connect_timeout);
     let socket = Socket::of(match &stream {
         AsyncTcpStream::Plain(stream) => stream.get_ref(),
         _ => return Err(Attempt::Network("is not a TCP connection".to_owned())),

@@ -8,6 +8,7 @@ mod connect;
 mod consumer;
 mod failure;
 mod link;
+mod patience;
 mod publisher;
 mod settings;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use self::patience::Patience;
 use crate::error::BusError;
 use crate::link::{Bus, Link};
 
@@ -30,20 +32,21 @@ pub const LOG_DIRECTIVES: &str = "lapin=off,amq_protocol=off,rustls=off";
 #[derive(Debug, Clone)]
 pub struct AmqpBus {
     settings: Arc<AmqpSettings>,
+    patience: Arc<Patience>,
 }
 
 impl AmqpBus {
     /// Remembers the settings. Nothing is read or connected yet.
     #[must_use]
     pub fn new(settings: AmqpSettings) -> Self {
-        Self { settings: Arc::new(settings) }
+        Self { settings: Arc::new(settings), patience: Arc::default() }
     }
 }
 
 impl Bus for AmqpBus {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Link>, BusError>> {
         async {
-            let link = connect::connect(&self.settings).await?;
+            let link = connect::connect(&self.settings, &self.patience).await?;
             Ok(Arc::new(link) as Arc<dyn Link>)
         }
         .boxed()

@@ -22,7 +22,9 @@ pub struct AmqpSettings {
     pub heartbeat_s: u16,
     /// Largest AMQP frame in bytes. The client's buffers are 64 times that.
     pub frame_max: u32,
-    /// How long one address may take from the first packet to an open AMQP connection.
+    /// How long one address may take to answer TCP, and then how long to an open AMQP connection. Each handshake
+    /// that was too slow doubles the latter for the next, up to a minute, so that a broker to which a whole fleet comes
+    /// back is not asked again before it has got round to answering.
     pub connect_timeout: Duration,
     /// How long the broker may take to answer anything else, a publisher confirm included.
     pub operation_timeout: Duration,

@@ -28,9 +28,9 @@ const IN_FLIGHT_MAX: usize = 256;
 /// Most deliveries taken in one go before events are handed out.
 const BATCH_MAX: usize = 64;
 
-/// How long a broken connection is tried to be made again, in milliseconds. Longer than a broker's
-/// restart on the same machine takes; in the meantime answers may be lost, so waiting longer gains little.
-const RECONNECT_MS_MAX: i64 = 15_000;
+/// How long a broken connection is tried to be made again, in milliseconds: several times what the restart of a busy
+/// broker takes. Hosts keep their final reports for five minutes, so what ended meanwhile still arrives.
+const RECONNECT_MS_MAX: i64 = 60_000;
 
 /// Most rejected deliveries whose host is remembered. More are only counted.
 const REJECTIONS_MAX: usize = 100;

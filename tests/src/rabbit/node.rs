@@ -434,6 +434,18 @@ impl Node {
             }
             sleep(Duration::from_millis(20));
         }
+        self.wait_until_gone()
+    }
+
+    /// Waits until nobody listens any more: the kernel takes seconds to take down a killed broker with thousands of
+    /// connections, and whoever starts the next one would meet the last.
+    fn wait_until_gone(&self) -> Result<()> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.ports.amqps));
+        let started = Instant::now();
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok() {
+            ensure!(started.elapsed() < STOP_LIMIT, "RabbitMQ node {} still listens after its end", self.name);
+            sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
 }

@@ -40,6 +40,9 @@ enum Command {
         /// Hosts that run an action meanwhile.
         #[arg(long, default_value_t = 10)]
         running: usize,
+        /// Seconds before each storm: agents count a connection that lived for half a minute as good.
+        #[arg(long, default_value_t = 35)]
+        settle_s: u64,
         /// Print everything as JSON.
         #[arg(long)]
         json: bool,
@@ -108,9 +111,10 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Run { fleet } => run(&fleet).await,
-                Command::Storm { fleet, blow, compare, running, json } => {
+                Command::Storm { fleet, blow, compare, running, settle_s, json } => {
                     let pauses = if compare { vec![Pauses::Own, Pauses::Same] } else { vec![Pauses::Own] };
-                    storms(&fleet, &blow, &pauses, running, json).await
+                    let show = Showing { running, settle: Duration::from_secs(settle_s), json };
+                    storms(&fleet, &blow, &pauses, show).await
                 }
             }
         })
@@ -160,13 +164,13 @@ async fn run(arguments: &FleetArguments) -> Result<()> {
     Ok(())
 }
 
-async fn storms(
-    arguments: &FleetArguments,
-    blows: &[BlowArgument],
-    pauses: &[Pauses],
+struct Showing {
     running: usize,
+    settle: Duration,
     json: bool,
-) -> Result<()> {
+}
+
+async fn storms(arguments: &FleetArguments, blows: &[BlowArgument], pauses: &[Pauses], how: Showing) -> Result<()> {
     for &pauses in pauses {
         let mut fleet = start(arguments, pauses).await?;
         for blow in blows {
@@ -175,9 +179,10 @@ async fn storms(
                 BlowArgument::Restart => Blow::Restart,
                 BlowArgument::CloseAll => Blow::CloseAll,
             };
+            tokio::time::sleep(how.settle).await;
             eprintln!("==> {blow:?}, pauses {pauses:?}");
-            let measured = storm(&mut fleet, StormOptions { running, ..StormOptions::new(blow) }).await?;
-            if json {
+            let measured = storm(&mut fleet, StormOptions { running: how.running, ..StormOptions::new(blow) }).await?;
+            if how.json {
                 println!("{}", serde_json::json!({ "pauses": format!("{pauses:?}"), "measured": measured }));
             } else {
                 show(&measured);

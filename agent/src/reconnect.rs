@@ -1,0 +1,152 @@
+//! When to try the broker again. A plain value; time and randomness come from outside.
+//!
+//! A fleet that loses its broker must not come back as one. What a broker can do in a second is some hundreds of
+//! TLS handshakes; agents that all try at once fill its queue with handshakes that time out before their turn, which it
+//! then has done for nothing. So the first try after a loss is drawn from a whole span already, and every further one
+//! from a longer one. An agent that starts tries sooner: machines do not start in the same second.
+
+use std::time::Duration;
+
+use muster_daemon::Backoff;
+use rand::Rng;
+
+/// Longest first pause of an agent that has not been connected yet.
+const START_BASE: Duration = Duration::from_secs(1);
+
+/// How much longer each pause may be than the one before, at the start.
+const START_FACTOR: f64 = 2.0;
+
+/// The same after a connection was lost. Slower, so that the last agents of a fleet are not away much longer than the
+/// broker was.
+const LOST_FACTOR: f64 = 1.5;
+
+/// A connection that lived this long counts as a success: the next pauses begin anew.
+pub(crate) const PROVEN: Duration = Duration::from_secs(30);
+
+/// The pauses between tries.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    backoff: Backoff,
+    /// The span over which agents that have lost their connection come back.
+    spread: Duration,
+    max: Duration,
+}
+
+impl Reconnect {
+    /// Pauses of an agent that starts.
+    pub(crate) fn new(spread: Duration, max: Duration) -> Self {
+        let spread = spread.min(max);
+        Self { backoff: Backoff::new(START_BASE.min(spread), max, START_FACTOR), spread, max }
+    }
+
+    /// A connection ended that lived so long.
+    pub(crate) fn lost(&mut self, lived: Duration) {
+        if lived >= PROVEN {
+            self.backoff = Backoff::new(self.spread, self.max, LOST_FACTOR);
+        }
+    }
+
+    /// The way to the broker was replaced: whatever was wrong, the next try is a first one.
+    pub(crate) fn replaced(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// The pause before the next try. `answered` says that a broker did answer, and did not let the agent in or keep
+    /// it: that has cost it a handshake, so the span is never short.
+    pub(crate) fn pause(&mut self, answered: bool, random: &mut impl Rng) -> Duration {
+        let least = if answered { self.spread } else { Duration::ZERO };
+        self.backoff.next_within(least.min(self.max), random)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    const SPREAD: Duration = Duration::from_secs(10);
+    const MAX: Duration = Duration::from_secs(60);
+
+    /// The longest of many draws, in seconds, rounded up: about the ceiling.
+    fn ceiling(mut prepare: impl FnMut() -> Reconnect, answered: bool) -> u64 {
+        let mut random = SmallRng::seed_from_u64(3);
+        let longest = (0..2_000).map(|_| prepare().pause(answered, &mut random)).max().unwrap();
+        longest.as_millis().div_ceil(1_000).try_into().unwrap()
+    }
+
+    #[test]
+    fn pauses_by_what_was_before() {
+        let fresh = || Reconnect::new(SPREAD, MAX);
+        let lost = |lived: u64| {
+            move || {
+                let mut reconnect = fresh();
+                reconnect.lost(Duration::from_secs(lived));
+                reconnect
+            }
+        };
+        let tried = |times: usize| {
+            move || {
+                let mut reconnect = lost(30)();
+                let mut random = SmallRng::seed_from_u64(1);
+                let pauses: Vec<_> = (0..times).map(|_| reconnect.pause(false, &mut random)).collect();
+                assert!(pauses.iter().all(|pause| *pause <= MAX));
+                reconnect
+            }
+        };
+        assert_eq!(ceiling(fresh, false), 1, "at the start");
+        assert_eq!(ceiling(fresh, true), 10, "a broker that refuses");
+        assert_eq!(ceiling(lost(3600), false), 10, "after a connection that worked");
+        assert_eq!(ceiling(lost(29), false), 1, "one that did not last changes nothing");
+        assert_eq!(ceiling(tried(1), false), 15);
+        assert_eq!(ceiling(tried(50), false), 60);
+        let replaced = || {
+            let mut reconnect = tried(50)();
+            reconnect.replaced();
+            reconnect
+        };
+        assert_eq!(ceiling(replaced, false), 10);
+    }
+
+    #[test]
+    fn a_span_beyond_the_longest_pause_is_cut() {
+        let short = || {
+            let mut reconnect = Reconnect::new(Duration::from_secs(60), Duration::from_secs(2));
+            reconnect.lost(PROVEN);
+            reconnect
+        };
+        assert_eq!(ceiling(short, true), 2);
+    }
+
+    /// How many of a fleet come in the busiest second after a broker was away for so long, where a try while it is
+    /// away fails at once.
+    fn busiest_second(agents: u64, away: Duration, same: bool) -> (usize, Duration) {
+        let mut seconds = std::collections::BTreeMap::<u64, usize>::new();
+        let mut last = Duration::ZERO;
+        for agent in 0..agents {
+            let mut random = SmallRng::seed_from_u64(if same { 7 } else { agent });
+            let mut reconnect = Reconnect::new(SPREAD, MAX);
+            reconnect.lost(PROVEN);
+            let mut at = reconnect.pause(false, &mut random);
+            while at < away {
+                at += reconnect.pause(false, &mut random);
+            }
+            *seconds.entry((at - away).as_secs()).or_default() += 1;
+            last = last.max(at - away);
+        }
+        (seconds.into_values().max().unwrap_or(0), last)
+    }
+
+    #[test]
+    fn a_fleet_comes_back_spread_whatever_the_outage() {
+        for away_s in [0, 1, 5, 15, 60, 600] {
+            let (busiest, last) = busiest_second(2_000, Duration::from_secs(away_s), false);
+            assert!(busiest <= 300, "after {away_s} s: {busiest} of 2000 in one second");
+            // Short outages are not made long ones.
+            assert!(last <= (SPREAD * 3 / 2 + 3 * Duration::from_secs(away_s)).min(MAX), "after {away_s} s: {last:?}");
+        }
+        let (busiest, _) = busiest_second(2_000, Duration::from_secs(15), true);
+        assert_eq!(busiest, 2_000, "without random pauses all come at once");
+    }
+}
