@@ -30,7 +30,16 @@ impl Stage {
     /// RabbitMQ does not start, or a name is no identity.
     #[must_use]
     pub fn new(identities: &[&str]) -> Self {
-        let bus = rabbit::shared().bus(identities.iter().copied());
+        Self::on(rabbit::shared(), identities)
+    }
+
+    /// A stage on this broker for these identities.
+    ///
+    /// # Panics
+    /// As [`Stage::new`].
+    #[must_use]
+    pub fn on(broker: &'static rabbit::Shared, identities: &[&str]) -> Self {
+        let bus = broker.bus(identities.iter().copied());
         // Short, since a socket's path has at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("muster-").tempdir().expect("a temporary directory is writable");
         Self { bus, folder }

@@ -270,7 +270,7 @@ impl Demo {
         for agent in &mut self.agents {
             agent.stop()?;
         }
-        if let Some(node) = &mut self.node {
+        if let Some(node) = &self.node {
             node.stop()?;
         }
         Ok(())

@@ -10,4 +10,4 @@ mod shared;
 
 pub use installation::Installation;
 pub use node::{Node, NodeOptions};
-pub use shared::{Shared, TestBus, shared};
+pub use shared::{Breakable, Shared, TestBus, breakable, shared};

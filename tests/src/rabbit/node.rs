@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,7 @@ pub struct Node {
     temporary: Option<TempDir>,
     name: String,
     ports: Ports,
-    running: Option<Running>,
+    running: Mutex<Option<Running>>,
 }
 
 impl Node {
@@ -117,7 +118,7 @@ impl Node {
         };
         let name = format!("muster-{}-{:08x}@localhost", std::process::id(), rand::random::<u32>());
         let ports = Ports::free()?;
-        let mut node = Self { installation, options, directory, temporary, name, ports, running: None };
+        let mut node = Self { installation, options, directory, temporary, name, ports, running: Mutex::default() };
         node.write_cookie()?;
         for attempt in 1..=START_ATTEMPTS {
             node.write_configuration()?;
@@ -155,7 +156,11 @@ impl Node {
     /// The process group of the server while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(|running| running.server)
+        self.running().as_ref().map(|running| running.server)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `amqps://localhost:PORT/VHOST`.
@@ -274,7 +279,7 @@ impl Node {
     ///
     /// # Errors
     /// Its processes outlive even the force.
-    pub fn stop(&mut self) -> Result<()> {
+    pub fn stop(&self) -> Result<()> {
         self.end(Some("stop"))
     }
 
@@ -282,16 +287,26 @@ impl Node {
     ///
     /// # Errors
     /// Its processes outlive it.
-    pub fn kill(&mut self) -> Result<()> {
+    pub fn kill(&self) -> Result<()> {
         self.end(Some("kill"))
+    }
+
+    /// Sends a signal to the server and everything it has started, such as SIGSTOP.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        let server = self.pid().context("the node does not run")?;
+        let group = nix::unistd::Pid::from_raw(i32::try_from(server)?);
+        nix::sys::signal::killpg(group, signal).with_context(|| format!("send {signal} to node {}", self.name))
     }
 
     /// Starts a stopped or killed node again: same name, ports and data.
     ///
     /// # Errors
     /// As for [`Node::start`].
-    pub fn resume(&mut self) -> Result<()> {
-        ensure!(self.running.is_none(), "node {} runs already", self.name);
+    pub fn resume(&self) -> Result<()> {
+        ensure!(self.pid().is_none(), "node {} runs already", self.name);
         self.run()
     }
 
@@ -299,7 +314,7 @@ impl Node {
     ///
     /// # Errors
     /// As for [`Node::stop`] and [`Node::start`].
-    pub fn restart(&mut self) -> Result<()> {
+    pub fn restart(&self) -> Result<()> {
         self.stop()?;
         self.resume()
     }
@@ -365,7 +380,7 @@ impl Node {
         command
     }
 
-    fn run(&mut self) -> Result<()> {
+    fn run(&self) -> Result<()> {
         let remove = if self.temporary.is_some() { "remove" } else { "" };
         let mut supervisor = self
             .command(Path::new("/bin/sh"))
@@ -384,11 +399,11 @@ impl Node {
         let stdout = supervisor.stdout.take().context("the shell has no standard output")?;
         BufReader::new(stdout.take(64)).read_line(&mut line)?;
         let server = line.trim().parse().with_context(|| format!("the shell says `{}`, no pid", line.trim()))?;
-        self.running = Some(Running { supervisor, words, server });
+        *self.running() = Some(Running { supervisor, words, server });
         self.wait_until_ready()
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    fn wait_until_ready(&self) -> Result<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.ports.amqps));
         let started = Instant::now();
         loop {
@@ -410,15 +425,16 @@ impl Node {
     }
 
     /// Whether the server's process exists and is no zombie.
-    fn is_alive(&self) -> bool {
-        let Some(running) = &self.running else { return false };
-        let stat = fs::read_to_string(format!("/proc/{}/stat", running.server)).unwrap_or_default();
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let Some(server) = self.pid() else { return false };
+        let stat = fs::read_to_string(format!("/proc/{server}/stat")).unwrap_or_default();
         stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     }
 
     /// Ends the node `how` the supervisor understands; `None` as if this process had died.
-    fn end(&mut self, how: Option<&str>) -> Result<()> {
-        let Some(mut running) = self.running.take() else { return Ok(()) };
+    fn end(&self, how: Option<&str>) -> Result<()> {
+        let Some(mut running) = self.running().take() else { return Ok(()) };
         if let (Some(mut words), Some(how)) = (running.words.take(), how) {
             // A shell that is gone already cannot be told; the wait below sees it.
             writeln!(words, "{how}").ok();

@@ -1,12 +1,14 @@
-//! One node for all tests of a process, one virtual host for each test.
+//! One node for all tests of a process, one virtual host for each test; and another one for those that break it.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Result;
 use muster_broker_config::{Definitions, Site, definitions};
 use muster_protocol::Identity;
+
+use nix::sys::signal::Signal;
 
 use super::node::{Node, NodeOptions};
 use crate::pki;
@@ -44,6 +46,66 @@ pub fn shared() -> &'static Shared {
         let node = Node::start(options).expect("a private RabbitMQ starts");
         Shared { node, next: AtomicUsize::new(1) }
     })
+}
+
+/// Seconds between heartbeats on the node that is broken: what hangs is noticed in two of them, so tests do not wait
+/// for the minute of a real broker.
+const HEARTBEAT_S: u16 = 3;
+
+/// The node for tests that break it, for one test at a time.
+#[derive(Debug)]
+pub struct Breakable {
+    /// The node with its virtual hosts.
+    pub shared: &'static Shared,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Gives the node that tests may kill, stop and starve, once no other test has it. It works when it is given, also
+/// after a test that failed in the middle.
+///
+/// # Panics
+/// RabbitMQ is not installed or does not start.
+#[must_use]
+pub fn breakable() -> Breakable {
+    static NODE: OnceLock<Shared> = OnceLock::new();
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let shared = NODE.get_or_init(|| {
+        let options = NodeOptions::new(pki::site().broker().server_certificate());
+        Shared { node: Node::start(options).expect("a private RabbitMQ starts"), next: AtomicUsize::new(1) }
+    });
+    let breakable = Breakable { shared, _alone: alone };
+    breakable.mend();
+    breakable
+}
+
+impl Breakable {
+    /// Makes the node work again, whatever was done to it.
+    fn mend(&self) {
+        let node = &self.shared.node;
+        if node.is_alive() {
+            node.signal(Signal::SIGCONT).expect("the node takes a signal");
+        } else {
+            node.kill().expect("what is left of the node ends");
+            node.resume().expect("the node starts again");
+        }
+        self.shorten_heartbeats();
+    }
+
+    /// Starts the killed node again.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn resume(&self) {
+        self.shared.node.resume().expect("the node starts again");
+        self.shorten_heartbeats();
+    }
+
+    /// For connections that are made from now on. Lost when the node ends.
+    fn shorten_heartbeats(&self) {
+        let setting = format!("application:set_env(rabbit, heartbeat, {HEARTBEAT_S}).");
+        self.shared.node.ctl(&["eval", &setting]).expect("the node takes a setting");
+    }
 }
 
 impl Shared {

@@ -41,7 +41,7 @@ fn found(node: &Node, names: &[&str], expected: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_broker_is_checked_opened_enrolled_and_killed() {
-    let mut node = start(&[HOST]);
+    let node = start(&[HOST]);
     let site = pki::site();
     let (host, trust) = (site.member(HOST), site.trust());
     let vhost = node.site().vhost;
@@ -185,7 +185,7 @@ fn a_node_that_cannot_start_says_why() {
 
 #[test]
 fn a_node_leaves_nothing_behind() {
-    let mut node = start(&[]);
+    let node = start(&[]);
     let (pid, directory) = (node.pid().expect("it runs"), node.directory().to_owned());
     assert!(directory.join("rabbitmq.conf").exists());
     node.stop().expect("stopped");

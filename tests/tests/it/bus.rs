@@ -366,7 +366,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_broker_that_restarts_loses_nothing_that_was_confirmed() {
-    let mut scene = Scene::start();
+    let scene = Scene::start();
     let (link, mut consumer) = scene.agent().await;
     let lea = scene.controller().await;
     lea.publish(message("host.web1", "1"), Guarantee::Confirmed).await.unwrap();

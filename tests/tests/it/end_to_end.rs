@@ -198,7 +198,7 @@ fn agents_come_back_after_the_broker_was_away() {
     let mut options = NodeOptions::new(site.broker().server_certificate());
     options.identities = ["host/web-1.ams1", "user/lea"].iter().map(|name| name.parse().unwrap()).collect();
     let vhost = options.vhost.clone();
-    let mut node = Node::start(options).unwrap();
+    let node = Node::start(options).unwrap();
     let folder = tempfile::Builder::new().prefix("muster-").tempdir().unwrap();
     let access = Access { urls: vec![node.url(&vhost)], ca: web.files.ca.clone(), crl: None };
 

@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 /// The host.
 pub(super) const HOST: &str = "web-1.ams1";
 
+/// Who is known to the broker.
+pub(super) const IDENTITIES: [&str; 3] = ["host/web-1.ams1", "user/lea", "user/max"];
+
 /// The longest that anything may take here.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
@@ -93,7 +96,11 @@ impl Lab {
 
     /// An agent that was started, with files that `prepare` may have changed before.
     pub(super) fn started(extra_config: &str, prepare: impl FnOnce(&Path)) -> Self {
-        let stage = Stage::new(&["host/web-1.ams1", "user/lea", "user/max"]);
+        Self::started_on(Stage::new(&IDENTITIES), extra_config, prepare)
+    }
+
+    /// The same on a stage of the test's own.
+    pub(super) fn started_on(stage: Stage, extra_config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let settings = settings(stage.folder(), extra_config);
         fs::create_dir_all(stage.folder().join(HOST)).unwrap();
         prepare(stage.folder());
