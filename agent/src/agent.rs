@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::Link;
-use muster_daemon::{Clock, TaskKind, Tasks};
+use muster_daemon::{Blocking, Clock, Disk, TaskKind, Tasks};
 use muster_pki::PkiError;
-use muster_pki::sealing::SealingKey;
 use muster_plugin_api::Registry;
 use muster_protocol::{AnnouncementKind, HostName, Identity, RequestId, code};
 use tokio::sync::watch;
@@ -25,6 +24,7 @@ use crate::outbox::Care;
 use crate::presence::Presence;
 use crate::profiles;
 use crate::report::{Address, Ending};
+use crate::sealing_key;
 use crate::session;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{StateDirectory, StateError, files, make_private_directory};
@@ -45,6 +45,11 @@ pub struct Parts {
     pub facts: facts::Sources,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Where everything lies that the agent keeps, but for actions in processes of their own, their results and
+    /// plugin packs: those cross processes and stay on the machine's own disk.
+    pub disk: Arc<dyn Disk>,
+    /// Where work is done that waits for the disk.
+    pub blocking: Blocking,
     /// Seed of the agent's random pauses.
     pub random_seed: u64,
     /// How actions get processes of their own; `None` if all run in this one.
@@ -198,12 +203,12 @@ impl Agent {
     pub fn new(config: Config, parts: Parts) -> Result<Self, StartError> {
         let host = host_name(&config, &parts.materials)?;
         let now = muster_protocol::Timestamp(parts.clock.now_ms());
-        let state = StateDirectory::open(config.state_dir())?;
+        let state = StateDirectory::open(&parts.disk, config.state_dir())?;
         empty_work_directory(&state.file(files::WORK))?;
         let actions = state.file(files::ACTIONS);
         make_private_directory(&actions).map_err(|source| StateError::Io { action: "make", path: actions, source })?;
-        let sealing_key = SealingKey::load_or_create(&state.file(files::SEALING_KEY))?;
-        let (journal, opened) = Journal::open(&state.file(files::JOURNAL), now)?;
+        let sealing_key = sealing_key::load_or_create(&*parts.disk, &state.file(files::SEALING_KEY))?;
+        let (journal, opened) = Journal::open(&parts.disk, &state.file(files::JOURNAL), now)?;
         if opened.torn_bytes > 0 || opened.damaged_lines > 0 {
             let kept = opened.kept_at.as_ref().map(|path| path.display().to_string());
             tracing::warn!(
@@ -213,8 +218,8 @@ impl Agent {
                 "The journal had damage"
             );
         }
-        let audit = Audit::open(config.audit_file(), host.as_str(), now, config.audit_rotation())?;
-        let (spool, opened) = Spool::open(&state.file(files::SPOOL))?;
+        let audit = Audit::open(&parts.disk, config.audit_file(), host.as_str(), now, config.audit_rotation())?;
+        let (spool, opened) = Spool::open(&parts.disk, &state.file(files::SPOOL))?;
         for path in &opened.damaged {
             tracing::warn!(path = %path.display(), "A file in the spool is not a report; it was set aside");
         }
@@ -231,6 +236,7 @@ impl Agent {
             journal,
             audit,
             spool,
+            blocking: parts.blocking,
             random_seed: parts.random_seed,
         }));
         core.restore_revocation_lists();
@@ -412,9 +418,9 @@ impl Core {
     /// Puts the lists that came over the bus back into force. One that is older than the file's stays out.
     fn restore_revocation_lists(&self) {
         let path = self.state.file(files::REVOCATION_LIST);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        let text = match self.state.read(files::REVOCATION_LIST) {
+            Ok(Some(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Ok(None) => return,
             Err(error) => {
                 return tracing::warn!(path = %path.display(), %error, "Could not read the kept revocation list");
             }
@@ -442,8 +448,7 @@ impl Core {
                     "New revocation list in force"
                 );
                 self.note(Event::new("revocation_list", "allowed").with_message(message));
-                let path = self.state.file(files::REVOCATION_LIST);
-                if let Err(error) = muster_daemon::write_atomic(&path, 0o600, trust.crl_pem().as_bytes()) {
+                if let Err(error) = self.state.write(files::REVOCATION_LIST, trust.crl_pem().as_bytes()) {
                     crate::core::report_error("Could not keep the new revocation list for the next start", &error);
                 }
             }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use muster_bus::{Bus, Link};
-use muster_daemon::{Clock, Tasks};
+use muster_daemon::{Blocking, Clock, Panicked, Tasks};
 use muster_pki::sealing::SealingKey;
 use muster_pki::{Credentials, Trust};
 use muster_plugin_api::Registry;
@@ -152,6 +152,8 @@ pub(crate) struct Core {
     pub(crate) spool: Arc<Mutex<Spool>>,
     /// Room on the disk for the ends of actions.
     pub(crate) reserve: Arc<Reserve>,
+    /// Where work is done that waits for the disk.
+    pub(crate) blocking: Blocking,
     /// Held by whoever sends from the spool.
     pub(crate) spool_sending: tokio::sync::Mutex<()>,
     /// Something was put into the spool, or may be sent again.
@@ -204,6 +206,7 @@ pub(crate) struct CoreParts {
     pub(crate) journal: Journal,
     pub(crate) audit: Audit,
     pub(crate) spool: Spool,
+    pub(crate) blocking: Blocking,
     pub(crate) random_seed: u64,
 }
 
@@ -216,8 +219,8 @@ pub(crate) enum RecordError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    #[error("the thread that writes records panicked")]
-    Panicked,
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 impl Core {
@@ -238,7 +241,12 @@ impl Core {
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),
-            reserve: Arc::new(Reserve::new(parts.state.file(files::RESERVE), RESERVE_BYTES)),
+            reserve: Arc::new(Reserve::new(
+                parts.state.disk().clone(),
+                parts.state.file(files::RESERVE),
+                RESERVE_BYTES,
+            )),
+            blocking: parts.blocking,
             sealing_key: parts.sealing_key,
             journal: Arc::new(Mutex::new(parts.journal)),
             audit: Arc::new(Mutex::new(parts.audit)),
@@ -388,7 +396,7 @@ impl Core {
             return write();
         }
         // The disk may take its time; the connection's heartbeat must not wait for it.
-        tokio::task::spawn_blocking(write).await.unwrap_or(Err(RecordError::Panicked))
+        self.blocking.run(write).await?
     }
 
     /// Records that a request has ended.
@@ -406,7 +414,7 @@ impl Core {
         let written = if is_quick {
             write().map_err(RecordError::from)
         } else {
-            tokio::task::spawn_blocking(write).await.map_or(Err(RecordError::Panicked), |done| done.map_err(Into::into))
+            self.blocking.run(write).await.map_or_else(|error| Err(error.into()), |done| done.map_err(Into::into))
         };
         if let Err(error) = written {
             report_error("Could not record the end of a request", &error);

@@ -51,6 +51,7 @@ mod reconnect;
 pub mod report;
 pub mod reserve;
 pub mod results;
+pub mod sealing_key;
 mod session;
 pub mod spool;
 pub mod state;

@@ -135,7 +135,7 @@ impl Core {
             Care::Durable => {
                 let reserve = self.reserve.clone();
                 let put = move || reserve.use_for(|| lock(&spool).put(parcel.clone(), Keep::OnDisk));
-                let (_, evicted) = tokio::task::spawn_blocking(put).await.map_err(|_| RecordError::Panicked)??;
+                let (_, evicted) = self.blocking.run(put).await??;
                 for parcel in &evicted {
                     self.give_up(parcel, "its room was needed for the end of an action that changed something");
                 }

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use muster_daemon::Blocking;
 use muster_plugin_api::{
     ActionFailure, BoxFuture, InstallReport, NotActivated, Plugin, PluginRecord, PluginStore, Registered, Registry,
     RegistryError, RemoveReport, builtin_ddls,
@@ -144,7 +145,7 @@ impl Core {
             let recovered = Store::new(config.pack_directory()).recover();
             (look(&config, &taken), recovered)
         };
-        let Ok((discovery, recovered)) = tokio::task::spawn_blocking(search).await else {
+        let Ok((discovery, recovered)) = self.blocking.run(search).await else {
             return tracing::error!("Looking through the directories of plugins panicked; they stay as they were");
         };
         let mut problems: Vec<String> = discovery.problems.iter().map(ToString::to_string).collect();
@@ -227,7 +228,7 @@ impl Core {
     async fn install_pack(&self, bytes: Vec<u8>, allow: Allow, noop: bool) -> Result<InstallReport, ActionFailure> {
         let _alone = self.plugin_changes.lock().await;
         let (trust, signers, now) = (self.materials().trust, self.config.pack_signers().clone(), self.now());
-        let opened = blocking(move || {
+        let opened = blocking(self.blocking, move || {
             let pack = Pack::open(&bytes)?;
             let signers = pack.verify(&trust, &signers, now)?;
             Ok((pack, signers.iter().map(|signer| signer.identity.short()).collect::<Vec<_>>()))
@@ -237,8 +238,9 @@ impl Core {
         let manifest = pack.manifest().clone();
         let sha256 = pack.sha256().to_owned();
         let (store, names) = (Store::new(self.config.pack_directory()), signed_by.clone());
-        let change =
-            blocking(move || if noop { store.plan(&pack, allow) } else { store.install(&pack, names, allow, now) });
+        let change = blocking(self.blocking, move || {
+            if noop { store.plan(&pack, allow) } else { store.install(&pack, names, allow, now) }
+        });
         let change = change.await?;
         let is_done = !noop && change != Change::Unchanged;
         if is_done {
@@ -295,7 +297,9 @@ impl Core {
         let _alone = self.plugin_changes.lock().await;
         let store = Store::new(self.config.pack_directory());
         let wanted = name.clone();
-        let removed = blocking(move || if noop { store.removable(&wanted) } else { store.remove(&wanted) }).await?;
+        let removed =
+            blocking(self.blocking, move || if noop { store.removable(&wanted) } else { store.remove(&wanted) })
+                .await?;
         if !noop {
             tracing::info!(plugin = %name, version = removed.manifest.version, "Pack removed");
             self.read_plugins().await;
@@ -307,7 +311,7 @@ impl Core {
     async fn list_plugins(&self) -> (Vec<PluginRecord>, Vec<String>) {
         let store = Store::new(self.config.pack_directory());
         let names: Vec<PluginName> = lock(&self.shelf).found.keys().cloned().collect();
-        let installed = tokio::task::spawn_blocking(move || {
+        let installed = self.blocking.run(move || {
             names.into_iter().filter_map(|name| Some((store.installed(&name)?, name))).collect::<Vec<_>>()
         });
         // Whoever looks at files and panics has found no pack.
@@ -355,9 +359,10 @@ async fn all<T>(futures: &mut [BoxFuture<'_, T>]) -> Vec<T> {
 }
 
 async fn blocking<T: Send + 'static>(
+    blocking: Blocking,
     work: impl FnOnce() -> Result<T, PackError> + Send + 'static,
 ) -> Result<T, ActionFailure> {
-    match tokio::task::spawn_blocking(work).await {
+    match blocking.run(work).await {
         Ok(done) => done.map_err(|error| ActionFailure::new(error.code(), chain(&error))),
         Err(_) => Err(ActionFailure::new(&code::PLUGIN_ERROR, "handling the pack panicked")),
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use muster_bus::Guarantee;
-use muster_daemon::{TaskKind, write_atomic};
+use muster_daemon::TaskKind;
 use muster_plugin_api::{ActionContext, ActionFailure, OutputSink, Plugin};
 use muster_protocol::{Announcement, AnnouncementKind, PluginName, Profile, ProtocolVersion, Timestamp, encode};
 use serde::{Deserialize, Serialize};
@@ -223,24 +223,22 @@ async fn announce(core: &Core, profile: Profile) -> bool {
 /// What an agent before this one announced. A file that cannot be read means that everything is news.
 fn read(core: &Core) -> Announced {
     let path = core.state.file(files::PROFILES);
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+    match core.state.read(files::PROFILES) {
+        Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), %error, "The digests of announced profiles cannot be read");
             Announced::default()
         }),
+        Ok(None) => Announced::default(),
         Err(error) => {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "The digests of announced profiles cannot be read");
-            }
+            tracing::warn!(path = %path.display(), %error, "The digests of announced profiles cannot be read");
             Announced::default()
         }
     }
 }
 
 fn write(core: &Core, announced: &Announced) {
-    let path = core.state.file(files::PROFILES);
     let bytes = serde_json::to_vec(announced).unwrap_or_default();
-    if let Err(error) = write_atomic(&path, 0o600, &bytes) {
+    if let Err(error) = core.state.write(files::PROFILES, &bytes) {
         crate::core::report_error("Could not note which profiles were announced", &error);
     }
 }

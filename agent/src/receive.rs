@@ -241,7 +241,7 @@ async fn record_refusal(
     }
     // The id is recorded already; a file that stays larger than it need be is no reason to warn of a repeat.
     let compact = move || lock(&journal).compact(now);
-    match tokio::task::spawn_blocking(compact).await {
+    match core.blocking.run(compact).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => crate::core::report_error("Could not make the journal smaller", &error),
         Err(error) => crate::core::report_error("Could not make the journal smaller", &error),

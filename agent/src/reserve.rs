@@ -5,11 +5,12 @@
 //! file is deleted and the record written again; once there is room the file is made anew. Nothing that only begins
 //! gets this room.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use nix::fcntl::posix_fallocate;
+use muster_daemon::Disk;
+use muster_daemon::disk::Open;
 
 /// How much is kept, in bytes: the largest report and some thousand records of ends.
 pub const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
@@ -17,6 +18,7 @@ pub const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
 /// The file.
 #[derive(Debug)]
 pub struct Reserve {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     bytes: u64,
 }
@@ -24,8 +26,8 @@ pub struct Reserve {
 impl Reserve {
     /// The reserve in `path`. [`ensure`](Self::ensure) makes it.
     #[must_use]
-    pub fn new(path: PathBuf, bytes: u64) -> Self {
-        Self { path, bytes }
+    pub fn new(disk: Arc<dyn Disk>, path: PathBuf, bytes: u64) -> Self {
+        Self { disk, path, bytes }
     }
 
     /// Makes the file where it is missing or smaller than it should be.
@@ -33,7 +35,7 @@ impl Reserve {
     /// # Errors
     /// When there is no room, or no file can be made there. A file without room is not left behind.
     pub fn ensure(&self) -> io::Result<()> {
-        if std::fs::metadata(&self.path).is_ok_and(|found| found.len() >= self.bytes) {
+        if self.disk.metadata(&self.path).is_ok_and(|found| found.length >= self.bytes) {
             return Ok(());
         }
         let made = self.make();
@@ -44,16 +46,14 @@ impl Reserve {
     }
 
     fn make(&self) -> io::Result<()> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let file: File = File::options().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-        let length = i64::try_from(self.bytes).map_err(io::Error::other)?;
-        posix_fallocate(&file, 0, length)?;
+        let file = self.disk.open(&self.path, Open::Append { mode: 0o600 })?;
+        file.allocate(self.bytes)?;
         file.sync_all()
     }
 
     /// Gives the room back to the disk. Returns whether there was any.
     pub fn release(&self) -> bool {
-        std::fs::remove_file(&self.path).is_ok()
+        self.disk.remove_file(&self.path).is_ok()
     }
 
     /// Does something that needs room on the disk, and once more with the reserve's room if there was none.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, QueueSpec};
-use muster_daemon::write_atomic;
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
 use muster_protocol::{AnnouncementKind, CollectiveName};
 use tokio::sync::{mpsc, watch};
@@ -207,18 +206,17 @@ async fn subscribe(core: &Core, link: &dyn Link) -> Result<Consumer, BusError> {
 /// Collectives the queue was bound to before and should not be any more. The broker cannot be asked
 /// for a queue's bindings, so the agent remembers them.
 fn former_collectives(core: &Core) -> Vec<CollectiveName> {
-    let Ok(text) = std::fs::read(core.state.file(files::COLLECTIVES)) else { return Vec::new() };
+    let Ok(Some(text)) = core.state.read(files::COLLECTIVES) else { return Vec::new() };
     let before: Vec<CollectiveName> = serde_json::from_slice(&text).unwrap_or_default();
     before.into_iter().filter(|collective| !core.config.collectives().contains(collective)).collect()
 }
 
 fn remember_collectives(core: &Core) {
-    let path = core.state.file(files::COLLECTIVES);
     let text = serde_json::to_vec(core.config.collectives()).unwrap_or_default();
-    if std::fs::read(&path).is_ok_and(|before| before == text) {
+    if core.state.read(files::COLLECTIVES).is_ok_and(|before| before.is_some_and(|before| before == text)) {
         return;
     }
-    if let Err(error) = write_atomic(&path, 0o600, &text) {
+    if let Err(error) = core.state.write(files::COLLECTIVES, &text) {
         tracing::warn!(error = chain(&error), "Could not remember the collectives of this host");
     }
 }

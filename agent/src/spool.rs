@@ -10,9 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use muster_daemon::write_atomic;
+use muster_daemon::Disk;
+use muster_daemon::disk::{FileKind, write_atomic};
 use muster_protocol::{Envelope, RequestId, Signature, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -29,6 +31,9 @@ pub const UNROUTABLE_KEEP_MS: i64 = 5 * 60 * 1000;
 
 /// Version of the files' format.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Longest file that is read: a report of the largest size, in base64 and with its signatures.
+const FILE_BYTES_MAX: u64 = 2 * BYTES_MAX as u64;
 
 /// Why a report could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +141,7 @@ pub struct Opened {
 /// The unconfirmed final reports of one host.
 #[derive(Debug)]
 pub struct Spool {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     entries: BTreeMap<Key, Entry>,
     bytes: usize,
@@ -146,22 +152,21 @@ impl Spool {
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub fn open(directory: &Path) -> Result<(Self, Opened), SpoolError> {
+    pub fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(Self, Opened), SpoolError> {
         let failed = |action| {
             let path = directory.to_owned();
             move |source| SpoolError::Io { action, path, source }
         };
-        crate::state::make_private_directory(directory).map_err(failed("make"))?;
-        let mut spool = Self { directory: directory.to_owned(), entries: BTreeMap::new(), bytes: 0 };
+        disk.make_private_directory_durably(directory).map_err(failed("make"))?;
+        disk.remove_temporary_files(directory).map_err(failed("clear up"))?;
+        let mut spool =
+            Self { disk: disk.clone(), directory: directory.to_owned(), entries: BTreeMap::new(), bytes: 0 };
         let mut opened = Opened::default();
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
-            .map_err(failed("list"))?
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .collect();
-        paths.sort();
+        let names = disk.list(directory).map_err(failed("list"))?;
+        let paths = names.into_iter().map(|entry| directory.join(entry.name));
+        let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
         for path in paths {
-            match read(&path) {
+            match read(&**disk, &path) {
                 Some(parcel) => {
                     spool.bytes += parcel.body.len();
                     let key = Key { request_id: parcel.request_id, copy: 0 };
@@ -170,7 +175,7 @@ impl Spool {
                 }
                 None => {
                     let aside = path.with_extension("damaged");
-                    if let Err(error) = std::fs::rename(&path, &aside) {
+                    if let Err(error) = disk.rename(&path, &aside) {
                         tracing::warn!(path = %path.display(), %error, "Could not set a damaged spool file aside");
                     }
                     opened.damaged.push(aside);
@@ -195,7 +200,7 @@ impl Spool {
         }
         if on_disk {
             let path = self.path(&parcel.request_id);
-            write(&path, &parcel).map_err(|source| SpoolError::Io { action: "write", path, source })?;
+            write(&*self.disk, &path, &parcel).map_err(|source| SpoolError::Io { action: "write", path, source })?;
         }
         self.bytes += parcel.body.len();
         let key =
@@ -246,7 +251,7 @@ impl Spool {
         if entry.on_disk {
             let path = self.path(&key.request_id);
             // Left behind it would be sent once more after a restart, and recognised as a repeat.
-            if let Err(error) = std::fs::remove_file(&path) {
+            if let Err(error) = self.disk.remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "Could not delete a confirmed report from the spool");
             }
         }
@@ -332,22 +337,25 @@ pub struct Listed {
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn list(directory: &Path) -> Result<Vec<Listed>, SpoolError> {
+pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Listed>, SpoolError> {
     let failed = |source| SpoolError::Io { action: "list", path: directory.to_owned(), source };
-    let entries = match std::fs::read_dir(directory) {
+    let entries = match disk.list(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
     let mut listed = Vec::new();
     for entry in entries {
-        let path = entry.map_err(failed)?.path();
+        if entry.kind != FileKind::File {
+            continue;
+        }
+        let path = directory.join(entry.name);
         let is_report = path.extension().is_some_and(|extension| extension == "json");
         if !is_report && path.extension().is_none_or(|extension| extension != "damaged") {
             continue;
         }
-        let parcel = if is_report { read(&path) } else { None };
+        let parcel = if is_report { read(disk, &path) } else { None };
         // It may have been confirmed and removed just now.
-        if parcel.is_some() || path.exists() {
+        if parcel.is_some() || disk.exists(&path).map_err(failed)? {
             listed.push(Listed { path, parcel });
         }
     }
@@ -355,7 +363,7 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, SpoolError> {
     Ok(listed)
 }
 
-fn write(path: &Path, parcel: &Parcel) -> std::io::Result<()> {
+fn write(disk: &dyn Disk, path: &Path, parcel: &Parcel) -> std::io::Result<()> {
     let file = SpoolFile {
         format: FORMAT_VERSION,
         request_id: parcel.request_id,
@@ -363,11 +371,11 @@ fn write(path: &Path, parcel: &Parcel) -> std::io::Result<()> {
         expires_at_ms: parcel.expires_at,
         envelope: Envelope::new(&parcel.content_type, &parcel.body, parcel.signatures.clone()),
     };
-    write_atomic(path, 0o600, &serde_json::to_vec(&file)?).map_err(crate::state::io_error)
+    Ok(write_atomic(disk, path, 0o600, &serde_json::to_vec(&file)?)?)
 }
 
-fn read(path: &Path) -> Option<Parcel> {
-    let bytes = std::fs::read(path).ok()?;
+fn read(disk: &dyn Disk, path: &Path) -> Option<Parcel> {
+    let bytes = disk.read(path, FILE_BYTES_MAX).ok()?;
     let file: SpoolFile = serde_json::from_slice(&bytes).ok()?;
     let named_after_it = path.file_stem().is_some_and(|stem| stem == file.request_id.to_string().as_str());
     if file.format != FORMAT_VERSION || !named_after_it {

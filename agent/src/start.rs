@@ -13,7 +13,7 @@ use muster_agent::policy::Policy;
 use muster_agent::{Agent, Materials, Parts, host_name};
 use muster_bus::{AmqpBus, AmqpSettings};
 use muster_daemon::signals::{Request, Signals};
-use muster_daemon::{Clock as _, SystemClock, TaskKind, Tasks, logging};
+use muster_daemon::{Blocking, Clock as _, RealDisk, SystemClock, TaskKind, Tasks, logging};
 use muster_pki::{Credentials, Trust, tls};
 use muster_plugin_api::{Plugin, Registry};
 use muster_protocol::{HostName, Identity, Timestamp};
@@ -126,6 +126,8 @@ fn build(config: Config, files: &Files) -> anyhow::Result<Agent> {
         registry: muster_agent::plugins::builtin(&config)?,
         facts: Sources::of_host(&config, host),
         clock: Arc::new(SystemClock),
+        disk: Arc::new(RealDisk),
+        blocking: Blocking::Threads,
         random_seed: rand::random(),
         runner: Some(runner(files)),
         reload: Some(Box::new({

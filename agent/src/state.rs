@@ -1,12 +1,12 @@
 //! The agent's directory of state: who may see it, and that only one agent uses it.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster_daemon::WriteError;
+use muster_daemon::disk::{Metadata, Open, write_atomic};
+use muster_daemon::{Disk, DiskFile, RealDisk};
 
 /// Names inside the directory, in one place.
 pub mod files {
@@ -33,6 +33,9 @@ pub mod files {
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }
+
+/// Longest file that is read whole: a revocation list of 100,000 certificates fits.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// How often the lock is tried. An agent that was killed while it started a program leaves a copy of the lock in
 /// that program until it runs, which is a moment.
@@ -67,36 +70,33 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDirectory {
     path: PathBuf,
-    _lock: File,
+    disk: Arc<dyn Disk>,
+    _lock: Arc<dyn DiskFile>,
 }
 
 impl StateDirectory {
     /// Makes the directory where it is missing (mode 0700) and locks it. The kernel gives the lock
-    /// back when the process ends, however it ends.
+    /// back when the process ends, however it ends. Then removes what an agent that was killed had begun to write.
     ///
     /// # Errors
     /// When it cannot be made, or another process has it.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self, StateError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }
         };
-        make_private_directory(path).map_err(failed("make state directory", path))?;
-        check_trusted(path).map_err(failed("trust state directory", path))?;
+        disk.make_private_directory_durably(path).map_err(failed("make state directory", path))?;
+        let found = disk.metadata(path).map_err(failed("trust state directory", path))?;
+        judge(path, &found).map_err(failed("trust state directory", path))?;
         let lock_path = path.join(files::LOCK);
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(failed("open", &lock_path))?;
+        let lock = disk.open(&lock_path, Open::Append { mode: 0o600 }).map_err(failed("open", &lock_path))?;
         for tries_left in (0..LOCK_TRIES).rev() {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
-                Err(TryLockError::WouldBlock) if tries_left > 0 => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => break,
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_path)(error)),
+            if lock.try_lock().map_err(failed("lock", &lock_path))? {
+                disk.remove_temporary_files(path).map_err(failed("clear up", path))?;
+                return Ok(Self { path: path.to_owned(), disk: disk.clone(), _lock: lock });
+            }
+            if tries_left > 0 {
+                std::thread::sleep(LOCK_PAUSE);
             }
         }
         Err(StateError::InUse { path: path.to_owned() })
@@ -107,11 +107,37 @@ impl StateDirectory {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+
+    /// The disk it is on.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Reads a file inside; `None` if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read, or is longer than a file of this kind can be.
+    pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.disk.read(&self.file(name), FILE_BYTES_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces a file inside, mode 0600.
+    ///
+    /// # Errors
+    /// It cannot be written; the old one is as it was.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        Ok(write_atomic(&*self.disk, &self.file(name), 0o600, bytes)?)
+    }
 }
 
-/// Makes a directory that only the agent's user can enter, with its parents.
+/// Makes a directory on the machine's own disk that only the agent's user can enter, with its parents.
 pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    RealDisk.make_private_directory(path)
 }
 
 /// Checks that a file or directory that decides what the agent does can be written by nobody but root or
@@ -120,9 +146,12 @@ pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// It cannot be looked at, or somebody else can write it; the message says what to do.
 pub fn check_trusted(path: &Path) -> io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
+    judge(path, &RealDisk.metadata(path)?)
+}
+
+fn judge(path: &Path, found: &Metadata) -> io::Result<()> {
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let (owner, mode) = (found.owner, found.mode);
     if owner != 0 && owner != nix::unistd::Uid::effective().as_raw() {
         return refused(format!(
             "it belongs to user {owner}, not to root or the agent's user: chown root {}",
@@ -133,9 +162,4 @@ pub fn check_trusted(path: &Path) -> io::Result<()> {
         return refused(format!("others can write it (mode {mode:04o}): chmod go-w {}", path.display()));
     }
     Ok(())
-}
-
-/// Keeps the kind of error that a failed atomic write had.
-pub(crate) fn io_error(error: WriteError) -> io::Error {
-    io::Error::new(error.io().kind(), error)
 }

@@ -21,8 +21,8 @@ use rustls::crypto::hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey, HpkePublicK
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use crate::PkiError;
 use crate::key::sha256_hex;
-use crate::{PkiError, file};
 
 /// What a public key's text begins with.
 const PREFIX: &str = "x25519:";
@@ -165,23 +165,14 @@ impl SealingKey {
         Ok(Self { private: Zeroizing::new(private.secret_bytes().to_vec()), public })
     }
 
-    /// Reads the key in a file; makes one, with mode 0600, where there is none.
+    /// Reads the text of a key's file, which lies in `path`.
     ///
     /// # Errors
-    /// When the file cannot be read or written, is readable by others, or holds no key: then it is left as
-    /// it is, since only whoever looks after the host can know what became of it.
-    pub fn load_or_create(path: &Path) -> Result<Self, PkiError> {
-        if path.exists() {
-            return Self::load(path);
-        }
-        let key = Self::generate().map_err(|error| PkiError::malformed("sealing key", error.to_string()))?;
-        file::create(path, 0o600, key.file_text().as_bytes())?;
-        Ok(key)
-    }
-
-    fn load(path: &Path) -> Result<Self, PkiError> {
+    /// When it holds no key: then leave the file as it is, since only whoever looks after the host can know what
+    /// became of it.
+    pub fn from_file_text(path: &Path, text: &[u8]) -> Result<Self, PkiError> {
         let wrong = |why: &str| PkiError::malformed("sealing key", format!("`{}`: {why}", path.display()));
-        let text = file::read_secret(path)?;
+        let text = std::str::from_utf8(text).map_err(|_| wrong("it is not text"))?;
         let mut lines = text.lines();
         if lines.next() != Some(FILE_HEADER) {
             return Err(wrong("it does not begin as a sealing key does"));
@@ -209,7 +200,9 @@ impl SealingKey {
         opened.is_ok_and(|opened| opened == b"probe")
     }
 
-    fn file_text(&self) -> Zeroizing<String> {
+    /// The text of the key's file, which nobody but the host may read (mode 0600).
+    #[must_use]
+    pub fn file_text(&self) -> Zeroizing<String> {
         let private = Zeroizing::new(BASE64.encode(&*self.private));
         Zeroizing::new(format!("{FILE_HEADER}\n{}\n{}\n", *private, BASE64.encode(self.public.0)))
     }

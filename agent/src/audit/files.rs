@@ -5,9 +5,11 @@
 //! away are found too, if they lie beside it and their names begin alike: the order is that of their lines.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+
+use muster_daemon::disk::{FileKind, FileReader, Open};
+use muster_daemon::{Disk, DiskFile};
 
 use super::LINE_BYTES_MAX;
 use super::line::{Line, decode};
@@ -34,13 +36,12 @@ fn suffix<'a>(path: &Path, name: &'a str) -> Option<&'a str> {
 }
 
 /// The files that were set aside beside `path`, in no order.
-pub(super) fn set_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn set_aside(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory(path))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|name| suffix(path, name).is_some()) && entry.file_type()?.is_file() {
-            found.push(entry.path());
+    for entry in disk.list(directory(path))? {
+        let is_ours = entry.name.to_str().is_some_and(|name| suffix(path, name).is_some());
+        if is_ours && entry.kind == FileKind::File {
+            found.push(directory(path).join(entry.name));
         }
     }
     Ok(found)
@@ -52,8 +53,8 @@ pub(super) fn directory(path: &Path) -> &Path {
 }
 
 /// The number for the next file that is set aside.
-pub(super) fn next_number(path: &Path) -> io::Result<u64> {
-    let names = set_aside(path)?;
+pub(super) fn next_number(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
+    let names = set_aside(disk, path)?;
     let numbers = names.iter().filter_map(|found| suffix(path, found.file_name()?.to_str()?)?.parse::<u64>().ok());
     Ok(numbers.max().unwrap_or(0).saturating_add(1))
 }
@@ -67,14 +68,19 @@ pub(super) fn log_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// The first line of a file; `None` if the file is empty.
-pub(super) fn first_line(path: &Path) -> io::Result<Option<Line>> {
+pub(super) fn first_line(disk: &dyn Disk, path: &Path) -> io::Result<Option<Line>> {
     let mut bytes = Vec::new();
-    BufReader::new(File::open(path)?).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut bytes)?;
+    open(disk, path)?.take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut bytes)?;
     if bytes.is_empty() {
         return Ok(None);
     }
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     decode(line).map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "its first line is no audit line"))
+}
+
+/// Reads a file from its beginning.
+pub(super) fn open(disk: &dyn Disk, path: &Path) -> io::Result<BufReader<FileReader>> {
+    Ok(BufReader::new(FileReader::new(disk.open(path, Open::Read)?)))
 }
 
 /// The end of a file.
@@ -88,21 +94,19 @@ pub(super) struct Tail {
 }
 
 /// Reads only the end of a file: it is long, and this happens at each start.
-pub(super) fn read_tail(mut file: &File) -> io::Result<Tail> {
-    let end = file.metadata()?.len();
+pub(super) fn read_tail(file: &dyn DiskFile) -> io::Result<Tail> {
+    let end = file.metadata()?.length;
     let mut window: u64 = 64 * 1024;
     loop {
         let from = end.saturating_sub(window);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(end - from).read_to_end(&mut bytes)?;
+        let bytes = file.read_range(from, end - from)?;
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
         let body = &bytes[..complete.saturating_sub(1)];
         let start = body.iter().rposition(|byte| *byte == b'\n').map(|index| index + 1);
         if from == 0 || start.is_some() || window > LINE_BYTES_MAX as u64 * 2 {
             let length = from + complete as u64;
             let last_line = (complete > 0).then(|| body[start.unwrap_or(0)..].to_vec());
-            return Ok(Tail { length, torn_bytes: end - length, last_line });
+            return Ok(Tail { length, torn_bytes: from + bytes.len() as u64 - length, last_line });
         }
         window *= 4;
     }

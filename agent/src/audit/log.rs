@@ -1,12 +1,11 @@
 //! The log that is written.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_daemon::write_atomic;
+use muster_daemon::disk::{FileIdentity, Open, write_atomic};
+use muster_daemon::{Disk, DiskFile};
 use muster_protocol::Timestamp;
 
 use super::about_itself as itself;
@@ -14,7 +13,6 @@ use super::files::{self, Tail, read_tail};
 use super::limit::{Limiter, WINDOW_MS, Who};
 use super::line::{Line, decode, encode};
 use super::{AuditError, Damage, Event, FIRST_PREVIOUS, FileMark};
-use crate::state::io_error;
 
 /// How durable a line must be before the caller goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +42,7 @@ impl Default for Rotation {
 /// The open audit log of one host.
 #[derive(Debug)]
 pub struct Audit {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     host: String,
     rotation: Rotation,
@@ -66,7 +65,7 @@ pub struct Audit {
 #[derive(Debug)]
 #[must_use]
 pub struct Unsynced {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
 }
 
@@ -84,17 +83,21 @@ impl Unsynced {
 /// The file that is written.
 #[derive(Debug)]
 struct Current {
-    file: Arc<File>,
-    device: u64,
-    inode: u64,
+    file: Arc<dyn DiskFile>,
+    identity: FileIdentity,
     length: u64,
 }
 
 impl Current {
-    fn open(path: &Path) -> std::io::Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    /// Opens the file, or makes it. That a new one has its name on the disk is waited for.
+    fn open(disk: &dyn Disk, path: &Path) -> std::io::Result<Self> {
+        let is_new = !disk.exists(path)?;
+        let file = disk.open(path, Open::Append { mode: 0o600 })?;
+        if is_new {
+            disk.sync_directory(files::directory(path))?;
+        }
         let metadata = file.metadata()?;
-        Ok(Self { file: Arc::new(file), device: metadata.dev(), inode: metadata.ino(), length: metadata.len() })
+        Ok(Self { file, identity: metadata.identity, length: metadata.length })
     }
 }
 
@@ -105,8 +108,15 @@ impl Audit {
     /// # Errors
     /// When a file cannot be read or written, or its last line is not an audit line: appending to it would hide
     /// that.
-    pub fn open(path: &Path, host: &str, now: Timestamp, rotation: Rotation) -> Result<Self, AuditError> {
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        host: &str,
+        now: Timestamp,
+        rotation: Rotation,
+    ) -> Result<Self, AuditError> {
         let mut audit = Self {
+            disk: disk.clone(),
             path: path.to_owned(),
             host: host.to_owned(),
             rotation,
@@ -121,13 +131,13 @@ impl Audit {
         audit.sweep().map_err(audit.failed("clean up beside"))?;
         let mut torn_bytes = 0;
         let mut last = None;
-        let exists = path.try_exists().map_err(audit.failed("open"))?;
+        let exists = disk.exists(path).map_err(audit.failed("open"))?;
         if exists {
-            let mut current = Current::open(path).map_err(audit.failed("open"))?;
-            let tail = read_tail(&current.file).map_err(audit.failed("read"))?;
+            let mut current = Current::open(&**disk, path).map_err(audit.failed("open"))?;
+            let tail = read_tail(&*current.file).map_err(audit.failed("read"))?;
             torn_bytes = tail.torn_bytes;
             if torn_bytes > 0 {
-                current.file.set_len(tail.length).map_err(audit.failed("cut the torn end of"))?;
+                current.file.set_length(tail.length).map_err(audit.failed("cut the torn end of"))?;
                 current.length = tail.length;
             }
             last = audit.take_up(path, &tail)?;
@@ -161,10 +171,11 @@ impl Audit {
             why: why.to_owned(),
         };
         let Ok(line) = decode(bytes) else {
-            let lines = fs::read(path).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count());
+            let lines =
+                files::open(&*self.disk, path).map_or(0, |file| file.split(b'\n').map_while(Result::ok).count());
             return Err(broken(lines as u64, "the last line is not an audit line"));
         };
-        let first = files::first_line(path).ok().flatten();
+        let first = files::first_line(&*self.disk, path).ok().flatten();
         let first = first.ok_or_else(|| broken(1, "the first line is not an audit line"))?;
         self.first_sequence = first.sequence;
         self.sequence = line.sequence;
@@ -175,8 +186,8 @@ impl Audit {
     /// Begins a file where there is none: the first one of all, or the one after the newest that was set aside.
     fn begin_at_start(&mut self, now: Timestamp) -> Result<(), AuditError> {
         let mut newest: Option<(u64, PathBuf)> = None;
-        for path in files::set_aside(&self.path).map_err(self.failed("look beside"))? {
-            match files::first_line(&path) {
+        for path in files::set_aside(&*self.disk, &self.path).map_err(self.failed("look beside"))? {
+            match files::first_line(&*self.disk, &path) {
                 Ok(Some(first)) if newest.as_ref().is_none_or(|(sequence, _)| first.sequence > *sequence) => {
                     newest = Some((first.sequence, path));
                 }
@@ -187,11 +198,11 @@ impl Audit {
             }
         }
         let Some((_, path)) = newest else {
-            self.file = Some(Current::open(&self.path).map_err(self.failed("open"))?);
+            self.file = Some(Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?);
             return Ok(());
         };
-        let file = File::open(&path).map_err(self.failed("open"))?;
-        let tail = read_tail(&file).map_err(self.failed("read"))?;
+        let file = self.disk.open(&path, Open::Read).map_err(self.failed("open"))?;
+        let tail = read_tail(&*file).map_err(self.failed("read"))?;
         let last = self.take_up(&path, &tail)?;
         self.set_aside = path.file_name().and_then(|name| name.to_str()).map(ToOwned::to_owned);
         let was_full = last.is_some_and(|line| line.details.is_about_itself(itself::CLOSED));
@@ -202,19 +213,17 @@ impl Audit {
     fn sweep(&self) -> std::io::Result<()> {
         let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
         let begun = format!(".{name}.");
-        match fs::read_dir(files::directory(&self.path)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            entries => {
-                for entry in entries? {
-                    let entry = entry?;
-                    let found = entry.file_name();
-                    if found.to_str().is_some_and(|found| found.starts_with(&begun) && found.ends_with(".new")) {
-                        fs::remove_file(entry.path())?;
-                    }
-                }
-                Ok(())
+        let directory = files::directory(&self.path);
+        let entries = match self.disk.list(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            if entry.name.to_str().is_some_and(|found| found.starts_with(&begun) && found.ends_with(".new")) {
+                self.disk.remove_file(&directory.join(&entry.name))?;
             }
         }
+        Ok(())
     }
 
     /// Number of the last line, and its hash: the head of the chain.
@@ -324,20 +333,20 @@ impl Audit {
     /// Makes sure that the file is there and is the one that was written last.
     fn ready(&mut self, now: Timestamp) -> Result<(), AuditError> {
         let Some(current) = &self.file else { return self.begin(now, FULL) };
-        let found = match fs::metadata(&self.path) {
+        let found = match self.disk.metadata(&self.path) {
             Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.lose(now, MOVED),
             Err(error) => return Err(self.failed("look at")(error)),
         };
-        if (found.dev(), found.ino()) == (current.device, current.inode) {
-            return if found.len() < current.length { self.cut(now, found.len()) } else { Ok(()) };
+        if found.identity == current.identity {
+            return if found.length < current.length { self.cut(now, found.length) } else { Ok(()) };
         }
-        if found.len() == 0 {
+        if found.length == 0 {
             return self.lose(now, MOVED);
         }
         // A copy of the log in its own place continues it as well as the original.
-        let other = Current::open(&self.path).map_err(self.failed("open"))?;
-        let tail = read_tail(&other.file).map_err(self.failed("read"))?;
+        let other = Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?;
+        let tail = read_tail(&*other.file).map_err(self.failed("read"))?;
         let last = tail.last_line.as_deref().and_then(|bytes| decode(bytes).ok());
         if tail.torn_bytes == 0 && last.is_some_and(|line| line.hash == self.previous) {
             self.file = Some(other);
@@ -361,7 +370,7 @@ impl Audit {
         let failed = self.failed("cut the torn end of");
         let Some(current) = &mut self.file else { return Ok(()) };
         let lost = current.length - left;
-        let cut_torn = read_tail(&current.file).and_then(|tail| current.file.set_len(tail.length).map(|()| tail));
+        let cut_torn = read_tail(&*current.file).and_then(|tail| current.file.set_length(tail.length).map(|()| tail));
         current.length = cut_torn.map_err(failed)?.length;
         if current.length == 0 {
             self.first_sequence = self.sequence + 1;
@@ -382,9 +391,9 @@ impl Audit {
         let Some(current) = &mut self.file else {
             return Err(failed(std::io::Error::from(std::io::ErrorKind::NotFound)));
         };
-        if let Err(error) = append(&current.file, &bytes, durability) {
+        if let Err(error) = append(&*current.file, &bytes, durability) {
             // A half line would break the chain for every line after it.
-            if let Err(error) = current.file.set_len(current.length) {
+            if let Err(error) = current.file.set_length(current.length) {
                 tracing::error!(path = %self.path.display(), %error, "Could not cut a half-written audit line off");
             }
             return Err(failed(error));
@@ -424,12 +433,12 @@ impl Audit {
 
     /// Step 2: the file gets its number.
     fn put_aside(&mut self) -> Result<(), AuditError> {
-        let number = files::next_number(&self.path).map_err(self.failed("look beside"))?;
+        let number = files::next_number(&*self.disk, &self.path).map_err(self.failed("look beside"))?;
         let aside = files::numbered(&self.path, number);
-        fs::rename(&self.path, &aside).map_err(self.failed("set aside"))?;
+        self.disk.rename(&self.path, &aside).map_err(self.failed("set aside"))?;
         self.file = None;
         self.set_aside = aside.file_name().and_then(|name| name.to_str()).map(ToOwned::to_owned);
-        File::open(files::directory(&self.path)).and_then(|it| it.sync_all()).map_err(self.failed("set aside"))
+        self.disk.sync_directory(files::directory(&self.path)).map_err(self.failed("set aside"))
     }
 
     /// Step 3: a new file with its first line.
@@ -437,8 +446,8 @@ impl Audit {
         let event = opening(self.mark(self.set_aside.clone()), why);
         let encoded = encode(&self.previous, self.sequence + 1, now, &self.host, &event);
         let (bytes, hash) = encoded.map_err(|source| self.failed("encode a line of")(source.into()))?;
-        write_atomic(&self.path, 0o600, &bytes).map_err(io_error).map_err(self.failed("begin"))?;
-        self.file = Some(Current::open(&self.path).map_err(self.failed("open"))?);
+        write_atomic(&*self.disk, &self.path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("begin"))?;
+        self.file = Some(Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?);
         self.previous = hash;
         self.sequence += 1;
         self.first_sequence = self.sequence;
@@ -448,9 +457,9 @@ impl Audit {
     /// Steps 4 and 5: the oldest files go. One that rotation did not name, or that is damaged, stays.
     fn prune(&mut self, now: Timestamp) -> Result<(), AuditError> {
         let mut kept = Vec::new();
-        for path in files::set_aside(&self.path).map_err(self.failed("look beside"))? {
+        for path in files::set_aside(&*self.disk, &self.path).map_err(self.failed("look beside"))? {
             if files::is_numbered(&path)
-                && let Some((first, mark)) = mark_of(&path)
+                && let Some((first, mark)) = mark_of(&*self.disk, &path)
             {
                 kept.push((first, path, mark));
             }
@@ -458,7 +467,7 @@ impl Audit {
         kept.sort_by_key(|(first, ..)| *first);
         for (_, path, mark) in kept.iter().take(kept.len().saturating_sub(self.rotation.keep_files)) {
             self.note_removal(now, mark)?;
-            fs::remove_file(path).map_err(self.failed("remove the oldest file of"))?;
+            self.disk.remove_file(path).map_err(self.failed("remove the oldest file of"))?;
         }
         Ok(())
     }
@@ -496,8 +505,8 @@ fn opening(mark: FileMark, why: &str) -> Event {
     event
 }
 
-fn append(mut file: &File, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
-    file.write_all(bytes)?;
+fn append(file: &dyn DiskFile, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
+    file.append(bytes)?;
     match durability {
         Durability::Synced => file.sync_data(),
         Durability::Written => Ok(()),
@@ -505,9 +514,9 @@ fn append(mut file: &File, bytes: &[u8], durability: Durability) -> std::io::Res
 }
 
 /// Number of a file's first line, and its mark; `None` if it is damaged.
-fn mark_of(path: &Path) -> Option<(u64, FileMark)> {
-    let first = files::first_line(path).ok()??.sequence;
-    let tail = read_tail(&File::open(path).ok()?).ok()?;
+fn mark_of(disk: &dyn Disk, path: &Path) -> Option<(u64, FileMark)> {
+    let first = files::first_line(disk, path).ok()??.sequence;
+    let tail = read_tail(&*disk.open(path, Open::Read).ok()?).ok()?;
     let last = decode(&tail.last_line?).ok()?;
     let mark = FileMark {
         name: path.file_name().and_then(|name| name.to_str()).map(ToOwned::to_owned),
@@ -520,6 +529,10 @@ fn mark_of(path: &Path) -> Option<(u64, FileMark)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use muster_daemon::RealDisk;
+
     use super::super::{Anchor, verify_all};
     use super::*;
 
@@ -535,14 +548,15 @@ mod tests {
     /// Stops a rotation behind each of its steps, as a crash would, and goes on with a new start.
     #[test]
     fn a_crash_behind_any_step_of_a_rotation_leaves_a_whole_chain() {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         for stop_behind in 0..=6 {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("audit.jsonl");
-            let mut audit = Audit::open(&path, "web1", NOW, SMALL).unwrap();
+            let mut audit = Audit::open(&disk, &path, "web1", NOW, SMALL).unwrap();
             // Two full files are there already, so that this rotation also removes one.
             for number in 0.. {
                 line(&mut audit, number);
-                if files::set_aside(&path).unwrap().len() == 2 {
+                if files::set_aside(&*disk, &path).unwrap().len() == 2 {
                     break;
                 }
             }
@@ -555,7 +569,7 @@ mod tests {
                 // The new file is written beside its place first.
                 &|_| fs::write(path.with_file_name(".audit.jsonl.1.0.new"), "{\"half").unwrap(),
                 &|audit| audit.begin(NOW, FULL).unwrap(),
-                &|audit| audit.note_removal(NOW, &mark_of(&oldest).unwrap().1).unwrap(),
+                &|audit| audit.note_removal(NOW, &mark_of(&RealDisk, &oldest).unwrap().1).unwrap(),
                 &|_| fs::remove_file(&oldest).unwrap(),
             ];
             for step in &steps[..stop_behind] {
@@ -563,7 +577,7 @@ mod tests {
             }
             drop(audit);
             verify_all(&path, None).unwrap_or_else(|error| panic!("behind step {stop_behind}: {error}"));
-            let mut audit = Audit::open(&path, "web1", NOW, SMALL).unwrap();
+            let mut audit = Audit::open(&disk, &path, "web1", NOW, SMALL).unwrap();
             line(&mut audit, 101);
             assert!(audit.sequence > head, "{stop_behind}");
             let anchor = Anchor { sequence: audit.sequence, hash: audit.previous.clone() };
@@ -571,7 +585,7 @@ mod tests {
             let verified = verified.unwrap_or_else(|error| panic!("after step {stop_behind}: {error}"));
             assert_eq!(verified.last_sequence, audit.sequence);
             assert!(!path.with_file_name(".audit.jsonl.1.0.new").exists());
-            let full = files::set_aside(&path).unwrap().len();
+            let full = files::set_aside(&*disk, &path).unwrap().len();
             assert_eq!((full, oldest.exists()), (2, stop_behind == 0), "behind step {stop_behind}");
         }
     }

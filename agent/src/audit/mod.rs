@@ -52,7 +52,7 @@ pub use line::Line;
 pub use log::{Audit, Durability, Rotation, Unsynced};
 pub use shorten::TEXT_BYTES_MAX;
 pub(crate) use shorten::shortened;
-pub use verify::{Anchor, Verified, verify, verify_all};
+pub use verify::{Anchor, Verified, verify, verify_all, verify_all_on};
 
 /// What the first line of all names as the hash of the line before it.
 pub const FIRST_PREVIOUS: &str = "0000000000000000000000000000000000000000000000000000000000000000";

@@ -1,12 +1,13 @@
 //! Looking things up in a log: which lines somebody wants to see.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
+use muster_daemon::RealDisk;
 use muster_protocol::Timestamp;
 use muster_protocol::expr::Glob;
 
+use super::files;
 use super::line::decode;
 use super::verify::in_order;
 use super::{AuditError, Line};
@@ -75,9 +76,9 @@ pub fn look_up<E: From<AuditError>>(
     filter: &Filter,
     mut take: impl FnMut(Found) -> Result<(), E>,
 ) -> Result<(), E> {
-    for path in in_order(log)? {
+    for path in in_order(&RealDisk, log)? {
         let failed = |source| AuditError::Io { action: "read", path: path.clone(), source };
-        let mut reader = BufReader::new(File::open(&path).map_err(failed)?);
+        let mut reader = files::open(&RealDisk, &path).map_err(failed)?;
         let mut number = 0;
         loop {
             let mut bytes = Vec::new();

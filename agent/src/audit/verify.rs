@@ -1,9 +1,9 @@
 //! Reading a log from its beginning: is every line what was written, where it was written?
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
 
+use muster_daemon::{Disk, RealDisk};
 use serde::Serialize;
 
 use super::about_itself as itself;
@@ -59,12 +59,13 @@ impl std::str::FromStr for Anchor {
 /// The first line that is not what was written, with its file, or an anchor that is not found.
 pub fn verify(from: &Path, anchor: Option<&Anchor>) -> Result<Verified, AuditError> {
     let log = files::log_of(from).unwrap_or_else(|| from.to_owned());
-    retrying(&log, || {
-        let all = in_order(&log)?;
+    let disk: &dyn Disk = &RealDisk;
+    retrying(disk, &log, || {
+        let all = in_order(disk, &log)?;
         let Some(at) = all.iter().position(|file| file.file_name() == from.file_name()) else {
             return Err(not_there(from));
         };
-        Chain::new(&log, anchor).read(&all[at..]).map(|chain| chain.verified)
+        Chain::new(disk, &log, anchor).read(&all[at..]).map(|chain| chain.verified)
     })
 }
 
@@ -73,12 +74,20 @@ pub fn verify(from: &Path, anchor: Option<&Anchor>) -> Result<Verified, AuditErr
 /// # Errors
 /// As [`verify`]; also when the beginning is missing and no line says that rotation removed it.
 pub fn verify_all(path: &Path, anchor: Option<&Anchor>) -> Result<Verified, AuditError> {
-    retrying(path, || {
-        let all = in_order(path)?;
+    verify_all_on(&RealDisk, path, anchor)
+}
+
+/// As [`verify_all`], of a log on another disk than the machine's.
+///
+/// # Errors
+/// As [`verify_all`].
+pub fn verify_all_on(disk: &dyn Disk, path: &Path, anchor: Option<&Anchor>) -> Result<Verified, AuditError> {
+    retrying(disk, path, || {
+        let all = in_order(disk, path)?;
         if all.is_empty() {
             return Err(not_there(path));
         }
-        let chain = Chain::new(path, anchor).read(&all)?;
+        let chain = Chain::new(disk, path, anchor).read(&all)?;
         chain.check_beginning(&all)?;
         if all.last().is_some_and(|last| last != path) && !chain.is_closed {
             return Err(AuditError::Broken {
@@ -93,8 +102,12 @@ pub fn verify_all(path: &Path, anchor: Option<&Anchor>) -> Result<Verified, Audi
 }
 
 /// Reads again if the files have changed meanwhile: an agent at work rotates them.
-fn retrying(log: &Path, read: impl Fn() -> Result<Verified, AuditError>) -> Result<Verified, AuditError> {
-    let names = || in_order(log).ok();
+fn retrying(
+    disk: &dyn Disk,
+    log: &Path,
+    read: impl Fn() -> Result<Verified, AuditError>,
+) -> Result<Verified, AuditError> {
+    let names = || in_order(disk, log).ok();
     for _ in 1..TRIES {
         let before = names();
         match read() {
@@ -113,22 +126,22 @@ fn not_there(path: &Path) -> AuditError {
 ///
 /// # Errors
 /// A file cannot be read, or its first line is none.
-pub(super) fn in_order(log: &Path) -> Result<Vec<PathBuf>, AuditError> {
+pub(super) fn in_order(disk: &dyn Disk, log: &Path) -> Result<Vec<PathBuf>, AuditError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| AuditError::Io { action, path, source }
     };
-    let mut all = files::set_aside(log).map_err(failed("look beside", log))?;
-    if log.try_exists().map_err(failed("open", log))? {
+    let mut all = files::set_aside(disk, log).map_err(failed("look beside", log))?;
+    if disk.exists(log).map_err(failed("open", log))? {
         all.push(log.to_owned());
     }
     let mut keyed = Vec::new();
     for path in all {
-        let first = match files::first_line(&path) {
+        let first = match files::first_line(disk, &path) {
             Ok(first) => first.map(|line| line.sequence),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 // Where it stands is only to be guessed; that something is wrong with it is said in any case.
-                Some(guess(&path).unwrap_or(u64::MAX))
+                Some(guess(disk, &path).unwrap_or(u64::MAX))
             }
             Err(error) => return Err(failed("open", &path)(error)),
         };
@@ -141,8 +154,8 @@ pub(super) fn in_order(log: &Path) -> Result<Vec<PathBuf>, AuditError> {
 
 /// The number of the first line of a file whose first line is damaged: that of the first sound line, less the
 /// lines before it.
-fn guess(path: &Path) -> Option<u64> {
-    for (before, bytes) in BufReader::new(File::open(path).ok()?).split(b'\n').enumerate() {
+fn guess(disk: &dyn Disk, path: &Path) -> Option<u64> {
+    for (before, bytes) in files::open(disk, path).ok()?.split(b'\n').enumerate() {
         if let Ok(line) = decode(&bytes.ok()?) {
             return Some(line.sequence.saturating_sub(before as u64));
         }
@@ -151,6 +164,7 @@ fn guess(path: &Path) -> Option<u64> {
 }
 
 struct Chain<'a> {
+    disk: &'a dyn Disk,
     log: &'a Path,
     anchor: Option<&'a Anchor>,
     anchor_found: Option<bool>,
@@ -164,7 +178,7 @@ struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    fn new(log: &'a Path, anchor: Option<&'a Anchor>) -> Self {
+    fn new(disk: &'a dyn Disk, log: &'a Path, anchor: Option<&'a Anchor>) -> Self {
         let verified = Verified {
             files: Vec::new(),
             lines: 0,
@@ -174,6 +188,7 @@ impl<'a> Chain<'a> {
             torn_bytes: 0,
         };
         Self {
+            disk,
             log,
             anchor,
             anchor_found: None,
@@ -209,7 +224,7 @@ impl<'a> Chain<'a> {
 
     fn read_file(&mut self, path: &Path, later: &[PathBuf]) -> Result<(), AuditError> {
         let failed = |source| AuditError::Io { action: "read", path: path.to_owned(), source };
-        let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+        let mut reader = files::open(self.disk, path).map_err(failed)?;
         let mut number = 0;
         loop {
             number += 1;
@@ -283,7 +298,7 @@ impl<'a> Chain<'a> {
             return here(Damage::Inserted, format!("line {found} of the log stands here again"));
         }
         let rest = std::iter::once(path).chain(later.iter().map(PathBuf::as_path));
-        if let Some((place, at)) = rest.filter_map(|file| Some((file, find(file, expected)?))).next() {
+        if let Some((place, at)) = rest.filter_map(|file| Some((file, find(self.disk, file, expected)?))).next() {
             let why = format!(
                 "line {found} of the log stands where line {expected} belongs, which is in `{}` line {at}",
                 place.display()
@@ -318,8 +333,8 @@ impl<'a> Chain<'a> {
     }
 
     fn lines_of(&self, path: &Path) -> u64 {
-        let Ok(file) = File::open(path) else { return 0 };
-        BufReader::new(file).split(b'\n').map_while(Result::ok).count() as u64
+        let Ok(file) = files::open(self.disk, path) else { return 0 };
+        file.split(b'\n').map_while(Result::ok).count() as u64
     }
 
     /// Whether what is missing at the beginning was removed by rotation.
@@ -340,8 +355,8 @@ impl<'a> Chain<'a> {
 }
 
 /// The place in a file of the sound line with this number.
-fn find(path: &Path, sequence: u64) -> Option<u64> {
-    let lines = BufReader::new(File::open(path).ok()?).split(b'\n').map_while(Result::ok);
+fn find(disk: &dyn Disk, path: &Path, sequence: u64) -> Option<u64> {
+    let lines = files::open(disk, path).ok()?.split(b'\n').map_while(Result::ok);
     let at = lines.enumerate().find(|(_, bytes)| decode(bytes).is_ok_and(|line| line.sequence == sequence))?.0;
     Some(at as u64 + 1)
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use muster_agent::spool::{Listed, list};
 use muster_agent::state::files;
-use muster_daemon::{Clock as _, SystemClock};
+use muster_daemon::{Clock as _, RealDisk, SystemClock};
 use muster_pki::time_text::utc;
 use muster_protocol::{ProgressReport, Timestamp, decode};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub(crate) fn run(command: &SpoolCommand, files: &Files) -> anyhow::Result<()> {
         Some(directory) => directory.clone(),
         None => files.load()?.1.state_dir().join(files::SPOOL),
     };
-    let listed = list(&directory).context("look into the spool")?;
+    let listed = list(&RealDisk, &directory).context("look into the spool")?;
     if *json {
         let all: Vec<Value> = listed.iter().map(as_json).collect();
         return print(&format!("{}\n", serde_json::to_string_pretty(&all)?));

@@ -161,7 +161,7 @@ pub(super) async fn look(core: &Arc<Core>, live: &Arc<Live>, starter_gone: bool)
 async fn perform(core: &Arc<Core>, live: &Arc<Live>, effects: Vec<Effect>) {
     for effect in effects {
         match effect {
-            Effect::TellRunner(reason) => tell_runner(live, reason).await,
+            Effect::TellRunner(reason) => tell_runner(core, live, reason).await,
             Effect::KillRunner => {
                 tracing::error!(request.id = %live.order.request_id, "Killing a runner that should have ended");
                 signal_runner(live, Signal::SIGKILL);
@@ -181,9 +181,9 @@ async fn perform(core: &Arc<Core>, live: &Arc<Live>, effects: Vec<Effect>) {
 
 /// Asks the runner to stop: by a file, so that it is true also for a runner that has not begun, and for an
 /// agent that starts again. Where no file can be written, by a signal.
-async fn tell_runner(live: &Arc<Live>, reason: StopReason) {
+async fn tell_runner(core: &Core, live: &Arc<Live>, reason: StopReason) {
     let directory = live.directory.clone();
-    let written = tokio::task::spawn_blocking(move || directory.write_stop(&reason)).await;
+    let written = core.blocking.run(move || directory.write_stop(&reason)).await;
     match written {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -277,7 +277,7 @@ async fn write_reply_locked(
     lock: super::directory::RunnerLock,
 ) -> bool {
     let (directory, now) = (live.directory.clone(), core.now());
-    let written = tokio::task::spawn_blocking(move || {
+    let written = core.blocking.run(move || {
         if directory.reply().good().is_some() {
             return Ok(());
         }

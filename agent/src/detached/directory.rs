@@ -29,7 +29,6 @@ use serde_json::{Map, Value};
 
 use crate::core::StopReason;
 use crate::report::{Address, Ending};
-use crate::state::io_error;
 
 /// Version of the files' format. A runner and an agent of two versions may meet in one directory.
 pub const FORMAT_VERSION: u32 = 1;
@@ -450,7 +449,7 @@ impl ActionDirectory {
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        write_atomic(&self.path.join(name), 0o600, &serde_json::to_vec(value)?).map_err(io_error)
+        write_atomic(&self.path.join(name), 0o600, &serde_json::to_vec(value)?).map_err(Into::into)
     }
 
     /// Size of everything in it, in bytes.

@@ -83,7 +83,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: &Authorized<Command>) {
     let core = core.clone();
     core.tasks.clone().spawn(TaskKind::Worker, "detached", async move {
         let (all, making) = (core.actions_directory.clone(), live.clone());
-        let made = tokio::task::spawn_blocking(move || ActionDirectory::create(&all, &making.order));
+        let made = core.blocking.run(move || ActionDirectory::create(&all, &making.order));
         match made.await.map_err(std::io::Error::other).and_then(|made| made) {
             Ok(_) => {
                 let starter = attend::start(&core, &live, secrets).await;
@@ -275,7 +275,7 @@ pub(crate) async fn write_host_file(core: &Arc<Core>) {
         sealing_key: core.sealing_key(),
     };
     let actions = core.actions_directory.clone();
-    match tokio::task::spawn_blocking(move || file.write(&actions)).await {
+    match core.blocking.run(move || file.write(&actions)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => report_error("Could not write the facts for actions to come", &error),
         Err(error) => report_error("Could not write the facts for actions to come", &error),

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::directory::Order;
-use crate::state::io_error;
 
 /// Beside the directories of the actions.
 const FILE: &str = "host.json";
@@ -34,7 +33,7 @@ impl HostFile {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, actions: &Path) -> std::io::Result<()> {
-        write_atomic(&actions.join(FILE), 0o600, &serde_json::to_vec(self)?).map_err(io_error)
+        write_atomic(&actions.join(FILE), 0o600, &serde_json::to_vec(self)?).map_err(Into::into)
     }
 }
 

@@ -109,7 +109,7 @@ impl Teller {
         work: impl FnOnce(&mut Source) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let Some(mut taken) = source.take() else { return Err(io::Error::other("reading was interrupted")) };
-        let done = tokio::task::spawn_blocking(move || {
+        let done = self.core.blocking.run(move || {
             let done = work(&mut taken);
             (taken, done)
         });

@@ -29,13 +29,11 @@ mod record;
 mod room;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_daemon::write_atomic;
+use muster_daemon::disk::{Open, write_atomic};
+use muster_daemon::{Disk, DiskFile};
 use muster_protocol::{Code, Identity, ReplyRoute, RequestId, Timestamp, code};
 use serde::{Deserialize, Serialize};
 
@@ -44,11 +42,12 @@ use record::{Finished, Line, Record};
 pub use room::Kind;
 use room::{Room, Share};
 
-use crate::state::io_error;
-
 /// After this many records it is worth looking whether the file can be made smaller: often enough to
 /// keep it small, seldom enough to cost nothing.
 const RECORDS_BETWEEN_LOOKS: usize = 512;
+
+/// Longest journal that is read: several times what one can grow to.
+const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Why the journal could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -166,8 +165,9 @@ struct Entry {
 /// The journal of one host: an index in memory and an append-only file of checksummed lines.
 #[derive(Debug)]
 pub struct Journal {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     /// Length of the file up to the end of the last good record.
     length: u64,
     /// Records since somebody looked whether the file can be made smaller.
@@ -184,7 +184,7 @@ pub struct Journal {
 #[derive(Debug)]
 #[must_use]
 pub struct Unsynced {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
 }
 
@@ -205,30 +205,28 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be read or written, or a newer program wrote it.
-    pub fn open(path: &Path, now: Timestamp) -> Result<(Self, Opened), JournalError> {
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path, now: Timestamp) -> Result<(Self, Opened), JournalError> {
         let failed = |action| {
             let path = path.to_owned();
             move |source| JournalError::Io { action, path, source }
         };
-        let mut bytes = Vec::new();
-        match File::open(path) {
-            Ok(mut file) => {
-                file.read_to_end(&mut bytes).map_err(failed("read"))?;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("open")(error)),
-        }
+        let bytes = match disk.read(path, FILE_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed("read")(error)),
+        };
         let Replayed { entries, room, forgotten_until, mut opened } = Self::replay(path, &bytes)?;
         if opened.damaged_lines > 0 {
             // Whoever looks into the damage wants the bytes as they were.
             let kept = path.with_extension("damaged");
-            write_atomic(&kept, 0o600, &bytes).map_err(io_error).map_err(failed("keep the damaged"))?;
+            write_atomic(&**disk, &kept, 0o600, &bytes).map_err(Into::into).map_err(failed("keep the damaged"))?;
             opened.kept_at = Some(kept);
         }
-        let file = open_for_append(path).map_err(failed("open"))?;
+        let file = open_for_append(&**disk, path).map_err(failed("open"))?;
         let mut journal = Self {
+            disk: disk.clone(),
             path: path.to_owned(),
-            file: Arc::new(file),
+            file,
             length: 0,
             records_since_look: 0,
             suspect: true,
@@ -494,9 +492,9 @@ impl Journal {
             self.rewrite()?;
         }
         let line = record.to_line();
-        if let Err(error) = (&*self.file).write_all(&line) {
+        if let Err(error) = self.file.append(&line) {
             // Half a line may be there. Cut it off; if even that fails, start a new file next time.
-            self.suspect = self.file.set_len(self.length).is_err();
+            self.suspect = self.file.set_length(self.length).is_err();
             return Err(self.failed("write")(error));
         }
         self.length += line.len() as u64;
@@ -519,10 +517,10 @@ impl Journal {
             };
             bytes.extend(record.to_line());
         }
-        write_atomic(&self.path, 0o600, &bytes).map_err(io_error).map_err(self.failed("rewrite"))?;
+        write_atomic(&*self.disk, &self.path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("rewrite"))?;
         // From here on the old file is no longer the journal.
         self.suspect = true;
-        self.file = Arc::new(open_for_append(&self.path).map_err(self.failed("open"))?);
+        self.file = open_for_append(&*self.disk, &self.path).map_err(self.failed("open"))?;
         self.length = bytes.len() as u64;
         self.suspect = false;
         Ok(())
@@ -576,6 +574,6 @@ impl Replayed {
     }
 }
 
-fn open_for_append(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+fn open_for_append(disk: &dyn Disk, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {
+    disk.open(path, Open::Append { mode: 0o600 })
 }

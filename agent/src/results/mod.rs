@@ -110,7 +110,7 @@ impl Core {
     /// Keeps the directory of an action that has ended and was reported.
     pub(crate) async fn results_add(self: &Arc<Self>, order: &Order, directory: &ActionDirectory) {
         let measured = directory.clone();
-        let read = tokio::task::spawn_blocking(move || (measured.size(), measured.reply().good()));
+        let read = self.blocking.run(move || (measured.size(), measured.reply().good()));
         let Ok((bytes, reply)) = read.await else { return };
         let ended_at = reply.map_or_else(|| self.now(), |reply| reply.ended_at_ms);
         let kept = Kept { caller: order.caller.clone(), action: order.name(), ended_at, bytes };
@@ -122,7 +122,7 @@ impl Core {
     /// is the report.
     pub(crate) async fn results_keep(self: &Arc<Self>, order: Order, ending: Ending) {
         let (all, now) = (self.actions_directory.clone(), self.now());
-        let kept = tokio::task::spawn_blocking(move || {
+        let kept = self.blocking.run(move || {
             let directory = ActionDirectory::of(&all, order.request_id);
             directory.write_result(&order, &Reply::new(&ending, now)).map(|()| (order, directory))
         });
@@ -143,7 +143,7 @@ impl Core {
             // First from the list, so that nobody begins to look at what is being removed.
             lock(&self.results).remove(&id);
             let directory = ActionDirectory::of(&self.actions_directory, id);
-            match tokio::task::spawn_blocking(move || directory.remove()).await {
+            match self.blocking.run(move || directory.remove()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => report_error("Could not remove a result", &error),
                 Err(error) => report_error("Could not remove a result", &error),

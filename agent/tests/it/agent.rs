@@ -691,6 +691,8 @@ fn an_agent_does_not_start_on_what_it_cannot_trust() {
             registry: crate::kit::registry(),
             facts: muster_agent::facts::Sources::given(host(), serde_json::Map::new(), [].into()),
             clock: Arc::new(stage.clock.clone()),
+            disk: crate::kit::real_disk(),
+            blocking: muster_daemon::Blocking::Threads,
             random_seed: 1,
             runner: None,
             reload: None,

@@ -16,7 +16,7 @@ use crate::kit::NOW;
 const SMALL: Rotation = Rotation { bytes: 2_000, keep_files: 3 };
 
 fn open(path: &Path) -> Audit {
-    Audit::open(path, "web1", NOW, Rotation::default()).unwrap()
+    Audit::open(&crate::kit::real_disk(), path, "web1", NOW, Rotation::default()).unwrap()
 }
 
 fn log(directory: &Path, lines: usize) -> PathBuf {
@@ -124,7 +124,7 @@ fn a_log_whose_end_is_not_ours_is_not_continued() {
     let directory = tempfile::tempdir().unwrap();
     let path = log(directory.path(), 1);
     fs::write(&path, "something else\n").unwrap();
-    assert!(matches!(Audit::open(&path, "web1", NOW, SMALL), Err(AuditError::Broken { .. })));
+    assert!(matches!(Audit::open(&crate::kit::real_disk(), &path, "web1", NOW, SMALL), Err(AuditError::Broken { .. })));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn one_caller_cannot_fill_the_disk_and_others_are_still_heard() {
 
 /// Writes lines until so many files have been set aside in all. Gives the head.
 fn rotated(path: &Path, rotation: Rotation, files: u64) -> (u64, String) {
-    let mut audit = Audit::open(path, "web1", NOW, rotation).unwrap();
+    let mut audit = Audit::open(&crate::kit::real_disk(), path, "web1", NOW, rotation).unwrap();
     for number in 0.. {
         audit
             .write(NOW, Event::new("command", "allowed").with_message(number.to_string()), Durability::Written)
@@ -334,7 +334,7 @@ fn a_start_without_the_file_says_so() {
     fs::write(directory.path().join("audit.jsonl.000002"), lines[..2].join("\n") + "\n").unwrap();
     fs::remove_file(&path).unwrap();
     broken_at(&path, ("audit.jsonl", 1), Damage::Truncated);
-    drop(Audit::open(&path, "web1", NOW, SMALL).unwrap());
+    drop(Audit::open(&crate::kit::real_disk(), &path, "web1", NOW, SMALL).unwrap());
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("there was no file when the agent started, and the one before was not full"), "{text}");
 }
@@ -344,7 +344,7 @@ fn a_rotation_that_fails_does_not_stop_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");
     let rotation = Rotation { keep_files: 100, ..SMALL };
-    let mut audit = Audit::open(&path, "web1", NOW, rotation).unwrap();
+    let mut audit = Audit::open(&crate::kit::real_disk(), &path, "web1", NOW, rotation).unwrap();
     // A directory stands where the full file should go.
     fs::create_dir_all(directory.path().join("audit.jsonl.000001/x")).unwrap();
     for number in 0..40 {
@@ -459,10 +459,10 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let rotation = Rotation { bytes: 1_500, keep_files };
-        let mut audit = Audit::open(&path, "web1", NOW, rotation).unwrap();
+        let mut audit = Audit::open(&crate::kit::real_disk(), &path, "web1", NOW, rotation).unwrap();
         for (number, size) in sizes.iter().enumerate() {
             if number % restart_each == 0 {
-                audit = Audit::open(&path, "web1", NOW, rotation).unwrap();
+                audit = Audit::open(&crate::kit::real_disk(), &path, "web1", NOW, rotation).unwrap();
             }
             let at = Timestamp(NOW.as_millis() + number as i64);
             audit.write(at, Event::new("command", "allowed").with_message("ü".repeat(*size)), Durability::Written).unwrap();

@@ -23,7 +23,8 @@ fn check(folder: &Folder, arguments: &[&str], code: i32, words: &[&str]) -> Stri
 fn with_log(folder: &Folder) -> String {
     fs::create_dir(folder.path("state")).unwrap();
     let rotation = Rotation { bytes: 1_200, keep_files: 10 };
-    let mut audit = Audit::open(&folder.path("state/audit.jsonl"), "web1", now(), rotation).unwrap();
+    let mut audit =
+        Audit::open(&crate::kit::real_disk(), &folder.path("state/audit.jsonl"), "web1", now(), rotation).unwrap();
     let mut write = |age_ms: i64, change: &dyn Fn(&mut Event), decision: &str| {
         let mut event = Event::new("command", decision);
         change(&mut event);

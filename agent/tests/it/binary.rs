@@ -198,7 +198,7 @@ fn the_spool_is_listed() {
     use muster_agent::spool::{Keep, Parcel, Spool};
     let folder = Folder::new();
     folder.check(&["spool", "list"], true, &["0 reports, 0 bytes\n"]);
-    let (mut spool, _) = Spool::open(&folder.path("state/spool")).unwrap();
+    let (mut spool, _) = Spool::open(&crate::kit::real_disk(), &folder.path("state/spool")).unwrap();
     let request_id = crate::kit::fresh_id();
     let parcel = Parcel {
         request_id,

@@ -7,7 +7,7 @@ use muster_agent::journal::{Journal, JournalError, Seen, Started};
 use muster_protocol::{RequestId, Timestamp};
 use proptest::prelude::*;
 
-use crate::kit::{NOW, fresh_id, is_own_process, limit_files};
+use crate::kit::{NOW, fresh_id, is_own_process, limit_files, real_disk};
 
 struct Place {
     _directory: tempfile::TempDir,
@@ -25,7 +25,7 @@ impl Place {
     }
 
     fn open_at(&self, now: Timestamp) -> Journal {
-        Journal::open(&self.path, now).unwrap().0
+        Journal::open(&real_disk(), &self.path, now).unwrap().0
     }
 }
 
@@ -93,7 +93,7 @@ fn a_torn_end_is_cut_off_and_the_rest_is_there() {
     drop(journal);
     for cut in whole.len()..longer.len() {
         fs::write(&place.path, &longer[..cut]).unwrap();
-        let (mut journal, opened) = Journal::open(&place.path, NOW).unwrap();
+        let (mut journal, opened) = Journal::open(&real_disk(), &place.path, NOW).unwrap();
         assert_eq!(opened.torn_bytes, cut - whole.len());
         assert_eq!(opened.damaged_lines, 0);
         assert_eq!(journal.seen(&first, WINDOW), Some(Seen::Started), "cut at {cut}");
@@ -116,7 +116,7 @@ fn damage_in_the_middle_costs_its_line_only_and_is_kept() {
     let middle = text.find(&ids[1].to_string()).unwrap();
     bytes[middle] ^= 1;
     fs::write(&place.path, &bytes).unwrap();
-    let (journal, opened) = Journal::open(&place.path, NOW).unwrap();
+    let (journal, opened) = Journal::open(&real_disk(), &place.path, NOW).unwrap();
     assert_eq!(opened.damaged_lines, 1);
     assert_eq!(fs::read(opened.kept_at.unwrap()).unwrap(), bytes);
     let seen: Vec<_> = ids.iter().map(|id| journal.seen(id, WINDOW).is_some()).collect();
@@ -133,7 +133,7 @@ fn a_journal_of_a_newer_program_is_left_alone() {
     assert!(line.contains("\"version\":1"), "{line}");
     let text = with_checksum(json);
     fs::write(&place.path, &text).unwrap();
-    assert!(matches!(Journal::open(&place.path, NOW), Err(JournalError::Newer { found: 2, .. })));
+    assert!(matches!(Journal::open(&real_disk(), &place.path, NOW), Err(JournalError::Newer { found: 2, .. })));
     assert_eq!(fs::read_to_string(&place.path).unwrap(), text);
 }
 
@@ -152,8 +152,8 @@ fn a_rewrite_that_fails_is_told_and_can_be_repeated() {
     let folder = directory.path().join("state");
     fs::create_dir(&folder).unwrap();
     let path = folder.join("journal");
-    drop(Journal::open(&path, NOW).unwrap());
-    let mut journal = Journal::open(&path, NOW).unwrap().0;
+    drop(Journal::open(&real_disk(), &path, NOW).unwrap());
+    let mut journal = Journal::open(&real_disk(), &path, NOW).unwrap().0;
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "a file where the directory was").unwrap();
     let error = journal.compact(NOW).unwrap_err();
@@ -166,7 +166,7 @@ fn a_rewrite_that_fails_is_told_and_can_be_repeated() {
     journal.compact(NOW).unwrap();
     let id = fresh_id();
     journal.start(started(id, false)).unwrap();
-    assert_eq!(Journal::open(&path, NOW).unwrap().0.seen(&id, WINDOW), Some(Seen::Started));
+    assert_eq!(Journal::open(&real_disk(), &path, NOW).unwrap().0.seen(&id, WINDOW), Some(Seen::Started));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn what_cannot_be_written_does_not_count_as_seen() {
     // Room again: the journal goes on as if nothing had been.
     limit_files(None);
     journal.start(started(refused, false)).unwrap();
-    let (journal, opened) = Journal::open(&place.path, NOW).unwrap();
+    let (journal, opened) = Journal::open(&real_disk(), &place.path, NOW).unwrap();
     assert_eq!((opened.torn_bytes, opened.damaged_lines), (0, 0));
     assert!(journal.seen(&first, WINDOW).is_some() && journal.seen(&refused, WINDOW).is_some());
 }
@@ -228,7 +228,7 @@ proptest! {
         let at = position.index(bytes.len());
         if cut { bytes.truncate(at) } else { bytes[at] = byte }
         fs::write(&place.path, &bytes).unwrap();
-        let (journal, _) = Journal::open(&place.path, NOW).unwrap();
+        let (journal, _) = Journal::open(&real_disk(), &place.path, NOW).unwrap();
         prop_assert!(journal.unfinished().iter().all(|started| ids.contains(&started.id)));
         let lost = ids.iter().filter(|id| journal.seen(id, WINDOW).is_none()).count();
         prop_assert!(cut || lost <= 2, "one byte costs its line, and the next if it was the line end");
@@ -302,7 +302,7 @@ fn records_of_the_first_agents_are_still_read() {
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     fs::write(&place.path, format!("{sum} {} {json}\n", json.len())).unwrap();
-    let (journal, opened) = Journal::open(&place.path, NOW).unwrap();
+    let (journal, opened) = Journal::open(&real_disk(), &place.path, NOW).unwrap();
     assert_eq!((opened.damaged_lines, journal.seen(&id, WINDOW)), (0, Some(Seen::Finished)));
 }
 

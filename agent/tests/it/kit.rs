@@ -397,6 +397,8 @@ impl Stage {
             registry,
             facts: Sources::given(host(), facts, classes),
             clock: Arc::new(self.clock.clone()),
+            disk: real_disk(),
+            blocking: muster_daemon::Blocking::Threads,
             random_seed: 7,
             runner: setup.runner,
             reload: setup.reload,
@@ -527,4 +529,9 @@ pub(crate) fn limit_files(bytes: Option<u64>) {
     unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
     setrlimit(Resource::RLIMIT_FSIZE, bytes.unwrap_or(hard), hard).unwrap();
+}
+
+/// The machine's own disk.
+pub(crate) fn real_disk() -> Arc<dyn muster_daemon::Disk> {
+    Arc::new(muster_daemon::RealDisk)
 }

@@ -18,4 +18,5 @@ mod policy_commands;
 mod profiles;
 mod report;
 mod reserve;
+mod sealing_key;
 mod spool;

@@ -9,7 +9,7 @@ use muster_agent::journal::{Journal, Seen, Started};
 use muster_agent::reserve::Reserve;
 use muster_protocol::RequestId;
 
-use crate::kit::{NOW, fresh_id};
+use crate::kit::{NOW, fresh_id, real_disk};
 
 /// A small file system of its own.
 struct SmallDisk(tempfile::TempDir);
@@ -72,9 +72,9 @@ fn started(id: RequestId) -> Started {
 fn what_had_ended_on_a_full_disk_is_not_interrupted_after_a_restart() {
     let Some(disk) = SmallDisk::mount() else { return };
     let path = disk.path().join("journal");
-    let reserve = Reserve::new(disk.path().join("reserve"), 64 * 1024);
+    let reserve = Reserve::new(real_disk(), disk.path().join("reserve"), 64 * 1024);
     reserve.ensure().unwrap();
-    let (mut journal, _) = Journal::open(&path, NOW).unwrap();
+    let (mut journal, _) = Journal::open(&real_disk(), &path, NOW).unwrap();
     let ids: Vec<RequestId> = (0..50).map(|_| fresh_id()).collect();
     for id in &ids {
         journal.start(started(*id)).unwrap();
@@ -94,7 +94,7 @@ fn what_had_ended_on_a_full_disk_is_not_interrupted_after_a_restart() {
     assert!(!disk.path().join("reserve").exists());
     drop(journal);
     fs::remove_file(disk.path().join("fill")).unwrap();
-    let (journal, _) = Journal::open(&path, NOW).unwrap();
+    let (journal, _) = Journal::open(&real_disk(), &path, NOW).unwrap();
     for id in &ids {
         assert_eq!(journal.seen(id, NOW.plus_ms(60_000)), Some(Seen::Finished));
     }
@@ -106,7 +106,7 @@ fn what_had_ended_on_a_full_disk_is_not_interrupted_after_a_restart() {
 #[test]
 fn only_a_full_disk_takes_the_reserve() {
     let directory = tempfile::tempdir().unwrap();
-    let reserve = Reserve::new(directory.path().join("reserve"), 4_096);
+    let reserve = Reserve::new(real_disk(), directory.path().join("reserve"), 4_096);
     reserve.ensure().unwrap();
     let mut tries = 0;
     let mut fail = |kind: io::ErrorKind| {

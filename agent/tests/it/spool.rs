@@ -7,7 +7,7 @@ use muster_agent::spool::{BYTES_MAX, Keep, Parcel, REPORTS_MAX, Spool, SpoolErro
 use muster_protocol::{RequestId, Signature};
 use tokio::time::Instant;
 
-use crate::kit::{NOW, fresh_id};
+use crate::kit::{NOW, fresh_id, real_disk};
 
 fn parcel(request_id: RequestId, bytes: usize) -> Parcel {
     Parcel {
@@ -24,7 +24,7 @@ fn parcel(request_id: RequestId, bytes: usize) -> Parcel {
 fn what_is_on_disk_survives_and_what_is_confirmed_goes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("spool");
-    let (mut spool, opened) = Spool::open(&path).unwrap();
+    let (mut spool, opened) = Spool::open(&real_disk(), &path).unwrap();
     assert_eq!(opened.reports, 0);
     let kept = parcel(fresh_id(), 10);
     let (key, _) = spool.put(kept.clone(), Keep::OnDisk).unwrap();
@@ -35,20 +35,20 @@ fn what_is_on_disk_survives_and_what_is_confirmed_goes() {
     assert!(spool.holds_outcome(kept.request_id) && !spool.holds_outcome(memory.request_id()));
     assert_eq!(spool.get(key), Some(&kept));
     drop(spool);
-    let (mut spool, opened) = Spool::open(&path).unwrap();
+    let (mut spool, opened) = Spool::open(&real_disk(), &path).unwrap();
     assert_eq!((opened.reports, spool.waiting(Instant::now())), (1, vec![key]));
     assert_eq!(spool.get(key), Some(&kept));
     for key in copies.into_iter().chain([memory, key]) {
         spool.remove(key);
     }
     assert!(spool.is_empty());
-    assert_eq!(Spool::open(&path).unwrap().1.reports, 0);
+    assert_eq!(Spool::open(&real_disk(), &path).unwrap().1.reports, 0);
 }
 
 #[test]
 fn reports_expire_and_readers_that_are_gone_are_given_up() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     let old = parcel(fresh_id(), 1);
     spool.put(old.clone(), Keep::OnDisk).unwrap();
     let (key, _) =
@@ -64,7 +64,7 @@ fn reports_expire_and_readers_that_are_gone_are_given_up() {
 #[test]
 fn a_report_that_is_put_off_holds_up_no_other() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     let keys: Vec<_> = (0..3).map(|_| spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap().0).collect();
     let now = Instant::now();
     let (soon, late) = (now + Duration::from_secs(5), now + Duration::from_secs(9));
@@ -86,7 +86,7 @@ fn a_report_that_is_put_off_holds_up_no_other() {
 #[test]
 fn the_end_of_a_change_takes_the_room_of_refusals() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     let refusals: Vec<_> = (0..REPORTS_MAX).map(|_| parcel(fresh_id(), 1)).collect();
     for refusal in &refusals {
         spool.put(refusal.clone(), Keep::InMemory).unwrap();
@@ -96,7 +96,7 @@ fn the_end_of_a_change_takes_the_room_of_refusals() {
     let oldest = refusals.iter().min_by_key(|refusal| refusal.request_id).unwrap();
     assert_eq!(&evicted[0], oldest);
     // A large one takes the room of as many as it needs, and no more.
-    let (mut spool, _) = Spool::open(&directory.path().join("large")).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("large")).unwrap();
     for _ in 0..4 {
         spool.put(parcel(fresh_id(), BYTES_MAX / 4), Keep::InMemory).unwrap();
     }
@@ -114,13 +114,13 @@ fn the_end_of_a_change_takes_the_room_of_refusals() {
 #[test]
 fn it_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut spool, _) = Spool::open(&directory.path().join("spool")).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     for _ in 0..REPORTS_MAX {
         spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap();
     }
     let error = spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap_err();
     assert!(matches!(error, SpoolError::Full { reports: REPORTS_MAX, .. }) && error.is_transient());
-    let (mut spool, _) = Spool::open(&directory.path().join("other")).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("other")).unwrap();
     let half = BYTES_MAX / 2 + 1;
     let (key, _) = spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
     assert!(spool.put(parcel(fresh_id(), half), Keep::InMemory).is_err());
@@ -132,7 +132,7 @@ fn it_is_bounded() {
 fn what_is_no_report_is_set_aside() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("spool");
-    let (mut spool, _) = Spool::open(&path).unwrap();
+    let (mut spool, _) = Spool::open(&real_disk(), &path).unwrap();
     let good = fresh_id();
     spool.put(parcel(good, 1), Keep::OnDisk).unwrap();
     let text = fs::read(path.join(format!("{good}.json"))).unwrap();
@@ -140,8 +140,8 @@ fn what_is_no_report_is_set_aside() {
     fs::write(path.join("half.json"), &text[..text.len() / 2]).unwrap();
     fs::write(path.join("rubbish.json"), "no").unwrap();
     fs::write(path.join(format!("{}.json", fresh_id())), &text).unwrap();
-    let (spool, opened) = Spool::open(&path).unwrap();
+    let (spool, opened) = Spool::open(&real_disk(), &path).unwrap();
     assert_eq!((spool.len(), opened.damaged.len()), (1, 3));
     assert!(opened.damaged.iter().all(|path| path.exists()));
-    assert_eq!(Spool::open(&path).unwrap().1.damaged.len(), 0, "only once");
+    assert_eq!(Spool::open(&real_disk(), &path).unwrap().1.damaged.len(), 0, "only once");
 }

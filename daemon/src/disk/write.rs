@@ -87,7 +87,8 @@ pub fn write_beside(
 
 /// Whether a file has a name as [`write_beside`] gives it: `.NAME.NUMBER.NUMBER.new`.
 pub(super) fn is_temporary(name: &OsStr) -> bool {
-    let is_number = |part: Option<&str>| part.is_some_and(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_digit()));
+    let is_number =
+        |part: Option<&str>| part.is_some_and(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_digit()));
     let Some(rest) = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".new")) else { return false };
     let mut parts = rest.rsplitn(3, '.');
     is_number(parts.next()) && is_number(parts.next()) && parts.next().is_some_and(|name| !name.is_empty())

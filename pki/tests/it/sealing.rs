@@ -1,7 +1,5 @@
 //! Secret arguments open for the hosts they were sealed to, in the command they were sealed for, and nowhere else.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use muster_pki::sealing::{SealingError, SealingKey, SealingPublicKey, seal};
 use muster_protocol::{
     ActionName, HostName, Identity, PluginName, RequestId, SealedArguments, SealingContext, Timestamp,
@@ -91,33 +89,6 @@ fn another_command_another_host_or_another_key_does_not_open_it() {
     let mut renamed = sealed;
     renamed.names = ["secret_input".to_owned()].into();
     assert!(matches!(scene.open(0, &renamed).unwrap_err(), SealingError::WrongContents { .. }));
-}
-
-#[test]
-fn a_key_is_kept_and_only_for_its_owner() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sealing.key");
-    let made = SealingKey::load_or_create(&path).unwrap();
-    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(SealingKey::load_or_create(&path).unwrap().public(), made.public());
-    assert!(!format!("{made:?}").contains(std::fs::read_to_string(&path).unwrap().lines().nth(1).unwrap()));
-
-    let good = std::fs::read_to_string(&path).unwrap();
-    let other = folder.path().join("other.key");
-    SealingKey::load_or_create(&other).unwrap();
-    let public = std::fs::read_to_string(&other).unwrap().lines().nth(2).unwrap().to_owned();
-    let mixed = format!("{}\n{public}\n", good.lines().take(2).collect::<Vec<_>>().join("\n"));
-    for (content, expected) in
-        [("", "begin"), ("muster sealing key 1\nAAAA\nAAAA\n", "32 bytes"), (mixed.as_str(), "halves")]
-    {
-        std::fs::write(&path, content).unwrap();
-        let error = SealingKey::load_or_create(&path).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "a damaged key is left alone");
-    }
-    std::fs::write(&path, good).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(SealingKey::load_or_create(&path).is_err());
 }
 
 #[test]
