@@ -38,6 +38,8 @@ pub mod detached;
 mod digest;
 mod execute;
 pub mod facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host_view;
 pub mod journal;
 pub mod mask;

@@ -47,6 +47,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-client",
         ],
     ),
+    (
+        "muster-fuzz",
+        &[
+            "muster-protocol",
+            "muster-daemon",
+            "muster-pki",
+            "muster-broker-config",
+            "muster-bus",
+            "muster-plugin-api",
+            "muster-plugins",
+            "muster-plugin-pack",
+            "muster-agent",
+            "muster-client",
+            "muster-cli",
+        ],
+    ),
     ("muster-tests", &["muster-protocol", "muster-daemon", "muster-pki", "muster-broker-config", "muster-bus"]),
     (
         "muster-fleet",

@@ -104,6 +104,17 @@ pub(crate) fn need_puppet() -> Result<()> {
     install("Puppet is not installed", &["puppet-agent"])
 }
 
+/// Makes sure that a C++ compiler is there: libFuzzer is built from source.
+///
+/// # Errors
+/// When there is none and none can be installed.
+pub(crate) fn need_cxx() -> Result<()> {
+    if succeeds("c++", &["--version"]) {
+        return Ok(());
+    }
+    install("A C++ compiler is not installed", &["g++"])
+}
+
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)

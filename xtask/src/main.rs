@@ -9,6 +9,7 @@
 //! promises            find tests that the tables of promises name and that do not exist
 //! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --help for more
 //! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
+//! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code
 //! book                build the book with mdbook, where that is installed
 //! ```
@@ -20,6 +21,7 @@
 mod arrows;
 mod demo;
 mod fleet;
+mod fuzz;
 mod generate;
 mod links;
 mod machine;
@@ -29,13 +31,14 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | fleet | storm | check | arrows | links | promises | generate [--check] | book";
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | fleet | storm | fuzz [TARGET] | check | arrows | links | promises | generate [--check] | book";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["demo", rest @ ..] => demo::demo(rest),
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["test"] => test::everything(None),
         ["test", filter] => test::everything(Some(filter)),
         ["fleet", rest @ ..] => fleet::fleet("run", rest),

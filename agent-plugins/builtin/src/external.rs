@@ -24,6 +24,7 @@
 mod discover;
 mod environment;
 mod exchange;
+pub(crate) mod fuzzing;
 mod lines;
 mod reply;
 mod trusted;

@@ -21,6 +21,8 @@ mod digest;
 mod execution;
 pub mod external;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod package;
 mod plugin_manager;

@@ -20,6 +20,7 @@ mod diff;
 mod dnf;
 mod dpkg;
 mod entry;
+pub(crate) mod fuzzing;
 mod goal;
 mod lock;
 mod manager;

@@ -22,6 +22,7 @@
 //! - Every end a process can have is an [`End`] of its own; a number is never made up.
 
 mod detach;
+pub(crate) mod fuzzing;
 mod outcome;
 mod prepare;
 mod pump;

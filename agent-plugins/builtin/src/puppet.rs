@@ -27,6 +27,7 @@ mod arguments;
 mod configuration;
 mod disabled;
 mod files;
+pub(crate) mod fuzzing;
 mod last_run;
 mod lock;
 mod paths;

@@ -14,6 +14,7 @@
 //! - Asked for a state that the service is in already, nothing is done to it.
 
 mod change;
+pub(crate) mod fuzzing;
 mod manager;
 mod name;
 mod openrc;

@@ -24,6 +24,8 @@
 mod archive;
 mod error;
 mod folder;
+#[doc(hidden)]
+pub mod fuzzing;
 mod manifest;
 mod pack;
 mod store;

@@ -190,7 +190,7 @@ impl Totals {
     /// Both together.
     #[must_use]
     pub fn sum(self) -> u64 {
-        self.stdout + self.stderr
+        self.stdout.saturating_add(self.stderr)
     }
 }
 

@@ -116,12 +116,9 @@ fn is_left_over(name: &str) -> bool {
 async fn read_file(path: &Path, timeout: Duration) -> Result<Map<String, Value>, String> {
     let file = trusted::open(path)?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let (format, text) = match extension {
-        "json" => (Format::Json, trusted::read_text(file, value::SOURCE_BYTES_MAX)?),
-        "yaml" | "yml" => (Format::Yaml, trusted::read_text(file, value::SOURCE_BYTES_MAX)?),
-        "toml" => (Format::Toml, trusted::read_text(file, value::SOURCE_BYTES_MAX)?),
-        "txt" => (Format::Lines, trusted::read_text(file, value::SOURCE_BYTES_MAX)?),
-        _ => {
+    let text = match format_of(extension) {
+        Some(_) => trusted::read_text(file, value::SOURCE_BYTES_MAX)?,
+        None => {
             let mode = std::os::unix::fs::PermissionsExt::mode(
                 &file.metadata().map_err(|error| format!("cannot be examined: {error}"))?.permissions(),
             );
@@ -130,11 +127,26 @@ async fn read_file(path: &Path, timeout: Duration) -> Result<Map<String, Value>,
             }
             // Closed before it runs: a file that is open for writing elsewhere cannot be executed.
             drop(file);
-            let text = super::executable::run(path, timeout, value::SOURCE_BYTES_MAX).await?;
-            (guess(&text), text)
+            super::executable::run(path, timeout, value::SOURCE_BYTES_MAX).await?
         }
     };
-    let values = parse(format, &text)?;
+    of_text(extension, &text)
+}
+
+/// The format of a file by its ending; none for an executable, whose output is guessed.
+fn format_of(extension: &str) -> Option<Format> {
+    match extension {
+        "json" => Some(Format::Json),
+        "yaml" | "yml" => Some(Format::Yaml),
+        "toml" => Some(Format::Toml),
+        "txt" => Some(Format::Lines),
+        _ => None,
+    }
+}
+
+/// Reads what a source gave.
+pub(crate) fn of_text(extension: &str, text: &str) -> Result<Map<String, Value>, String> {
+    let values = parse(format_of(extension).unwrap_or_else(|| guess(text)), text)?;
     value::check(&values)?;
     Ok(values)
 }

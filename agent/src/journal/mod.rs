@@ -38,6 +38,7 @@ use muster_protocol::{Code, Identity, ReplyRoute, RequestId, Timestamp, code};
 use serde::{Deserialize, Serialize};
 
 pub use record::FORMAT_VERSION;
+pub(crate) use record::checksummed;
 use record::{Finished, Line, Record};
 pub use room::Kind;
 use room::{Room, Share};

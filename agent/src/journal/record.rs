@@ -42,11 +42,16 @@ pub(super) struct Finished {
 impl Record {
     pub(super) fn to_line(&self) -> Vec<u8> {
         let json = serde_json::to_vec(self).expect("a record has no map keys or floats that JSON cannot hold");
-        let mut line = format!("{} {} ", checksum(&json), json.len()).into_bytes();
-        line.extend_from_slice(&json);
-        line.push(b'\n');
-        line
+        checksummed(&json)
     }
+}
+
+/// The line around a record's JSON.
+pub(crate) fn checksummed(json: &[u8]) -> Vec<u8> {
+    let mut line = format!("{} {} ", checksum(json), json.len()).into_bytes();
+    line.extend_from_slice(json);
+    line.push(b'\n');
+    line
 }
 
 fn checksum(json: &[u8]) -> String {

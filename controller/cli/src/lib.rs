@@ -28,6 +28,8 @@ mod commands;
 mod complete;
 mod context;
 mod duration;
+#[doc(hidden)]
+pub mod fuzzing;
 mod invocation;
 mod one_host;
 mod outcome;

@@ -120,7 +120,6 @@ impl Requests {
     }
 
     /// Those in one file.
-    #[cfg(test)]
     pub(crate) fn at(path: PathBuf) -> Self {
         Self { path: Some(path) }
     }

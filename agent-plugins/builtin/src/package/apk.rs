@@ -3,7 +3,7 @@
 //! `apk add NAME=VERSION` also notes the version in apk's list of wishes, so the package stays there until
 //! somebody asks for another.
 
-mod installed;
+pub(super) mod installed;
 
 use std::path::{Path, PathBuf};
 
@@ -166,7 +166,7 @@ impl Manager for Apk {
 }
 
 /// The lines of a simulation: `(1/2) Upgrading foo (1.0-r0 -> 1.1-r0)`. The line that is not understood otherwise.
-fn planned(output: &str) -> Result<Vec<Planned>, String> {
+pub(super) fn planned(output: &str) -> Result<Vec<Planned>, String> {
     let mut planned = Vec::new();
     for line in output.lines() {
         let Some(("", rest)) = line.split_once('(') else { continue };

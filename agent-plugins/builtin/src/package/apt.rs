@@ -3,7 +3,7 @@
 //! `apt-get` and never `apt`, whose words may change. Packages that nothing else needs are removed by dpkg
 //! itself, which refuses where something does; apt would remove that as well.
 
-mod simulation;
+pub(super) mod simulation;
 
 use std::path::{Path, PathBuf};
 

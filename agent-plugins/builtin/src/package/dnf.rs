@@ -3,7 +3,7 @@
 //! Packages that nothing else needs are removed by rpm itself, which refuses where something does; dnf would
 //! remove that as well.
 
-mod table;
+pub(super) mod table;
 
 use std::path::{Path, PathBuf};
 

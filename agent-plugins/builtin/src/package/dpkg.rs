@@ -79,7 +79,7 @@ pub(super) fn program(programs: &[PathBuf]) -> Option<PathBuf> {
     crate::process::find_program("dpkg", programs)
 }
 
-fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
+pub(super) fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
     let mut entries = Vec::new();
     for line in output.lines() {
         let [name, arch, version, status, stamp, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
@@ -129,7 +129,7 @@ fn split_version(full: &str) -> (Option<u64>, &str, Option<&str>) {
     }
 }
 
-fn parse_providers(output: &str, name: &str) -> Vec<String> {
+pub(super) fn parse_providers(output: &str, name: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in output.lines() {
         let [package, "installed", provides] = line.split('\t').collect::<Vec<_>>()[..] else { continue };

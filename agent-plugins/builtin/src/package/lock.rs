@@ -118,7 +118,7 @@ fn whole_holder(file: &File) -> io::Result<Option<i32>> {
 
 /// Finds a lock on a whole file in `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 123 08:01:456 0 EOF`.
 /// Lines with `->` wait for the lock instead of holding it.
-fn parse_locks(table: &str, major: u64, minor: u64, inode: u64) -> Option<i32> {
+pub(super) fn parse_locks(table: &str, major: u64, minor: u64, inode: u64) -> Option<i32> {
     let place = format!("{major:02x}:{minor:02x}:{inode}");
     table.lines().find_map(|line| match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
         [_, "FLOCK", _, _, pid, at, ..] if at == place => pid.parse().ok(),
@@ -128,7 +128,7 @@ fn parse_locks(table: &str, major: u64, minor: u64, inode: u64) -> Option<i32> {
 
 /// The program, and its command or, after an interpreter, its script; without directories. Other words may be
 /// nobody's business.
-fn shown_command(command: &[u8]) -> String {
+pub(super) fn shown_command(command: &[u8]) -> String {
     let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).filter(|word| !word.is_empty());
     let shown = |word: &str| -> String {
         let name = word.rsplit('/').next().unwrap_or_default();

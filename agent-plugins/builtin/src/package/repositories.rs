@@ -118,7 +118,7 @@ fn read_file(path: &Path) -> std::io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn parse(form: Form, text: &str) -> Vec<Repository> {
+pub(super) fn parse(form: Form, text: &str) -> Vec<Repository> {
     match form {
         Form::AptLines => apt::lines(text),
         Form::AptStanzas => apt::stanzas(text),

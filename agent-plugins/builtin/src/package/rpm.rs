@@ -100,7 +100,7 @@ pub(super) fn has_version(entry: &Entry, version: &str) -> bool {
 /// What rpm writes for a tag that a package does not have.
 const NONE: &str = "(none)";
 
-fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
+pub(super) fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
     let mut entries = Vec::new();
     for line in output.lines() {
         let [name, epoch, version, release, arch, installed_at, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
@@ -129,7 +129,7 @@ fn parse(output: &str) -> Result<Vec<Entry>, ActionFailure> {
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
-fn parse_providers(output: &str) -> Vec<String> {
+pub(super) fn parse_providers(output: &str) -> Vec<String> {
     let mut found: Vec<_> = output.lines().filter_map(|line| line.strip_suffix("\t.")).map(str::to_owned).collect();
     found.sort();
     found.dedup();

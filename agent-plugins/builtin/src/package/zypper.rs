@@ -177,7 +177,7 @@ fn attribute(node: Node<'_, '_>, name: &str) -> Result<String, ActionFailure> {
 }
 
 /// The packages of `<install-summary>`, each under the heading of what would become of it.
-fn planned(output: &str) -> Result<Vec<Planned>, ActionFailure> {
+pub(super) fn planned(output: &str) -> Result<Vec<Planned>, ActionFailure> {
     let document = document(output)?;
     let mut planned = Vec::new();
     for node in document.descendants().filter(|node| node.has_tag_name("solvable")) {
@@ -208,7 +208,7 @@ fn planned(output: &str) -> Result<Vec<Planned>, ActionFailure> {
 }
 
 /// The packages of `<update-list>`.
-fn updates(output: &str) -> Result<Vec<Update>, ActionFailure> {
+pub(super) fn updates(output: &str) -> Result<Vec<Update>, ActionFailure> {
     let document = document(output)?;
     let nodes = document.descendants().filter(|node| node.has_tag_name("update"));
     let packages = nodes.filter(|node| node.attribute("kind").is_none_or(|kind| kind == "package"));

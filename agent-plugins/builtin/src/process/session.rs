@@ -225,7 +225,7 @@ impl Process {
     }
 
     /// From `/proc/PID/stat` (proc(5)). The name in parentheses may hold anything, even `)`.
-    fn parse(pid: i32, stat: &str) -> Option<Self> {
+    pub(super) fn parse(pid: i32, stat: &str) -> Option<Self> {
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let alive = !matches!(fields.next()?.chars().next()?, 'Z' | 'X' | 'x');
         let mut number = || fields.next()?.parse().ok();

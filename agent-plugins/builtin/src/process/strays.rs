@@ -65,7 +65,7 @@ fn started(pid: Pid) -> Option<u64> {
     parse_started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-fn parse_started(stat: &str) -> Option<u64> {
+pub(super) fn parse_started(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
     (!matches!(state, "Z" | "X" | "x")).then_some(())?;

@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 /// How deep settings may stand for settings. Puppet's own go three deep.
 const DEPTH_MAX: usize = 8;
 
+/// Longest value with everything filled in, in bytes: values are paths, which are no longer on Linux. Settings that
+/// name each other several times would else grow by that factor at each depth.
+const VALUE_BYTES_MAX: usize = 4096;
+
 /// Settings by name, as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Configuration {
@@ -52,7 +56,7 @@ impl Configuration {
     /// The value of a setting with everything filled in: from the file, or else from the defaults.
     ///
     /// # Errors
-    /// When a setting stands for one that nobody knows, or for itself.
+    /// When a setting stands for one that nobody knows, for itself, or for more than a path can be.
     pub(super) fn value(&self, name: &str, defaults: &BTreeMap<&str, String>) -> Result<String, String> {
         self.filled_in(name, defaults, DEPTH_MAX)
     }
@@ -73,10 +77,17 @@ impl Configuration {
                 None => value.push('$'),
             }
             rest = behind;
+            bounded(name, &value)?;
         }
         value.push_str(rest);
+        bounded(name, &value)?;
         Ok(value)
     }
+}
+
+fn bounded(name: &str, value: &str) -> Result<(), String> {
+    let fits = value.len() <= VALUE_BYTES_MAX;
+    if fits { Ok(()) } else { Err(format!("the setting `{name}` stands for more than {VALUE_BYTES_MAX} bytes")) }
 }
 
 /// The name at the start of `name..` or `{name}..`, and what follows it; no name if none stands there.
@@ -134,5 +145,18 @@ mod tests {
         check("vardir=$statedir\n", "vardir", Err("the setting `vardir` stands for itself"));
         check("vardir=/srv/$color\n", "vardir", Err("the setting `color` is not known"));
         check("vardir=\n", "vardir", Ok(""));
+    }
+
+    #[test]
+    fn settings_that_name_each_other_do_not_grow() {
+        let level = |name: &str, next: &str| format!("{name}={}\n", format!("${next}").repeat(100));
+        let text = [level("vardir", "b"), level("b", "c"), level("c", "d"), level("d", "e"), level("e", "run_mode")];
+        // A hundred times five bytes fit, a hundred times that do not.
+        check(&text.concat(), "vardir", Err("the setting `d` stands for more than 4096 bytes"));
+        check(
+            &format!("vardir=/{}\n", "x".repeat(4096)),
+            "vardir",
+            Err("the setting `vardir` stands for more than 4096 bytes"),
+        );
     }
 }

@@ -82,7 +82,7 @@ impl Lock {
         })
     }
 
-    fn judge(content: &str, written_ms: Option<i64>, process: Option<&Process>) -> Self {
+    pub(super) fn judge(content: &str, written_ms: Option<i64>, process: Option<&Process>) -> Self {
         let stale = |pid, why: String| Self::Stale { pid, why };
         let Ok(pid) = content.trim().parse::<u32>() else {
             return stale(None, "it holds no process number".to_owned());
@@ -157,7 +157,7 @@ impl Process {
     }
 
     /// From `/proc/PID/stat` and `/proc/PID/cmdline` (proc(5)). The name in parentheses may hold anything, even `)`.
-    fn parse(stat: &str, words: &[u8], boot_s: Option<i64>) -> Option<Self> {
+    pub(super) fn parse(stat: &str, words: &[u8], boot_s: Option<i64>) -> Option<Self> {
         let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         if matches!(*fields.first()?, "Z" | "X" | "x") {
@@ -178,7 +178,7 @@ impl Process {
 }
 
 /// When the system started, in seconds since 1970, from `/proc/stat`.
-fn boot_s(stat: &str) -> Option<i64> {
+pub(super) fn boot_s(stat: &str) -> Option<i64> {
     stat.lines().find_map(|line| line.strip_prefix("btime ")).and_then(|seconds| seconds.trim().parse().ok())
 }
 

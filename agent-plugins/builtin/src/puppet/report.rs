@@ -132,7 +132,7 @@ impl Report {
         })
     }
 
-    fn parse(reader: impl Read) -> Result<Self, String> {
+    pub(super) fn parse(reader: impl Read) -> Result<Self, String> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
                 max_events: 20_000_000,
@@ -221,7 +221,7 @@ impl Report {
     }
 
     /// Messages for resources that failed without saying why: Puppet then only logged it.
-    fn explain(mut self) -> Self {
+    pub(super) fn explain(mut self) -> Self {
         for resource in &mut self.resource_statuses.failed {
             if resource.message.is_empty() {
                 let about = |error: &&ErrorMessage| error.source.contains(&resource.resource);

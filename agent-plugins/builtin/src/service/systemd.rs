@@ -5,6 +5,7 @@
 //! is no bus, `systemctl start` and the journal stand in for it.
 
 mod bus;
+pub(super) mod fuzzing;
 mod journal;
 mod offline;
 mod show;

@@ -1,6 +1,6 @@
 //! Services through init scripts, as the Linux Standard Base describes them ("Init Script Actions").
 
-mod links;
+pub(super) mod links;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 
 mod edit;
 mod file;
+pub(crate) mod fuzzing;
 mod resolve;
 mod value;
 

@@ -5,6 +5,7 @@ mod escape;
 mod exit_code;
 mod failure;
 pub(crate) mod fold;
+pub(crate) mod fuzzing;
 pub(crate) mod json;
 pub(crate) mod number;
 mod printer;

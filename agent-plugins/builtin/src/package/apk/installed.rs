@@ -4,13 +4,13 @@ use super::super::entry::{Entry, INSTALLED};
 
 /// One installed package and what it provides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Package {
-    pub(super) entry: Entry,
-    pub(super) provides: Vec<String>,
+pub(in super::super) struct Package {
+    pub(in super::super) entry: Entry,
+    pub(in super::super) provides: Vec<String>,
 }
 
 /// Reads the database; the stanza's first line where one has no name or no version.
-pub(super) fn parse(text: &str) -> Result<Vec<Package>, String> {
+pub(in super::super) fn parse(text: &str) -> Result<Vec<Package>, String> {
     let stanzas = text.split("\n\n").map(str::trim).filter(|stanza| !stanza.is_empty());
     stanzas.map(|stanza| package(stanza).ok_or_else(|| stanza.lines().next().unwrap_or_default().to_owned())).collect()
 }

@@ -43,7 +43,7 @@ fn gone<'a>(line: &'a str, word: &str) -> Option<(&'a str, Option<&'a str>, &'a 
 }
 
 /// What would be done; the line that is not understood otherwise.
-pub(super) fn planned(output: &str) -> Result<Vec<Planned>, String> {
+pub(in super::super) fn planned(output: &str) -> Result<Vec<Planned>, String> {
     let mut planned: Vec<Planned> = Vec::new();
     for line in output.lines() {
         let understood = match line.split(' ').next() {
@@ -87,7 +87,7 @@ pub(super) fn planned(output: &str) -> Result<Vec<Planned>, String> {
 }
 
 /// Installed packages that would be brought to a newer version; the line that is not understood otherwise.
-pub(super) fn updates(output: &str) -> Result<Vec<Update>, String> {
+pub(in super::super) fn updates(output: &str) -> Result<Vec<Update>, String> {
     let mut updates = Vec::new();
     for line in output.lines().filter(|line| line.starts_with("Inst ")) {
         let inst = inst(line).ok_or_else(|| line.to_owned())?;
@@ -105,7 +105,7 @@ pub(super) fn updates(output: &str) -> Result<Vec<Update>, String> {
 }
 
 /// Names and architectures of the stanzas that `apt-cache show` wrote.
-pub(super) fn shown(output: &str) -> Vec<(String, String)> {
+pub(in super::super) fn shown(output: &str) -> Vec<(String, String)> {
     let mut shown = Vec::new();
     let mut name = String::new();
     for line in output.lines() {

@@ -38,7 +38,7 @@ fn version_of(text: &str) -> String {
 }
 
 /// What would be done; the words that are not understood otherwise.
-pub(super) fn planned(output: &str, before: &Snapshot) -> Result<Vec<Planned>, String> {
+pub(in super::super) fn planned(output: &str, before: &Snapshot) -> Result<Vec<Planned>, String> {
     let mut planned = Vec::new();
     // Under headings such as "Skipping packages with conflicts:" nothing would be done.
     let mut change: Option<Change> = None;
@@ -87,7 +87,7 @@ pub(super) fn planned(output: &str, before: &Snapshot) -> Result<Vec<Planned>, S
 }
 
 /// Lines of `repoquery --upgrades` in our format. Of several newer versions the newest counts.
-pub(super) fn repoquery(output: &str, before: &Snapshot) -> Result<Vec<Update>, String> {
+pub(in super::super) fn repoquery(output: &str, before: &Snapshot) -> Result<Vec<Update>, String> {
     let mut updates: Vec<Update> = Vec::new();
     for line in output.lines().filter(|line| !line.trim().is_empty()) {
         let [name, epoch, version, release, arch, repository, "."] = line.split('\t').collect::<Vec<_>>()[..] else {
@@ -100,7 +100,7 @@ pub(super) fn repoquery(output: &str, before: &Snapshot) -> Result<Vec<Update>, 
 }
 
 /// Lines of yum's `check-update`: `NAME.ARCH  VERSION  REPOSITORY`, up to the list of what is obsoleted.
-pub(super) fn check_update(output: &str, before: &Snapshot) -> Result<Vec<Update>, String> {
+pub(in super::super) fn check_update(output: &str, before: &Snapshot) -> Result<Vec<Update>, String> {
     let mut updates: Vec<Update> = Vec::new();
     let rows = output.lines().take_while(|line| !line.starts_with("Obsoleting"));
     let mut words: Vec<&str> = Vec::new();

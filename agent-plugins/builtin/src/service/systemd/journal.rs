@@ -18,7 +18,7 @@ pub(super) struct Journal(PathBuf);
 
 /// An entry, as `journalctl --output=json` writes it: one object in each line.
 #[derive(Debug, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     #[serde(rename = "__REALTIME_TIMESTAMP", default)]
     time_us: String,
     /// Text, or bytes as numbers if it is not UTF-8, or null if it is very long.
@@ -35,11 +35,11 @@ struct Entry {
 }
 
 impl Entry {
-    fn time_us(&self) -> Option<i64> {
+    pub(super) fn time_us(&self) -> Option<i64> {
         self.time_us.parse().ok()
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match &self.message {
             Value::String(text) => text.clone(),
             Value::Array(bytes) => {
@@ -108,7 +108,7 @@ impl Journal {
 }
 
 /// Lines that are no entries are left out: the journal only explains, it decides nothing.
-fn parse(output: &str) -> Vec<Entry> {
+pub(super) fn parse(output: &str) -> Vec<Entry> {
     output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 

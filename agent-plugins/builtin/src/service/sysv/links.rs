@@ -55,7 +55,7 @@ pub(in super::super) fn is_enabled(runlevels: &Path, name: &str) -> bool {
 }
 
 /// A keyword of the header between `### BEGIN INIT INFO` and `### END INIT INFO`.
-pub(super) fn header<'a>(script: &'a str, keyword: &str) -> Option<&'a str> {
+pub(in super::super) fn header<'a>(script: &'a str, keyword: &str) -> Option<&'a str> {
     let block = script.split_once("### BEGIN INIT INFO")?.1;
     let block = block.split_once("### END INIT INFO").map_or(block, |(block, _)| block);
     let value =

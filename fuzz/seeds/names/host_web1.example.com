@@ -1,0 +1,1 @@
+host/web1.example.com

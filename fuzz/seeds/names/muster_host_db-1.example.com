@@ -1,0 +1,1 @@
+muster:host/db-1.example.com
