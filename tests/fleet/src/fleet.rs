@@ -10,7 +10,7 @@ use muster_agent::facts::Sources;
 use muster_agent::policy::Policy;
 use muster_agent::{Agent, Connection, Handle, Materials, Parts, Stopped};
 use muster_bus::{AmqpBus, AmqpSettings};
-use muster_daemon::{SystemClock, TaskKind, Tasks};
+use muster_daemon::{Blocking, RealDisk, SystemClock, TaskKind, Tasks};
 use muster_pki::{Credentials, Trust};
 use muster_plugin_api::Registry;
 use muster_protocol::{HostName, Identity, Timestamp};
@@ -158,6 +158,8 @@ impl Fleet {
             registry,
             facts: Sources::given(plan.name.clone(), plan.facts.clone(), plan.classes.clone()),
             clock: Arc::new(SystemClock),
+            disk: Arc::new(RealDisk),
+            blocking: Blocking::Threads,
             random_seed: match self.options.pauses {
                 Pauses::Own => self.options.seed.wrapping_add(u64::try_from(number)?).wrapping_mul(SEED_FACTOR),
                 Pauses::Same => self.options.seed,
