@@ -49,9 +49,11 @@ pub(crate) fn need_openssl() -> Result<()> {
     if succeeds("openssl", &["version"]) { Ok(()) } else { install("OpenSSL is not installed", &["openssl"]) }
 }
 
-/// What the tests of the plugin `package` install into roots of their own, with the package it is in. apt and dpkg
-/// are part of every Debian.
-const PACKAGE_MANAGERS: [(&str, &str); 5] = [
+/// A program, and Debian's package that has it.
+type Program = (&'static str, &'static str);
+
+/// What the tests of the plugin `package` install into roots of their own. apt and dpkg are part of every Debian.
+const PACKAGE_MANAGERS: &[Program] = &[
     ("/usr/bin/rpm", "rpm"),
     ("/usr/bin/rpmbuild", "rpm"),
     ("/usr/bin/createrepo_c", "createrepo-c"),
@@ -64,14 +66,11 @@ const PACKAGE_MANAGERS: [(&str, &str); 5] = [
 /// # Errors
 /// When they are not there and cannot be installed.
 pub(crate) fn need_package_managers() -> Result<()> {
-    let missing = PACKAGE_MANAGERS.iter().filter(|(program, _)| !Path::new(program).is_file());
-    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    packages.dedup();
-    if packages.is_empty() { Ok(()) } else { install("What the tests of `package` need is not installed", &packages) }
+    need("What the tests of `package` need is not installed", PACKAGE_MANAGERS)
 }
 
-/// What the tests of the plugin `service` start in namespaces, with the package it is in.
-const SERVICE_MANAGERS: [(&str, &str); 6] = [
+/// What the tests of the plugin `service` start in namespaces.
+const SERVICE_MANAGERS: &[Program] = &[
     ("/lib/systemd/systemd", "systemd"),
     ("/usr/bin/dbus-daemon", "dbus"),
     ("/usr/bin/nsenter", "util-linux"),
@@ -86,10 +85,32 @@ const SERVICE_MANAGERS: [(&str, &str); 6] = [
 /// # Errors
 /// When they are not there and cannot be installed.
 pub(crate) fn need_service_managers() -> Result<()> {
-    let missing = SERVICE_MANAGERS.iter().filter(|(program, _)| !Path::new(program).is_file());
+    need("What the tests of `service` need is not installed", SERVICE_MANAGERS)
+}
+
+/// What makes packages, and the fresh root that they are tried in.
+const PACKAGING: &[Program] = &[
+    ("/usr/bin/dh", "debhelper"),
+    ("/usr/bin/dpkg-buildpackage", "dpkg-dev"),
+    ("/usr/bin/help2man", "help2man"),
+    ("/usr/bin/mmdebstrap", "mmdebstrap"),
+    ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/strip", "binutils"),
+];
+
+/// Makes sure that the tools which make packages are there.
+///
+/// # Errors
+/// When they are not there and cannot be installed.
+pub(crate) fn need_packaging() -> Result<()> {
+    need("What makes packages is not installed", PACKAGING)
+}
+
+fn need(why: &str, programs: &[Program]) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| !Path::new(program).is_file());
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     packages.dedup();
-    if packages.is_empty() { Ok(()) } else { install("What the tests of `service` need is not installed", &packages) }
+    if packages.is_empty() { Ok(()) } else { install(why, &packages) }
 }
 
 /// Makes sure that Debian's Puppet agent is there, which the plugin `puppet` is tested with. The package neither

@@ -12,6 +12,9 @@
 //! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code
 //! book                build the book with mdbook, where that is installed
+//! package [--check]   make Debian and RPM packages; try them in a fresh root
+//! reproducible        build the packages twice, in two places, and compare
+//! supply              licences, banned and doubled libraries, sources, notes on crates that touch keys
 //! ```
 //!
 //! This crate depends on nothing of ours: it must build in seconds on a fresh machine, and say what
@@ -26,12 +29,16 @@ mod generate;
 mod links;
 mod machine;
 mod named_tests;
+mod package;
 mod run;
+mod supply;
 mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | fleet | storm | fuzz [TARGET] | check | arrows | links | promises | generate [--check] | book";
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | fuzz [TARGET]\n       \
+     | arrows | links | promises | generate [--check] | book\n       \
+     | package [--profile dist|dev] [--check] | reproducible | supply";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +56,9 @@ fn main() -> ExitCode {
         ["arrows"] => arrows::check_and_tell(),
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),
+        ["package", rest @ ..] => package::package(rest),
+        ["reproducible"] => package::reproducible(),
+        ["supply"] => supply::check(),
         ["book"] => run::step("build the book", "mdbook", &["build", "docs"]),
         _ => {
             eprintln!("{USAGE}");

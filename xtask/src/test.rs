@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{arrows, fuzz, generate, links, machine, named_tests, run};
+use crate::{arrows, fuzz, generate, links, machine, named_tests, package, run};
 
 /// Everything that has to hold before a change lands. The test runner comes last, so that its
 /// summary is the last thing to read.
@@ -17,12 +17,16 @@ pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     machine::need_service_managers()?;
     machine::need_puppet()?;
     machine::need_cxx()?;
+    machine::need_packaging()?;
     if filter.is_none() {
         quick()?;
         fuzz::in_test()?;
     }
     // The end-to-end tests start the real programs.
     run::cargo_step("build the programs", &["build", "--workspace", "--bins"])?;
+    if filter.is_none() {
+        package::check_built()?;
+    }
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(filter);
     run::cargo_step("run all tests", &arguments)
