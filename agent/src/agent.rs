@@ -408,6 +408,7 @@ impl Core {
             || authorities(&before) != authorities(&new);
         *lock(&self.materials) = new;
         self.restore_revocation_lists();
+        self.certificate_doubted.notify_one();
         tracing::info!(reconnects = needs_connection, "Reloaded certificates, revocation lists and policy");
         self.note(Event::new("agent", "reloaded"));
         if needs_connection {
@@ -448,6 +449,7 @@ impl Core {
                     "New revocation list in force"
                 );
                 self.note(Event::new("revocation_list", "allowed").with_message(message));
+                self.certificate_doubted.notify_one();
                 if let Err(error) = self.state.write(files::REVOCATION_LIST, trust.crl_pem().as_bytes()) {
                     crate::core::report_error("Could not keep the new revocation list for the next start", &error);
                 }

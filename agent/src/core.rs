@@ -138,6 +138,8 @@ pub(crate) struct Core {
     pub(crate) plugin_changes: tokio::sync::Mutex<()>,
     /// The inventory is another one and should be announced at once.
     pub(crate) inventory_changed: Notify,
+    /// The host's own certificate may not be believed any more: there is another revocation list.
+    pub(crate) certificate_doubted: Notify,
     /// The plugins that are to be asked what they watch.
     pub(crate) profiles_due: Due,
     pub(crate) facts: FactStore,
@@ -237,6 +239,7 @@ impl Core {
             shelf: Mutex::default(),
             plugin_changes: tokio::sync::Mutex::default(),
             inventory_changed: Notify::new(),
+            certificate_doubted: Notify::new(),
             profiles_due: Due::default(),
             facts: parts.facts,
             inventory: Mutex::default(),

@@ -237,7 +237,7 @@ impl Core {
         for key in waiting {
             let Some(link) = self.link() else { return false };
             let parcel = lock(&self.spool).get(key).cloned();
-            let Some(parcel) = parcel else { continue };
+            let Some(parcel) = parcel.map(|parcel| self.signed_anew(parcel)) else { continue };
             let left_ms = u64::try_from(parcel.expires_at.since_ms(self.now())).unwrap_or(0).max(1);
             match link.publish(outgoing(&parcel, left_ms, true), Guarantee::Confirmed).await {
                 Ok(()) => {
@@ -250,6 +250,17 @@ impl Core {
             }
         }
         false
+    }
+
+    /// A report as the host signs it now. What was signed with a certificate that has been replaced since may not be
+    /// believed any more when it arrives.
+    fn signed_anew(&self, parcel: Parcel) -> Parcel {
+        let credentials = self.materials().credentials;
+        if parcel.signatures.iter().any(|signature| signature.keyid == credentials.fingerprint()) {
+            return parcel;
+        }
+        let signatures = vec![credentials.sign(&parcel.content_type, &parcel.body)];
+        Parcel { signatures, ..parcel }
     }
 
     /// Returns whether the broker is what is in the way.

@@ -3,12 +3,16 @@
 //! One task owns the connection's events: deliveries, answers to data calls, the clock for
 //! announcements, the end. It handles them one after the other, which is what makes "look into the
 //! journal, then write into it" safe.
+//!
+//! A host whose own certificate has expired or is revoked takes no commands: nobody would believe what it tells of
+//! them. Its reports wait until it has another one, and are signed anew then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, QueueSpec};
+use muster_pki::VerifyError;
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
 use muster_protocol::{AnnouncementKind, CollectiveName};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +29,12 @@ const PREFETCH: u16 = 10;
 
 /// How often the log repeats that there is still no connection, for the same reason.
 const REMIND_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// How often a host looks whether its own certificate is still believed, without a reason.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a host signs to see whether it would be believed: nothing that anybody takes.
+const PROBE_TYPE: &str = "application/octet-stream";
 
 /// Why a connection is not used any more.
 enum End {
@@ -98,13 +108,16 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
     loop {
         reloaded.mark_unchanged();
         let bus = core.materials().bus;
-        let connected = tokio::select! {
-            biased;
-            () = core.shutdown.cancelled() => return None,
-            connected = bus.connect() => connected,
+        let connected = match disbelieved(core) {
+            Some(failed) => Err(failed),
+            None => tokio::select! {
+                biased;
+                () = core.shutdown.cancelled() => return None,
+                connected = bus.connect() => connected.map_err(|error| told(&error)),
+            },
         };
         let Failed { code, why, answered } = match connected {
-            Err(error) => told(&error),
+            Err(failed) => failed,
             Ok(link) => {
                 let since = Instant::now();
                 let end = on_link(core, &link, &bus.describe(), &mut reloaded, &mut outage).await;
@@ -148,6 +161,26 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
 fn told(error: &BusError) -> Failed {
     let answered = !matches!(error, BusError::Unreachable { .. } | BusError::Settings { .. });
     Failed { code: error.code(), why: format!("{} ({})", chain(error), error.hint()), answered }
+}
+
+/// Why nobody would believe what this host signs, if that is so.
+fn disbelieved(core: &Core) -> Option<Failed> {
+    let (materials, now) = (core.materials(), core.now());
+    let probe = materials.credentials.sign(PROBE_TYPE, b"");
+    let error = materials.trust.verify(PROBE_TYPE, b"", &[probe], now).err()?;
+    let is_over = matches!(error, VerifyError::Expired { .. } | VerifyError::Revoked { .. });
+    let why = format!(
+        "this host's own certificate would not be believed: {error}; put another one at `{}` and reload",
+        core.config.certificate().display()
+    );
+    is_over.then(|| Failed { code: error.code().code, why, answered: true })
+}
+
+/// When to look at the host's own certificate again: when it ends, and now and then, since the clock may be set.
+fn next_doubt(core: &Core) -> Instant {
+    let left_ms = core.materials().credentials.not_after().since_ms(core.now()).saturating_add(1_000);
+    let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+    Instant::now() + left.clamp(Duration::from_secs(1), DOUBT_INTERVAL)
 }
 
 /// Serves one connection to its end.
@@ -232,6 +265,7 @@ async fn consume(
     // As many as the broker sends ahead, so that nobody who resolves a target ever waits here.
     let (resolved, mut answered) = mpsc::channel::<Resolved>(usize::from(PREFETCH));
     let mut announce_at = Instant::now() + presence::pause(core);
+    let mut doubt_at = next_doubt(core);
     loop {
         tokio::select! {
             biased;
@@ -240,6 +274,18 @@ async fn consume(
                 if changed.is_ok() {
                     return Some(Some(End::Replaced));
                 }
+            }
+            // Before the deliveries: what comes behind a list that revokes this host is not for it any more.
+            () = core.certificate_doubted.notified() => {
+                if let Some(failed) = disbelieved(core) {
+                    return Some(Some(End::Lost(failed)));
+                }
+            }
+            () = tokio::time::sleep_until(doubt_at) => {
+                if let Some(failed) = disbelieved(core) {
+                    return Some(Some(End::Lost(failed)));
+                }
+                doubt_at = next_doubt(core);
             }
             // Before the deliveries, so that a host that gets them without end is still known to be there.
             () = tokio::time::sleep_until(announce_at) => {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use muster_tests::programs::{AgentProcess, AgentSettings, Finished, Operator};
+use muster_tests::pki::Member;
+use muster_tests::programs::{AgentProcess, AgentSettings, Finished, Operator, Party};
 use muster_tests::stage::{Stage, host};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -105,9 +106,32 @@ impl Lab {
         fs::create_dir_all(stage.folder().join(HOST)).unwrap();
         prepare(stage.folder());
         let agent = stage.start(&settings);
+        Self::of(stage, agent)
+    }
+
+    /// An agent with a certificate of its own, whose files others do not use.
+    pub(super) fn as_member(stage: Stage, member: &Member) -> Self {
+        let settings = settings(stage.folder(), "");
+        let folder = stage.folder().join(HOST);
+        let agent = AgentProcess::start(&settings, &stage.access(member), &Party::from(member), &folder).unwrap();
+        let mut lab = Self::of(stage, agent);
+        lab.agent.wait_ready().unwrap();
+        lab
+    }
+
+    fn of(stage: Stage, agent: AgentProcess) -> Self {
         let lea = stage.operator("lea", &["admins"]);
         know_plugin(stage.folder(), "lea");
         Self { agent, lea, stage }
+    }
+
+    /// Has the agent read its files again, and waits until it has.
+    #[track_caller]
+    pub(super) fn reload(&self) {
+        let reloads = || self.agent.audit().matches(r#""decision":"reloaded""#).count();
+        let before = reloads();
+        self.agent.signal(Signal::SIGHUP).unwrap();
+        eventually("the reload", || reloads() > before);
     }
 
     /// A file or directory of the agent's state.

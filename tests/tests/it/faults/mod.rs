@@ -3,6 +3,7 @@
 //! Each test is a row of `docs/reliability.md`, which says what is guaranteed; the name of the test stands in it.
 
 mod agent;
+mod certificates;
 mod controller;
 mod lab;
 mod process;
