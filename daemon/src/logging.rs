@@ -57,7 +57,7 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = filter(config)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let registry = tracing_subscriber::registry();
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || OneLine { inner: std::io::stderr(), colours });
     match config.format {
         LogFormat::Text => registry.with(layer.with_ansi(colours).with_filter(filter)).try_init(),
         LogFormat::Json => {
@@ -65,6 +65,64 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
         }
     }
     .map_err(|_| LogError::AlreadySet)
+}
+
+/// Lets an event out as one line of text and nothing else. Messages hold words of others, such as a request's names or
+/// the last words of a program: none of them may begin a line that looks like one of ours, or act on a terminal.
+struct OneLine<W> {
+    inner: W,
+    /// Whether our own colours are in it.
+    colours: bool,
+}
+
+impl<W: std::io::Write> std::io::Write for OneLine<W> {
+    /// Takes a whole event, which is how they come.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let mut shown = String::with_capacity(line.len() + 1);
+        let mut rest = line;
+        while let Some(character) = rest.chars().next() {
+            let colour = if self.colours { colour(rest) } else { 0 };
+            if colour > 0 {
+                shown.push_str(&rest[..colour]);
+                rest = &rest[colour..];
+                continue;
+            }
+            if acts(character) {
+                // As in JSON, so that a line that is JSON stays it.
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    shown.push_str(&format!("\\u{unit:04x}"));
+                }
+            } else {
+                shown.push(character);
+            }
+            rest = &rest[character.len_utf8()..];
+        }
+        shown.push('\n');
+        self.inner.write_all(shown.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Whether a terminal could obey a character, or hide it, or let it turn others around.
+fn acts(character: char) -> bool {
+    (character.is_control() && character != '\t')
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// How many bytes of a sequence that sets colours (ECMA-48, SGR) a text begins with. The formatter writes its own
+/// so, and makes those of messages harmless itself.
+fn colour(text: &str) -> usize {
+    let Some(parameters) = text.strip_prefix("\u{1b}[") else { return 0 };
+    let digits = parameters.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b';').count();
+    if parameters.as_bytes().get(digits) == Some(&b'm') { 2 + digits + 1 } else { 0 }
 }
 
 /// Says whether a filter can be used, without starting anything.
@@ -90,7 +148,38 @@ fn filter(config: &LogConfig) -> Result<Targets, LogError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_acts_on_nothing() {
+        let check = |colours: bool, event: &str, expected: &str| {
+            let mut inner = Vec::new();
+            OneLine { inner: &mut inner, colours }.write_all(event.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(inner).unwrap(), expected);
+        };
+        check(false, "INFO a plain line\tü\n", "INFO a plain line\tü\n");
+        check(false, "said a\n2026 INFO forged\r\n", "said a\\u000a2026 INFO forged\\u000d\n");
+        check(
+            false,
+            "\u{1b}]0;t\u{7}\u{9b}2J\u{202e}\u{e0041}\n",
+            "\\u001b]0;t\\u0007\\u009b2J\\u202e\\udb40\\udc41\n",
+        );
+        check(false, "\u{1b}[32mINFO\u{1b}[0m\n", "\\u001b[32mINFO\\u001b[0m\n");
+        check(
+            true,
+            "\u{1b}[32mINFO\u{1b}[0m a\n\u{1b}[2Jb\u{1b}[1;31m\n",
+            "\u{1b}[32mINFO\u{1b}[0m a\\u000a\\u001b[2Jb\u{1b}[1;31m\n",
+        );
+        // JSON stays JSON.
+        let json = serde_json::json!({ "message": "a\u{9b}\u{202e}b" }).to_string();
+        let mut inner = Vec::new();
+        OneLine { inner: &mut inner, colours: false }.write_all(format!("{json}\n").as_bytes()).unwrap();
+        let text = String::from_utf8(inner).unwrap();
+        assert!(text.is_ascii(), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["message"], "a\u{9b}\u{202e}b");
+    }
 
     #[test]
     fn filters_are_levels_and_directives() {

@@ -36,7 +36,8 @@ pub(super) fn check_directory(path: &Path) -> Result<(), String> {
     if !metadata.is_dir() {
         return Err("is not a directory".to_owned());
     }
-    check_owner(metadata.uid(), metadata.mode())
+    check_owner(metadata.uid(), metadata.mode())?;
+    crate::state::check_way(path).map_err(|error| error.to_string())
 }
 
 pub(super) fn check_owner(owner: u32, mode: u32) -> Result<(), String> {
