@@ -135,7 +135,12 @@ fn build(config: Config, files: &Files) -> anyhow::Result<Agent> {
             move || self::materials(&config).map_err(|error| format!("{error:#}"))
         })),
     };
-    Ok(Agent::new(config, parts)?)
+    let state_dir = config.state_dir().to_owned();
+    let agent = Agent::new(config, parts)?;
+    // It is there by now. Nothing has been done yet with what was read from it.
+    muster_agent::state::check_trusted(&state_dir)
+        .with_context(|| format!("trust state directory `{}`", state_dir.display()))?;
+    Ok(agent)
 }
 
 /// How an action gets a process of its own: this very program, also after the file was replaced by a newer

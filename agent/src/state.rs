@@ -1,6 +1,7 @@
 //! The agent's directory of state: who may see it, and that only one agent uses it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
