@@ -165,16 +165,29 @@ fn check_sender(caller: &Identity, reply_to: &ReplyRoute) -> Result<(), MessageE
     Ok(())
 }
 
+/// What every message of a controller has to keep to.
+fn check_head(
+    caller: &Identity,
+    reply_to: &ReplyRoute,
+    (created, expires): (Timestamp, Timestamp),
+    target: &Target,
+    requires: &[String],
+) -> Result<(), MessageError> {
+    check_sender(caller, reply_to)?;
+    check_window(created, expires)?;
+    target.check()?;
+    if requires.len() > REQUIRES_MAX {
+        return Err(MessageError::invalid("requires", "has more than 16 entries"));
+    }
+    Ok(())
+}
+
 impl Message for Command {
     const TYPE: PayloadType = PayloadType::Command;
 
     fn check(&self) -> Result<(), MessageError> {
-        check_sender(&self.caller, &self.reply_to)?;
-        check_window(self.created_at_ms, self.expires_at_ms)?;
-        self.target.check()?;
-        if self.requires.len() > REQUIRES_MAX {
-            return Err(MessageError::invalid("requires", "has more than 16 entries"));
-        }
+        let window = (self.created_at_ms, self.expires_at_ms);
+        check_head(&self.caller, &self.reply_to, window, &self.target, &self.requires)?;
         if let Some(sealed) = &self.sealed {
             sealed.check(&self.arguments, &self.target)?;
         }
@@ -221,13 +234,8 @@ impl Message for Cancel {
     const TYPE: PayloadType = PayloadType::Cancel;
 
     fn check(&self) -> Result<(), MessageError> {
-        check_sender(&self.caller, &self.reply_to)?;
-        check_window(self.created_at_ms, self.expires_at_ms)?;
-        self.target.check()?;
-        if self.requires.len() > REQUIRES_MAX {
-            return Err(MessageError::invalid("requires", "has more than 16 entries"));
-        }
-        Ok(())
+        let window = (self.created_at_ms, self.expires_at_ms);
+        check_head(&self.caller, &self.reply_to, window, &self.target, &self.requires)
     }
 }
 
@@ -272,13 +280,8 @@ impl Message for Watch {
     const TYPE: PayloadType = PayloadType::Watch;
 
     fn check(&self) -> Result<(), MessageError> {
-        check_sender(&self.caller, &self.reply_to)?;
-        check_window(self.created_at_ms, self.expires_at_ms)?;
-        self.target.check()?;
-        if self.requires.len() > REQUIRES_MAX {
-            return Err(MessageError::invalid("requires", "has more than 16 entries"));
-        }
-        Ok(())
+        let window = (self.created_at_ms, self.expires_at_ms);
+        check_head(&self.caller, &self.reply_to, window, &self.target, &self.requires)
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod apk;
 mod apt;
+mod database;
 mod diff;
 mod dnf;
 mod dpkg;
@@ -45,9 +46,10 @@ use muster_protocol::ddl::Ddl;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::database::Asking;
 use self::entry::{CONFIG_FILES, Entry};
 use self::goal::{Goal, Permits};
-use self::manager::{Asking, Manager, Update, detect};
+use self::manager::{Manager, Update, detect};
 use self::status::Status;
 use self::transaction::Order;
 use self::wanted::{Ensure, ensure, some_specs, specs, without_versions};
@@ -105,12 +107,12 @@ impl Package {
         cancel: &CancellationToken,
     ) -> Result<Status, ActionFailure> {
         wanted::check_name(name)?;
-        let instances = manager.entries(Some(name), Asking { limit, cancel }).await?;
+        let instances = manager.database().entries(Some(name), Asking { limit, cancel }).await?;
         let provided_by = match instances.is_empty() {
             false => Vec::new(),
-            true => manager.providers(name, Asking { limit, cancel }).await?,
+            true => manager.database().providers(name, Asking { limit, cancel }).await?,
         };
-        Ok(Status::new(name, manager.provider(), instances, provided_by))
+        Ok(Status::new(name, manager.database().provider(), instances, provided_by))
     }
 
     async fn statuses(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
@@ -128,7 +130,8 @@ impl Package {
                     [] => format!("all {} are installed", found.len()),
                     names => format!("not installed: {}", names.join(", ")),
                 };
-                let several = Several { provider: manager.provider(), installed: missing.is_empty(), packages: found };
+                let several =
+                    Several { provider: manager.database().provider(), installed: missing.is_empty(), packages: found };
                 Ok(reply::answer(&several)?.with_message(message))
             }
         }
@@ -139,7 +142,7 @@ impl Package {
         request: &ActionRequest,
         context: &ActionContext,
     ) -> Result<Vec<Entry>, ActionFailure> {
-        manager.entries(None, Asking { limit: request.time_limit, cancel: &context.cancel }).await
+        manager.database().entries(None, Asking { limit: request.time_limit, cancel: &context.cancel }).await
     }
 
     async fn count(&self, request: &ActionRequest, context: &ActionContext) -> ActionReply {
@@ -153,7 +156,7 @@ impl Package {
             _ => format!("{installed} packages, and {broken} that are not wholly installed"),
         };
         let data = json!({
-            "provider": manager.provider(), "installed": installed, "broken": broken, "configuration": configuration,
+            "provider": manager.database().provider(), "installed": installed, "broken": broken, "configuration": configuration,
         });
         Ok(reply::answer(&data)?.with_message(message))
     }
@@ -168,7 +171,7 @@ impl Package {
         let rows: Vec<_> = entries.iter().take(LIST_MAX).map(row).collect();
         let left_out = count - rows.len();
         let data = json!({
-            "provider": manager.provider(), "packages": rows, "count": count, "left_out": left_out,
+            "provider": manager.database().provider(), "packages": rows, "count": count, "left_out": left_out,
         });
         let message = match left_out {
             0 => format!("{count} packages"),
@@ -189,7 +192,7 @@ impl Package {
             _ => format!("{count} updates"),
         };
         let data = json!({
-            "provider": manager.provider(), "installer": manager.installer(), "updates": updates, "count": count,
+            "provider": manager.database().provider(), "installer": manager.installer(), "updates": updates, "count": count,
             "left_out": count - updates.len(),
         });
         Ok(reply::answer(&data)?.with_message(message))
@@ -301,9 +304,12 @@ impl Plugin for Package {
         Box::pin(async move {
             let manager = self.manager()?;
             let asking = Asking { limit: PROFILE_LIMIT, cancel: &context.cancel };
-            let entries = manager.entries(None, asking).await?;
+            let entries = manager.database().entries(None, asking).await?;
             let (repositories, problems) = repositories::read(&manager.sources());
-            Ok(vec![profiles::packages(manager.provider(), &entries), profiles::repositories(&repositories, &problems)])
+            Ok(vec![
+                profiles::packages(manager.database().provider(), &entries),
+                profiles::repositories(&repositories, &problems),
+            ])
         })
     }
 }

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use muster_plugin_api::{ActionFailure, BoxFuture};
 
+use super::database::{Asking, Database};
 use super::diff::Change;
 use super::entry::{Entry, Order, Snapshot};
 use super::lock::{LockFile, LockKind};
-use super::manager::{Asking, Manager, Phase, Planned, Step, Task, Update, not_understood};
+use super::manager::{Manager, Phase, Planned, Step, Task, Update, not_understood};
 use super::paths::PackagePaths;
 use super::repositories::{Form, Source};
 use super::version;
@@ -22,7 +23,7 @@ use crate::process::Run;
 #[derive(Debug)]
 pub(super) struct Apk {
     program: PathBuf,
-    database: PathBuf,
+    directory: PathBuf,
     options: Vec<String>,
     root: PathBuf,
 }
@@ -30,7 +31,7 @@ pub(super) struct Apk {
 impl Apk {
     /// apk over the database in a directory.
     pub(super) fn new(program: PathBuf, database: PathBuf, paths: &PackagePaths) -> Self {
-        Self { program, database, options: paths.apk_options.clone(), root: paths.root.clone() }
+        Self { program, directory: database, options: paths.apk_options.clone(), root: paths.root.clone() }
     }
 
     fn apk(&self, phase: Phase) -> Step {
@@ -60,24 +61,20 @@ impl Apk {
 
     /// The database, and what is wrong with it.
     fn read(&self) -> Result<Vec<installed::Package>, ActionFailure> {
-        let path = self.database.join("installed");
+        let path = self.directory.join("installed");
         let text = std::fs::read_to_string(&path)
             .map_err(|error| ActionFailure::failed(format!("`{}` cannot be read: {error}", path.display())))?;
         installed::parse(&text).map_err(|line| not_understood("apk", &line))
     }
 }
 
-impl Manager for Apk {
+impl Database for Apk {
     fn provider(&self) -> &'static str {
         "apk"
     }
 
-    fn installer(&self) -> &'static str {
-        "apk"
-    }
-
-    fn database(&self) -> &Path {
-        &self.database
+    fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn entries<'a>(
@@ -115,9 +112,19 @@ impl Manager for Apk {
     fn order(&self) -> Order {
         version::apk
     }
+}
+
+impl Manager for Apk {
+    fn installer(&self) -> &'static str {
+        "apk"
+    }
+
+    fn database(&self) -> &dyn Database {
+        self
+    }
 
     fn locks(&self) -> Vec<LockFile> {
-        vec![LockFile { path: self.database.join("lock"), kind: LockKind::Whole }]
+        vec![LockFile { path: self.directory.join("lock"), kind: LockKind::Whole }]
     }
 
     /// apk's exit codes do not tell; this only decides whether to try again.

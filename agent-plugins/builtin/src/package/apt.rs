@@ -7,16 +7,16 @@ pub(super) mod simulation;
 
 use std::path::{Path, PathBuf};
 
-use muster_plugin_api::{ActionFailure, BoxFuture};
+use muster_plugin_api::ActionFailure;
 
+use super::database::Database;
 use super::diff::Change;
 use super::dpkg::{self, Dpkg};
-use super::entry::{Entry, Order, Snapshot};
+use super::entry::Snapshot;
 use super::lock::LockFile;
-use super::manager::{Asking, Manager, Phase, Planned, Step, Task, Update, lacking, not_understood};
+use super::manager::{Manager, Phase, Planned, Step, Task, Update, lacking, not_understood};
 use super::paths::PackagePaths;
 use super::repositories::{Form, Source};
-use super::version;
 use super::wanted::Spec;
 use crate::process::{Run, find_program};
 
@@ -119,48 +119,16 @@ impl Apt {
 }
 
 impl Manager for Apt {
-    fn provider(&self) -> &'static str {
-        "dpkg"
-    }
-
     fn installer(&self) -> &'static str {
         "apt"
     }
 
-    fn database(&self) -> &Path {
-        &self.database.database
-    }
-
-    fn entries<'a>(
-        &'a self,
-        name: Option<&'a str>,
-        asking: Asking<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Entry>, ActionFailure>> {
-        Box::pin(self.database.entries(name, asking))
-    }
-
-    fn providers<'a>(&'a self, name: &'a str, asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
-        Box::pin(self.database.providers(name, asking))
-    }
-
-    fn is_named(&self, entry: &Entry, name: &str) -> bool {
-        dpkg::is_named(entry, name)
-    }
-
-    fn full_name(&self, entry: &Entry) -> String {
-        format!("{}:{}", entry.name, entry.arch)
-    }
-
-    fn order(&self) -> Order {
-        version::debian
-    }
-
-    fn keeps_configuration(&self) -> bool {
-        true
+    fn database(&self) -> &dyn Database {
+        &self.database
     }
 
     fn locks(&self) -> Vec<LockFile> {
-        let database = &self.database.database;
+        let database = &self.database.directory;
         vec![
             LockFile::record(database.join("lock-frontend")),
             LockFile::record(database.join("lock")),

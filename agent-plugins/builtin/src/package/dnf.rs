@@ -5,18 +5,18 @@
 
 pub(super) mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use muster_plugin_api::{ActionFailure, BoxFuture};
+use muster_plugin_api::ActionFailure;
 
+use super::database::Database;
 use super::diff::Change;
-use super::entry::{Entry, Order, Snapshot};
+use super::entry::{Entry, Snapshot};
 use super::lock::LockFile;
-use super::manager::{Asking, Manager, Phase, Planned, Step, Task, Update, lacking, not_understood};
+use super::manager::{Manager, Phase, Planned, Step, Task, Update, lacking, not_understood};
 use super::paths::PackagePaths;
 use super::repositories::{Form, Source};
 use super::rpm::{self, Rpm};
-use super::version;
 use super::wanted::Spec;
 use crate::process::Run;
 
@@ -90,10 +90,6 @@ impl Dnf {
 }
 
 impl Manager for Dnf {
-    fn provider(&self) -> &'static str {
-        "rpm"
-    }
-
     fn installer(&self) -> &'static str {
         match self.front_end {
             Some((Flavour::Yum, _)) => "yum",
@@ -102,36 +98,8 @@ impl Manager for Dnf {
         }
     }
 
-    fn database(&self) -> &Path {
-        &self.database.database
-    }
-
-    fn entries<'a>(
-        &'a self,
-        name: Option<&'a str>,
-        asking: Asking<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Entry>, ActionFailure>> {
-        Box::pin(self.database.entries(name, asking))
-    }
-
-    fn providers<'a>(&'a self, name: &'a str, asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
-        Box::pin(self.database.providers(name, asking))
-    }
-
-    fn is_named(&self, entry: &Entry, name: &str) -> bool {
-        rpm::is_named(entry, name)
-    }
-
-    fn full_name(&self, entry: &Entry) -> String {
-        format!("{}.{}", entry.name, entry.arch)
-    }
-
-    fn has_version(&self, entry: &Entry, version: &str) -> bool {
-        rpm::has_version(entry, version)
-    }
-
-    fn order(&self) -> Order {
-        version::rpm
+    fn database(&self) -> &dyn Database {
+        &self.database
     }
 
     fn locks(&self) -> Vec<LockFile> {

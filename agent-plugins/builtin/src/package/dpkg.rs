@@ -1,11 +1,13 @@
 //! dpkg's database, through `dpkg-query`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use muster_plugin_api::ActionFailure;
+use muster_plugin_api::{ActionFailure, BoxFuture};
 
-use super::entry::{ABSENT, CONFIG_FILES, Entry};
-use super::manager::{Asking, not_understood};
+use super::database::{Asking, Database};
+use super::entry::{ABSENT, CONFIG_FILES, Entry, Order};
+use super::manager::not_understood;
+use super::version;
 use crate::process::Program;
 
 /// One line for each instance, tabs between the fields. The time is that of the package's list of files, which
@@ -22,25 +24,24 @@ const LIST_BYTES_MAX: usize = 10 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Dpkg {
     query: PathBuf,
-    pub(super) database: PathBuf,
+    pub(super) directory: PathBuf,
 }
 
 impl Dpkg {
     /// The database in a directory, asked through `dpkg-query`.
-    pub(super) fn new(query: PathBuf, database: PathBuf) -> Self {
-        Self { query, database }
+    pub(super) fn new(query: PathBuf, directory: PathBuf) -> Self {
+        Self { query, directory }
     }
 
     fn query(&self, format: &str, asking: &Asking<'_>) -> Program {
         Program::new(&self.query, asking.limit)
-            .argument(format!("--admindir={}", self.database.display()))
+            .argument(format!("--admindir={}", self.directory.display()))
             .argument("--show")
             .argument(format!("--showformat={format}"))
             .output_bytes_max(LIST_BYTES_MAX)
     }
 
-    /// Everything dpkg has under a name, or at all; nothing where it is absent.
-    pub(super) async fn entries(&self, name: Option<&str>, asking: Asking<'_>) -> Result<Vec<Entry>, ActionFailure> {
+    async fn ask_entries(&self, name: Option<&str>, asking: Asking<'_>) -> Result<Vec<Entry>, ActionFailure> {
         let program = self.query(FORMAT, &asking);
         let program = match name {
             Some(name) => program.arguments(["--", name]),
@@ -55,14 +56,51 @@ impl Dpkg {
         }
     }
 
-    /// Installed packages that provide a name which no package has.
-    pub(super) async fn providers(&self, name: &str, asking: Asking<'_>) -> Result<Vec<String>, ActionFailure> {
+    async fn ask_providers(&self, name: &str, asking: Asking<'_>) -> Result<Vec<String>, ActionFailure> {
         let program = self.query(PROVIDES_FORMAT, &asking);
         let run = program.run(asking.cancel).await;
         match run.exit_code(&program)? {
             0 => Ok(parse_providers(&run.stdout.text(), name)),
             code => Err(run.failure(&program, code)),
         }
+    }
+}
+
+impl Database for Dpkg {
+    fn provider(&self) -> &'static str {
+        "dpkg"
+    }
+
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn entries<'a>(
+        &'a self,
+        name: Option<&'a str>,
+        asking: Asking<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, ActionFailure>> {
+        Box::pin(self.ask_entries(name, asking))
+    }
+
+    fn providers<'a>(&'a self, name: &'a str, asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
+        Box::pin(self.ask_providers(name, asking))
+    }
+
+    fn is_named(&self, entry: &Entry, name: &str) -> bool {
+        is_named(entry, name)
+    }
+
+    fn full_name(&self, entry: &Entry) -> String {
+        format!("{}:{}", entry.name, entry.arch)
+    }
+
+    fn order(&self) -> Order {
+        version::debian
+    }
+
+    fn keeps_configuration(&self) -> bool {
+        true
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) struct Plan {
 
 /// Decides what has to be done.
 pub(super) fn plan(manager: &dyn Manager, goal: &Goal, permits: Permits, before: &Snapshot) -> Plan {
-    let found = |name: &str| before.0.iter().filter(|entry| manager.is_named(entry, name)).collect::<Vec<_>>();
+    let found =
+        |name: &str| before.0.iter().filter(|entry| manager.database().is_named(entry, name)).collect::<Vec<_>>();
     let present = |name: &str| found(name).into_iter().any(Entry::is_present);
     let mut plan = Plan::default();
     match goal {
@@ -90,8 +91,8 @@ pub(super) fn plan(manager: &dyn Manager, goal: &Goal, permits: Permits, before:
             if !names.is_empty() {
                 plan.tasks.push(Task::Remove { names, purge, dependents: permits.dependents });
             }
-            if purge && !manager.keeps_configuration() {
-                plan.notes.push(format!("{} has no purge: this is a removal", manager.provider()));
+            if purge && !manager.database().keeps_configuration() {
+                plan.notes.push(format!("{} has no purge: this is a removal", manager.database().provider()));
             }
         }
     }
@@ -100,7 +101,7 @@ pub(super) fn plan(manager: &dyn Manager, goal: &Goal, permits: Permits, before:
 
 /// A name without architecture that stands for several architectures becomes one name for each.
 fn qualified(manager: &dyn Manager, name: &str, entries: &[&Entry]) -> Vec<String> {
-    let mut names: Vec<_> = entries.iter().map(|entry| manager.full_name(entry)).collect();
+    let mut names: Vec<_> = entries.iter().map(|entry| manager.database().full_name(entry)).collect();
     names.sort();
     names.dedup();
     // Several versions of one architecture, as with kernels: the manager itself says what it thinks of that.
@@ -108,7 +109,7 @@ fn qualified(manager: &dyn Manager, name: &str, entries: &[&Entry]) -> Vec<Strin
 }
 
 fn is_as_wanted(manager: &dyn Manager, entry: &Entry, spec: &Spec) -> bool {
-    entry.installed && spec.version.as_deref().is_none_or(|version| manager.has_version(entry, version))
+    entry.installed && spec.version.as_deref().is_none_or(|version| manager.database().has_version(entry, version))
 }
 
 /// Whether the goal was reached. A manager's word that it was is not enough.
@@ -118,7 +119,7 @@ fn is_as_wanted(manager: &dyn Manager, entry: &Entry, spec: &Spec) -> bool {
 pub(super) fn verify(manager: &dyn Manager, goal: &Goal, after: &Snapshot) -> Result<(), ActionFailure> {
     let Goal::Ensure(specs, ensure) = goal else { return Ok(()) };
     for spec in specs {
-        let mut found = after.0.iter().filter(|entry| manager.is_named(entry, &spec.name));
+        let mut found = after.0.iter().filter(|entry| manager.database().is_named(entry, &spec.name));
         let wrong = match ensure {
             Ensure::Present | Ensure::Latest if found.any(|entry| is_as_wanted(manager, entry, spec)) => None,
             Ensure::Present | Ensure::Latest => {

@@ -9,16 +9,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_plugin_api::{ActionFailure, BoxFuture, CancellationToken, NotActivated};
+use muster_plugin_api::{ActionFailure, NotActivated};
 use muster_protocol::code;
 use serde::Serialize;
 
 use super::apk::Apk;
 use super::apt::Apt;
+use super::database::Database;
 use super::diff::Change;
 use super::dnf::{Dnf, Flavour};
 use super::dpkg::Dpkg;
-use super::entry::{Entry, Order, Snapshot};
+use super::entry::Snapshot;
 use super::lock::LockFile;
 use super::paths::PackagePaths;
 use super::repositories::Source;
@@ -26,12 +27,6 @@ use super::rpm::Rpm;
 use super::wanted::Spec;
 use super::zypper::Zypper;
 use crate::process::{Program, Run, find_program};
-
-/// How long a question may take, and what stops it.
-pub(super) struct Asking<'a> {
-    pub(super) limit: Duration,
-    pub(super) cancel: &'a CancellationToken,
-}
 
 /// One thing to do. What needs nothing done is sorted out before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,45 +114,13 @@ pub(super) struct Update {
     pub(super) repository: Option<String>,
 }
 
-/// A package manager and its database.
+/// A package manager over a [`Database`].
 pub(super) trait Manager: Send + Sync + fmt::Debug {
-    /// The database: `dpkg`, `rpm` or `apk`.
-    fn provider(&self) -> &'static str;
-
     /// The program that resolves and fetches: `apt`, `dnf`, `yum`, `zypper` or `apk`.
     fn installer(&self) -> &'static str;
 
-    /// The directory of the database, which stands for it where we lock it for ourselves.
-    fn database(&self) -> &Path;
-
-    /// What it has of one name, or of everything.
-    fn entries<'a>(
-        &'a self,
-        name: Option<&'a str>,
-        asking: Asking<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Entry>, ActionFailure>>;
-
-    /// Installed packages that provide a name which no package has.
-    fn providers<'a>(&'a self, name: &'a str, asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>>;
-
-    /// Whether an entry is meant by a name as people write it.
-    fn is_named(&self, entry: &Entry, name: &str) -> bool;
-
-    /// The name with which it tells an entry from those of other architectures.
-    fn full_name(&self, entry: &Entry) -> String;
-
-    /// Whether an entry has a version as people write it.
-    fn has_version(&self, entry: &Entry, version: &str) -> bool {
-        entry.full == version
-    }
-
-    /// How it orders versions.
-    fn order(&self) -> Order;
-
-    /// Whether it tells a removed package, whose configuration stays, from a purged one.
-    fn keeps_configuration(&self) -> bool {
-        false
-    }
+    /// The database of what is installed.
+    fn database(&self) -> &dyn Database;
 
     /// Its lock files.
     fn locks(&self) -> Vec<LockFile>;

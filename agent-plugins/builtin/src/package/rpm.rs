@@ -1,13 +1,15 @@
 //! rpm's database, through `rpm --query`, and removing with `rpm --erase`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use muster_plugin_api::ActionFailure;
+use muster_plugin_api::{ActionFailure, BoxFuture};
 
-use super::entry::{Entry, INSTALLED};
+use super::database::{Asking, Database};
+use super::entry::{Entry, INSTALLED, Order};
 use super::lock::LockFile;
-use super::manager::{Asking, Phase, Step, not_understood};
+use super::manager::{Phase, Step, not_understood};
 use super::paths::PackagePaths;
+use super::version;
 use crate::process::Program;
 
 /// One line for each instance, tabs between the fields. The last field says that the line is whole.
@@ -20,30 +22,30 @@ const LIST_BYTES_MAX: usize = 10 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Rpm {
     program: PathBuf,
-    pub(super) database: PathBuf,
+    pub(super) directory: PathBuf,
     options: Vec<String>,
 }
 
 impl Rpm {
     /// The database in a directory.
-    pub(super) fn new(program: PathBuf, database: PathBuf, paths: &PackagePaths) -> Self {
-        Self { program, database, options: paths.rpm_options.clone() }
+    pub(super) fn new(program: PathBuf, directory: PathBuf, paths: &PackagePaths) -> Self {
+        Self { program, directory, options: paths.rpm_options.clone() }
     }
 
     /// rpm locks its database with a record lock while it changes it.
     pub(super) fn lock(&self) -> LockFile {
-        LockFile::record(self.database.join(".rpm.lock"))
+        LockFile::record(self.directory.join(".rpm.lock"))
     }
 
     fn query(&self, asking: &Asking<'_>) -> Program {
         Program::new(&self.program, asking.limit)
-            .argument(format!("--dbpath={}", self.database.display()))
+            .argument(format!("--dbpath={}", self.directory.display()))
             .argument("--query")
             .output_bytes_max(LIST_BYTES_MAX)
     }
 
-    /// Everything rpm has under a name, or at all, newest first; nothing where it is absent.
-    pub(super) async fn entries(&self, name: Option<&str>, asking: Asking<'_>) -> Result<Vec<Entry>, ActionFailure> {
+    /// Newest first.
+    async fn ask_entries(&self, name: Option<&str>, asking: Asking<'_>) -> Result<Vec<Entry>, ActionFailure> {
         let program = self.query(&asking).argument(format!("--queryformat={FORMAT}"));
         let program = match name {
             Some(name) => program.arguments(["--", name]),
@@ -59,8 +61,7 @@ impl Rpm {
         }
     }
 
-    /// Installed packages that provide a name which no package has.
-    pub(super) async fn providers(&self, name: &str, asking: Asking<'_>) -> Result<Vec<String>, ActionFailure> {
+    async fn ask_providers(&self, name: &str, asking: Asking<'_>) -> Result<Vec<String>, ActionFailure> {
         let arguments = ["--whatprovides", "--queryformat=%{NAME}\\t.\\n", "--", name];
         let program = self.query(&asking).arguments(arguments);
         let run = program.run(asking.cancel).await;
@@ -78,6 +79,44 @@ impl Rpm {
         let step = Step::new(phase, &self.program).arguments(self.options.clone()).arguments(["--erase"]);
         let step = if try_only { step.arguments(["--test"]) } else { step };
         step.arguments(["--"]).arguments(names.to_vec())
+    }
+}
+
+impl Database for Rpm {
+    fn provider(&self) -> &'static str {
+        "rpm"
+    }
+
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn entries<'a>(
+        &'a self,
+        name: Option<&'a str>,
+        asking: Asking<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, ActionFailure>> {
+        Box::pin(self.ask_entries(name, asking))
+    }
+
+    fn providers<'a>(&'a self, name: &'a str, asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
+        Box::pin(self.ask_providers(name, asking))
+    }
+
+    fn is_named(&self, entry: &Entry, name: &str) -> bool {
+        is_named(entry, name)
+    }
+
+    fn full_name(&self, entry: &Entry) -> String {
+        format!("{}.{}", entry.name, entry.arch)
+    }
+
+    fn has_version(&self, entry: &Entry, version: &str) -> bool {
+        has_version(entry, version)
+    }
+
+    fn order(&self) -> Order {
+        version::rpm
     }
 }
 

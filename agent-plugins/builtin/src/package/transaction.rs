@@ -12,11 +12,12 @@ use muster_protocol::{OutputStream, code};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::database::Asking;
 use super::diff::{Change, Touched, diff};
 use super::entry::Snapshot;
 use super::goal::{Goal, Permits, Plan, plan, verify};
 use super::lock::{Holder, Turn, take_turn};
-use super::manager::{Asking, Manager, Phase, Planned, Step, Task};
+use super::manager::{Manager, Phase, Planned, Step, Task};
 use crate::process::{End, LeaveBehind, Run};
 use crate::reply;
 
@@ -94,7 +95,7 @@ pub(super) async fn run(manager: &dyn Manager, order: &Order, context: &ActionCo
         };
     }
     let never = CancellationToken::new();
-    let after = manager.entries(None, Asking { limit: LAST_LOOK_LIMIT, cancel: &never }).await.map(Snapshot);
+    let after = manager.database().entries(None, Asking { limit: LAST_LOOK_LIMIT, cancel: &never }).await.map(Snapshot);
     let after = match (after, &done) {
         (Ok(after), _) => after,
         (Err(look), Ok(())) => {
@@ -106,7 +107,7 @@ pub(super) async fn run(manager: &dyn Manager, order: &Order, context: &ActionCo
             return Err(work.failed(ActionFailure { message, ..failure.clone() }, Answer::default()));
         }
     };
-    let mut packages = diff(&before, &after, manager.order(), manager.keeps_configuration());
+    let mut packages = diff(&before, &after, manager.database().order(), manager.database().keeps_configuration());
     packages.iter_mut().for_each(|touched| touched.tries = work.tries);
     let answer = Answer { changed: !packages.is_empty(), packages, ..Answer::default() };
     match done.and_then(|()| verify(manager, &order.goal, &after)) {
@@ -179,12 +180,12 @@ impl<'a> Work<'a> {
 
     async fn look(&self) -> Result<Snapshot, ActionFailure> {
         let asking = Asking { limit: self.remaining(), cancel: &self.context.cancel };
-        self.manager.entries(None, asking).await.map(Snapshot)
+        self.manager.database().entries(None, asking).await.map(Snapshot)
     }
 
     /// Takes our own place in the queue, then waits until nobody else is at work.
     async fn take_turn(&mut self) -> Result<(), ActionFailure> {
-        let directory = self.manager.database().to_owned();
+        let directory = self.manager.database().directory().to_owned();
         let unlockable = |error| {
             let message = format!("`{}` cannot be locked: {error}", directory.display());
             ActionFailure::failed(message)
@@ -287,7 +288,8 @@ impl<'a> Work<'a> {
                     |line| ActionFailure::failed(line).with_exit_code(exit_code),
                 ));
             }
-            let unknown = || Holder { lock: self.manager.database().to_owned(), pid: None, command: String::new() };
+            let unknown =
+                || Holder { lock: self.manager.database().directory().to_owned(), pid: None, command: String::new() };
             let holder = self.manager.locks().iter().find_map(super::lock::LockFile::suspect).unwrap_or_else(unknown);
             let mut told = false;
             self.wait_for(holder, &mut told).await?;
@@ -330,7 +332,7 @@ impl<'a> Work<'a> {
     }
 
     fn complete(&self, mut answer: Answer) -> Answer {
-        answer.provider = self.manager.provider();
+        answer.provider = self.manager.database().provider();
         answer.installer = self.manager.installer();
         answer.waited_ms = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
         answer.left_out += answer.packages.len().saturating_sub(ROWS_MAX);

@@ -3,21 +3,21 @@
 //! Packages that nothing else needs are removed by rpm itself, which refuses where something does; zypper
 //! would remove that as well.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use muster_plugin_api::{ActionFailure, BoxFuture};
+use muster_plugin_api::ActionFailure;
 use roxmltree::{Document, Node};
 
+use super::database::Database;
 use super::diff::Change;
 use super::dnf::removed;
-use super::entry::{Entry, Order, Snapshot};
+use super::entry::Snapshot;
 use super::lock::LockFile;
 use super::lock::LockKind;
-use super::manager::{Asking, Manager, Phase, Planned, Step, Task, Update, not_understood};
+use super::manager::{Manager, Phase, Planned, Step, Task, Update, not_understood};
 use super::paths::PackagePaths;
 use super::repositories::{Form, Source};
-use super::rpm::{self, Rpm};
-use super::version;
+use super::rpm::Rpm;
 use crate::process::Run;
 
 /// Exit code where another one is at work (`ZYPPER_EXIT_ZYPP_LOCKED`).
@@ -79,44 +79,12 @@ impl Zypper {
 }
 
 impl Manager for Zypper {
-    fn provider(&self) -> &'static str {
-        "rpm"
-    }
-
     fn installer(&self) -> &'static str {
         "zypper"
     }
 
-    fn database(&self) -> &Path {
-        &self.database.database
-    }
-
-    fn entries<'a>(
-        &'a self,
-        name: Option<&'a str>,
-        asking: Asking<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Entry>, ActionFailure>> {
-        Box::pin(self.database.entries(name, asking))
-    }
-
-    fn providers<'a>(&'a self, name: &'a str, asking: Asking<'a>) -> BoxFuture<'a, Result<Vec<String>, ActionFailure>> {
-        Box::pin(self.database.providers(name, asking))
-    }
-
-    fn is_named(&self, entry: &Entry, name: &str) -> bool {
-        rpm::is_named(entry, name)
-    }
-
-    fn full_name(&self, entry: &Entry) -> String {
-        format!("{}.{}", entry.name, entry.arch)
-    }
-
-    fn has_version(&self, entry: &Entry, version: &str) -> bool {
-        rpm::has_version(entry, version)
-    }
-
-    fn order(&self) -> Order {
-        version::rpm
+    fn database(&self) -> &dyn Database {
+        &self.database
     }
 
     fn locks(&self) -> Vec<LockFile> {
