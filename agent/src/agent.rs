@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use muster_bus::Link;
@@ -28,6 +28,7 @@ use crate::sealing_key;
 use crate::session;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{StateDirectory, StateError, files, make_private_directory};
+use crate::status::{BEAT, Status};
 
 /// How long the last reports may take to be confirmed when the agent stops. What is left waits on disk.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -162,6 +163,7 @@ impl std::fmt::Debug for ReloadSlot {
 /// A way to talk to an agent that runs. Clones are the same way.
 #[derive(Debug, Clone)]
 pub struct Handle {
+    core: Weak<Core>,
     tasks: Tasks,
     connection: watch::Receiver<Connection>,
     reloads: watch::Sender<u64>,
@@ -179,6 +181,13 @@ impl Handle {
     /// Whoever simulates a crash drops the future of `run` in the same breath.
     pub fn kill(&self) {
         self.tasks.kill();
+    }
+
+    /// What it is doing. Waits for no part of the agent, but a moment for each lock, so it belongs on a thread of its own.
+    /// `None` once it has ended.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        Some(self.core.upgrade()?.status())
     }
 
     /// Asks it to read certificates, revocation lists, policy and facts again, and waits until it has
@@ -253,6 +262,7 @@ impl Agent {
     pub fn handle(&self) -> Handle {
         Handle {
             tasks: self.core.tasks.clone(),
+            core: Arc::downgrade(&self.core),
             connection: self.core.connection.subscribe(),
             reloads: self.reloads.clone(),
             reloads_done: self.reloads_done.subscribe(),
@@ -282,9 +292,22 @@ impl Agent {
             "reload",
             reload_forever(core.clone(), reloads.subscribe(), reload, replaced, reloads_done),
         );
+        core.tasks.spawn(TaskKind::Worker, "beat", beat_forever(core.clone()));
         core.tasks.spawn(TaskKind::Critical, "shutdown", watch_shutdown(core.clone(), shutdown));
         let last = session::serve(&core, materials).await;
         stop(&core, last).await
+    }
+}
+
+/// Notes that the agent's thread takes its turns.
+async fn beat_forever(core: Arc<Core>) {
+    loop {
+        core.pulse.beat();
+        tokio::select! {
+            biased;
+            () = core.tasks.stopping().cancelled() => return,
+            () = tokio::time::sleep(BEAT) => {}
+        }
     }
 }
 
@@ -407,6 +430,7 @@ impl Core {
         let needs_connection = before.credentials.fingerprint() != new.credentials.fingerprint()
             || authorities(&before) != authorities(&new);
         *lock(&self.materials) = new;
+        *lock(&self.pulse.policy_loaded_at) = self.now();
         self.restore_revocation_lists();
         self.certificate_doubted.notify_one();
         tracing::info!(reconnects = needs_connection, "Reloaded certificates, revocation lists and policy");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use muster_bus::{Bus, Link};
 use muster_daemon::{Blocking, Clock, Panicked, Tasks};
@@ -32,6 +33,7 @@ use crate::reserve::{RESERVE_BYTES, Reserve};
 use crate::results::Results;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{StateDirectory, files};
+use crate::status::Pulse;
 use crate::watching::Feed;
 
 /// What a reload replaces together: who we are, whom we trust, how we reach the broker, who may do what.
@@ -95,6 +97,10 @@ pub(crate) struct Running {
     pub(crate) stop: watch::Sender<Option<StopReason>>,
     /// It has ended and is only being reported: it takes no room any more and cannot be cancelled.
     pub(crate) ended: bool,
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// How long it may take.
+    pub(crate) time_limit: Duration,
     /// The agent waits for it when it stops; what runs in a process of its own goes on instead.
     pub(crate) holds_up_stop: bool,
     /// Tells those who watch it, where it runs in the agent.
@@ -176,6 +182,8 @@ pub(crate) struct Core {
     pub(crate) link: watch::Sender<Option<Arc<dyn Link>>>,
     pub(crate) connection: watch::Sender<Connection>,
     pub(crate) counters: Counters,
+    /// Notes for whoever asks how the agent is.
+    pub(crate) pulse: Pulse,
     pub(crate) tasks: Tasks,
     /// The agent takes nothing new.
     pub(crate) shutdown: CancellationToken,
@@ -268,6 +276,7 @@ impl Core {
             link: watch::Sender::new(None),
             connection: watch::Sender::new(Connection::Connecting { why: String::new() }),
             counters: Counters::default(),
+            pulse: Pulse::new(started_at),
             tasks: Tasks::new(),
             shutdown: CancellationToken::new(),
             random: Mutex::new(SmallRng::seed_from_u64(parts.random_seed)),

@@ -67,7 +67,9 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         is_watch: false,
     };
     let feed = broadcast::Sender::new(FEED_LENGTH);
-    let running = Running { action, stop, ended: false, holds_up_stop: true, feed: Some(feed.clone()) };
+    let (since, time_limit) = (core.now(), grant.time_limit);
+    let feed_of = Some(feed.clone());
+    let running = Running { action, stop, ended: false, since, time_limit, holds_up_stop: true, feed: feed_of };
     lock(&core.running).insert(id, running);
     core.counters.actions_started.add_one();
     let (sink, output) = OutputSink::channel(OUTPUT_PIECES);

@@ -95,7 +95,7 @@ impl Core {
 const CERTIFICATE_WARNING_MS: i64 = 21 * 24 * 60 * 60 * 1000;
 
 /// Memory of this process, from the kernel (proc(5), `statm`).
-fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
     let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;

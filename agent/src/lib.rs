@@ -57,6 +57,7 @@ pub mod sealing_key;
 mod session;
 pub mod spool;
 pub mod state;
+pub mod status;
 mod watching;
 
 pub use agent::{Agent, Handle, Parts, ReloadMaterials, StartError, Stopped, host_name};

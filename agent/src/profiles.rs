@@ -53,6 +53,11 @@ impl Due {
         self.changed.notify_one();
     }
 
+    /// How many are to be asked.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.plugins).len()
+    }
+
     fn take(&self) -> BTreeSet<PluginName> {
         std::mem::take(&mut lock(&self.plugins))
     }

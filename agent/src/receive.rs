@@ -25,6 +25,7 @@ use crate::execute;
 use crate::journal::{JournalError, Started};
 use crate::outbox::Care;
 use crate::report::{Address, Ending};
+use crate::status::{AtHand, Phase};
 use crate::watching;
 
 /// How long plugins may take to answer the data calls of a target, all of them together. A host that
@@ -81,6 +82,7 @@ async fn decide(
     answers: Option<BTreeMap<String, Value>>,
     resolved: &ResolvedSender,
 ) {
+    let _put_down = core.pulse.take_up(at_hand(core, &incoming));
     match incoming {
         Incoming::Command(verified) => {
             match with_host(core, answers.as_ref(), |host| decide_command(&verified, host, core.now())) {
@@ -127,6 +129,19 @@ async fn decide(
     acknowledge(&delivery).await;
 }
 
+/// What is being decided on, for whoever asks what the agent does.
+fn at_hand(core: &Core, incoming: &Incoming) -> AtHand {
+    let (id, caller, action) = match incoming {
+        Incoming::Command(it) => {
+            let command = it.message();
+            (command.id, &command.caller, format!("{}.{}", command.plugin, command.action))
+        }
+        Incoming::Cancel(it) => (it.message().id, &it.message().caller, "cancel".to_owned()),
+        Incoming::Watch(it) => (it.message().id, &it.message().caller, "watch".to_owned()),
+    };
+    AtHand { id, caller: caller.clone(), action, phase: Phase::Deciding, since: core.now() }
+}
+
 /// Takes everything a decision depends on as it is now.
 fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: impl FnOnce(&Host<'_>) -> T) -> T {
     let facts = core.facts.current();
@@ -164,6 +179,7 @@ async fn acknowledge(delivery: &Delivery) {
 async fn reject(core: &Arc<Core>, rejected: &Rejected) {
     core.counters.messages_rejected.add_one();
     let refusal = &rejected.refusal;
+    core.pulse.count_refusal(refusal.code);
     tracing::warn!(code = refusal.code.code, "Refused a message: {}", refusal.message);
     let mut event = Event::new("command", "refused").with_message(&refusal.message);
     event.code = Some(refusal.code.code.to_owned());
@@ -257,6 +273,7 @@ async fn refuse<M: Addressed>(
     care: Care,
 ) {
     core.counters.commands_refused.add_one();
+    core.pulse.count_refusal(refusal.code);
     let message = verified.message();
     tracing::info!(
         request.id = %message.id(),
@@ -291,6 +308,7 @@ async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Comma
     let mut event = command_event(core, authorized.verified(), "allowed");
     event.rule = Some(grant.rule.clone());
     event.arguments = Some(shortened(grant.masked_arguments()));
+    core.pulse.phase(Phase::Recording);
     match core.record_start(started, event).await {
         Ok(()) => {
             acknowledge(delivery).await;

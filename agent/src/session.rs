@@ -108,6 +108,7 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
     loop {
         reloaded.mark_unchanged();
         let bus = core.materials().bus;
+        core.pulse.tries();
         let connected = match disbelieved(core) {
             Some(failed) => Err(failed),
             None => tokio::select! {
@@ -148,6 +149,8 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
                 tracing::debug!(why, pause_ms, tries = outage.tries, "Still not connected to the broker")
             }
         }
+        let now = core.now();
+        core.pulse.failed(&why, now, now.plus_ms(i64::try_from(pause_ms).unwrap_or(i64::MAX)));
         core.connection.send_replace(Connection::Connecting { why });
         tokio::select! {
         biased;
@@ -205,6 +208,7 @@ async fn on_link(
         };
         core.link.send_replace(Some(link.clone()));
         core.spool_changed.notify_one();
+        core.pulse.connected();
         core.connection.send_replace(Connection::Online { broker: broker.to_owned(), since: core.now() });
         match outage.ended(Instant::now()) {
             Some((away, tries)) => {

@@ -312,6 +312,18 @@ impl Spool {
         self.entries.len()
     }
 
+    /// Bytes of their bodies.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many of them are on disk.
+    #[must_use]
+    pub fn on_disk(&self) -> usize {
+        self.entries.values().filter(|entry| entry.on_disk).count()
+    }
+
     /// Whether no report waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

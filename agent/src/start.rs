@@ -10,10 +10,12 @@ use muster_agent::config::{self, Config};
 use muster_agent::detached::{Order, Runner};
 use muster_agent::facts::Sources;
 use muster_agent::policy::Policy;
+use muster_agent::status::LogLine;
+use muster_agent::status::socket::StatusSocket;
 use muster_agent::{Agent, Materials, Parts, host_name};
 use muster_bus::{AmqpBus, AmqpSettings};
 use muster_daemon::signals::{Request, Signals};
-use muster_daemon::{Blocking, Clock as _, RealDisk, SystemClock, TaskKind, Tasks, logging};
+use muster_daemon::{Blocking, Clock as _, RealDisk, Recent, Remembered, SystemClock, TaskKind, Tasks, logging};
 use muster_pki::{Credentials, Trust, tls};
 use muster_plugin_api::{Plugin, Registry};
 use muster_protocol::{HostName, Identity, Timestamp};
@@ -45,23 +47,26 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Runs the agent to its end.
 pub(crate) fn agent(files: &Files) -> ExitCode {
-    let config = match files.load() {
+    let (config, recent) = match files.load() {
         Ok((_, config, unknown)) => {
-            if let Err(error) = logging::init(config.log()) {
-                complain(&anyhow::Error::from(error), files);
-                return ExitCode::FAILURE;
-            }
+            let recent = match logging::init_remembering(config.log()) {
+                Ok(recent) => recent,
+                Err(error) => {
+                    complain(&anyhow::Error::from(error), files);
+                    return ExitCode::FAILURE;
+                }
+            };
             for problem in unknown {
                 tracing::warn!("Configuration: {problem}; ignored");
             }
-            config
+            (config, recent)
         }
         Err(error) => {
             complain(&error, files);
             return ExitCode::FAILURE;
         }
     };
-    match run(config, files) {
+    match run(config, files, recent) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("Could not start: {error:#}");
@@ -70,14 +75,19 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
     }
 }
 
-fn run(config: Config, files: &Files) -> anyhow::Result<ExitCode> {
+fn run(config: Config, files: &Files, recent: Recent) -> anyhow::Result<ExitCode> {
     tls::install_crypto_provider();
     let runtime = runtime()?;
     let stop_limit = config.stop_timeout() + STOP_EXTRA;
     let end = runtime.block_on(async {
         let signals = Signals::install().context("listen for signals")?;
+        let socket = config.status_socket().to_owned();
         let agent = build(config, files)?;
         let handle = agent.handle();
+        // Without it the agent works as it should.
+        let _socket = serve_status(&socket, handle.clone(), recent)
+            .inspect_err(|error| tracing::warn!("`musterd status` will find no agent: {error:#}"))
+            .ok();
         let shutdown = CancellationToken::new();
         let tasks = Tasks::new();
         tasks.spawn(TaskKind::Worker, "notify", notify::report(handle.clone()));
@@ -98,6 +108,20 @@ fn run(config: Config, files: &Files) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Answers `musterd status` from now on.
+fn serve_status(path: &Path, handle: muster_agent::Handle, recent: Recent) -> anyhow::Result<StatusSocket> {
+    let look = move || {
+        let mut status = handle.status()?;
+        status.log = recent.lines().into_iter().map(log_line).collect();
+        Some(status)
+    };
+    Ok(StatusSocket::serve(path, look)?)
+}
+
+fn log_line(line: Remembered) -> LogLine {
+    LogLine { at_ms: Timestamp(line.at_ms), level: line.level.to_string(), text: line.text }
 }
 
 /// Turns signals into requests to the agent. Ends when the process should end at once.

@@ -31,6 +31,8 @@ pub mod files {
     pub const ACTIONS: &str = "actions";
     /// Digests of the profiles that were announced: [`crate::profiles`].
     pub const PROFILES: &str = "profiles.json";
+    /// The socket on which the agent tells how it is: [`crate::status`].
+    pub const STATUS_SOCKET: &str = "status.sock";
     /// The collectives bound last time, so that bindings no longer wanted can be taken off.
     pub const COLLECTIVES: &str = "collectives.json";
 }

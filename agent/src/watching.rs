@@ -53,7 +53,8 @@ pub(crate) fn start(core: &Arc<Core>, authorized: &Authorized<Watch>) {
         read_only: true,
         is_watch: true,
     };
-    let running = Running { action, stop, ended: false, holds_up_stop: true, feed: None };
+    let (since, time_limit) = (core.now(), core.limits().action_time);
+    let running = Running { action, stop, ended: false, since, time_limit, holds_up_stop: true, feed: None };
     lock(&core.running).insert(id, running);
     let watcher = Watcher {
         core: core.clone(),

@@ -24,6 +24,7 @@ mod clock;
 pub mod config;
 pub mod disk;
 pub mod logging;
+mod recent;
 pub mod signals;
 mod tasks;
 
@@ -31,6 +32,7 @@ pub use backoff::Backoff;
 pub use blocking::{Blocking, Panicked};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, RealDisk, SimulatedDisk, WriteError};
+pub use recent::{Recent, Remembered};
 pub use tasks::{TaskKind, Tasks};
 
 /// Replaces the content of a file on the machine's own disk in one step, as [`disk::write_atomic`] does.

@@ -8,6 +8,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::recent::{Recent, Remember};
+
 /// What is logged and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -54,9 +56,24 @@ pub enum LogError {
 /// # Errors
 /// The filter does not parse, or logging has been started before.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
+    init_with(config, None)
+}
+
+/// As [`init`], and remembers the last warnings and errors.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_remembering(config: &LogConfig) -> Result<Recent, LogError> {
+    let recent = Recent::default();
+    init_with(config, Some(recent.clone()))?;
+    Ok(recent)
+}
+
+fn init_with(config: &LogConfig, recent: Option<Recent>) -> Result<(), LogError> {
     let filter = filter(config)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let registry = tracing_subscriber::registry();
+    let registry =
+        tracing_subscriber::registry().with(recent.map(|recent| Remember(recent).with_filter(filter.clone())));
     let layer = tracing_subscriber::fmt::layer().with_writer(move || OneLine { inner: std::io::stderr(), colours });
     match config.format {
         LogFormat::Text => registry.with(layer.with_ansi(colours).with_filter(filter)).try_init(),

@@ -123,6 +123,12 @@ impl Tasks {
         self.lock().running.keys().copied().collect()
     }
 
+    /// How many tasks of each name run.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        self.lock().running.clone()
+    }
+
     /// Asks all tasks to stop and waits for them, at most until the deadline; then drops those that are left.
     ///
     /// Says every few seconds in the log who has not stopped. Returns the names of the tasks that were dropped;

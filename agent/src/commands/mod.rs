@@ -3,6 +3,7 @@
 mod audit;
 mod policy;
 mod spool;
+mod status;
 mod surroundings;
 
 use std::ffi::OsString;
@@ -53,6 +54,12 @@ pub(crate) struct Files {
 enum Command {
     /// Check configuration, certificates and policy, and say everything that is wrong.
     CheckConfig,
+    /// Ask the agent that runs on this host what it is doing; exit code 3 if none answers.
+    Status {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the facts and classes the agent would use, as JSON.
     Facts,
     /// Print the policy to begin with.
@@ -88,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
         None => return start::agent(&cli.files),
         Some(Command::RunAction { directory }) => return start::run_action(&cli.files, directory),
         Some(Command::CheckConfig) => return check_config(&cli.files),
+        Some(Command::Status { json }) => return status::run(*json, &cli.files),
         Some(Command::Facts) => facts(&cli.files),
         Some(Command::PrintStarterPolicy) => print(STARTER),
         Some(Command::Policy { command }) => return policy::run(command, &cli.files),

@@ -96,6 +96,7 @@ pub struct Config {
     presence_interval: Duration,
     audit_file: PathBuf,
     audit_rotation: Rotation,
+    status_socket: PathBuf,
     log: LogConfig,
     disabled_plugins: BTreeSet<PluginName>,
     enabled_plugins: BTreeSet<PluginName>,
@@ -198,6 +199,9 @@ impl Config {
         for path in &raw.plugins.directories {
             check.absolute("plugins.directories", path);
         }
+        if let Some(path) = &raw.status.socket {
+            check.absolute("status.socket", path);
+        }
         if let Some(path) = &raw.audit.file {
             check.absolute("audit.file", path);
         }
@@ -256,6 +260,7 @@ impl Config {
                 bytes: check.within("audit.rotate_bytes", raw.audit.rotate_bytes),
                 keep_files: check.count("audit.keep_files", raw.audit.keep_files),
             },
+            status_socket: raw.status.socket.clone().unwrap_or_else(|| raw.state_dir.join(files::STATUS_SOCKET)),
             log: LogConfig { filter: raw.log.filter.clone(), format: raw.log.format, base: LOG_BASE },
             disabled_plugins: raw.plugins.disabled.clone(),
             enabled_plugins: raw.plugins.enabled.clone(),
@@ -317,6 +322,12 @@ impl Config {
     #[must_use]
     pub fn reconnect_spread(&self) -> Duration {
         self.reconnect_spread
+    }
+
+    /// The socket on which the agent tells how it is.
+    #[must_use]
+    pub fn status_socket(&self) -> &Path {
+        &self.status_socket
     }
 
     /// Longest pause between two tries to connect.

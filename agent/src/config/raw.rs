@@ -36,6 +36,8 @@ pub struct Raw {
     pub presence: Presence,
     /// The audit log.
     pub audit: Audit,
+    /// Telling how the agent is.
+    pub status: Status,
     /// The program's log.
     pub log: Log,
     /// Plugins.
@@ -55,6 +57,7 @@ impl Default for Raw {
             limits: Limits::default(),
             presence: Presence::default(),
             audit: Audit::default(),
+            status: Status::default(),
             log: Log::default(),
             plugins: Plugins::default(),
         }
@@ -249,6 +252,16 @@ impl Default for Audit {
     fn default() -> Self {
         Self { file: None, rotate_bytes: 32 * 1024 * 1024, keep_files: 15 }
     }
+}
+
+/// Section `status`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The socket on which the agent tells root and its own user what it is doing (`musterd status`). Default
+    /// `status.sock` in `state_dir`, so that several agents on one host do not meet. At most 107 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Section `log`.

@@ -150,7 +150,8 @@ fn enter(core: &Core, order: &Order, stop: Option<&StopReason>) -> watch::Receiv
         read_only: order.read_only,
         is_watch: false,
     };
-    let running = Running { action, stop, ended: false, holds_up_stop: false, feed: None };
+    let (since, time_limit) = (order.accepted_at_ms, Duration::from_millis(order.time_limit_ms));
+    let running = Running { action, stop, ended: false, since, time_limit, holds_up_stop: false, feed: None };
     lock(&core.running).insert(order.request_id, running);
     stopped
 }

@@ -312,6 +312,12 @@ impl Journal {
         self.entries.len()
     }
 
+    /// How many of them are of this kind.
+    #[must_use]
+    pub fn held(&self, kind: Kind) -> usize {
+        self.room.held(kind)
+    }
+
     /// Whether no id is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {

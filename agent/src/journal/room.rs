@@ -76,6 +76,11 @@ impl Room {
         (holds >= free).then_some(holds)
     }
 
+    /// How many ids of this kind are remembered.
+    pub(super) fn held(&self, kind: Kind) -> usize {
+        self.totals[kind.place()]
+    }
+
     /// Counts one more, whether there is room or not.
     pub(super) fn take(&mut self, caller: &Identity, kind: Kind) -> Share {
         let known = self.callers.get_key_value(caller).map(|(caller, _)| caller.clone());

@@ -161,6 +161,8 @@ pub struct Rule {
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
+    /// Of the text it was read from.
+    sha256: String,
 }
 
 /// What is asked of a policy.
@@ -209,6 +211,12 @@ pub enum Verdict {
 }
 
 impl Policy {
+    /// SHA-256 of the text it was read from, in hexadecimal digits.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
     /// The rules, in order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {

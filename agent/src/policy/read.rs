@@ -6,6 +6,8 @@ use muster_protocol::GroupName;
 use muster_protocol::expr::{Expression, Segment, did_you_mean};
 use serde::Deserialize;
 
+use crate::digest::sha256_hex;
+
 use super::approvals::{APPROVERS_MAX, Approvals, Requirement};
 use super::{Effect, FILE_BYTES_MAX, Policy, PolicyError, ROOTS, RULES_MAX, Rule};
 
@@ -150,7 +152,7 @@ impl Policy {
                 (Err(error), _) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(Self { rules }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { rules, sha256: sha256_hex(text.as_bytes()) }) } else { Err(errors) }
     }
 }
 

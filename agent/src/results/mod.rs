@@ -78,6 +78,12 @@ impl Results {
         self.kept.is_empty()
     }
 
+    /// Their bytes on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.kept.values().map(|kept| kept.bytes).sum()
+    }
+
     /// Forgets one.
     pub fn remove(&mut self, id: &RequestId) {
         self.kept.remove(id);

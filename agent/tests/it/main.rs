@@ -20,3 +20,4 @@ mod report;
 mod reserve;
 mod sealing_key;
 mod spool;
+mod status;
