@@ -11,14 +11,16 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_bus::{BoxFuture, BusError, ConsumerEnd, Delivery, Guarantee, Link, Outgoing, PublishError};
 use muster_daemon::Backoff;
-use muster_protocol::{HostName, OutputChunk, ReplyRoute, RequestId, Timestamp, routing};
+use muster_protocol::code::NEEDS_APPROVAL;
+use muster_protocol::{HostName, Identity, OutputChunk, ProgressReport, ReplyRoute, RequestId, Timestamp, routing};
 use tokio::time::Instant;
 
 use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
 use crate::controller::{Controller, listen};
 use crate::error::ClientError;
 use crate::follow_up::{FollowUp, Wish};
-use crate::question::{Audience, Destinations, OutputWish, Prepared, Question, RUN_GRACE_MS};
+use crate::pending::Pending;
+use crate::question::{Audience, Destinations, OutputWish, Prepared, Question, RUN_GRACE_MS, Sending};
 use crate::quiet::Quiet;
 use crate::receive::{Rejection, RejectionKey, read};
 
@@ -134,9 +136,21 @@ pub(crate) struct Course {
     rules: Rules,
     expiration_ms: u64,
     output_events: bool,
+    /// Who has signed what is sent, where it may have been sent before with fewer signatures.
+    signed_by: Option<BTreeSet<Identity>>,
 }
 
 impl Course {
+    pub(crate) fn of_sending(pending: &Pending, sending: &Sending, now: Timestamp) -> Self {
+        let left_ms = pending.expires_at().since_ms(now).max(1).unsigned_abs();
+        let audience = Audience::Hosts(sending.hosts.intersection(&pending.hosts()).cloned().collect());
+        let times = (sending.reply_timeout_ms, sending.time_limit_ms);
+        let expiration_ms = sending.queue_ms.clamp(1, left_ms);
+        let signed_by = pending.signers().iter().map(|signer| signer.identity.clone()).collect();
+        let course = Self::new(&audience, &BTreeSet::new(), times, sending.output, expiration_ms);
+        Self { signed_by: Some(signed_by), ..course }
+    }
+
     pub(crate) fn of_question(question: &Question) -> Self {
         let ttl_ms = u64::try_from(question.ttl_ms).unwrap_or(1).max(1);
         let expiration_ms = question.queue_ms.map_or(ttl_ms, |queue_ms| queue_ms.clamp(1, ttl_ms));
@@ -174,7 +188,7 @@ impl Course {
             output_bytes_max: output.keep_bytes.unwrap_or_else(|| output_bytes_per_stream(hosts)),
             output_from_anywhere: output.from_anywhere,
         };
-        Self { expected, quiet, rules, expiration_ms, output_events: output.events }
+        Self { expected, quiet, rules, expiration_ms, output_events: output.events, signed_by: None }
     }
 }
 
@@ -184,6 +198,7 @@ pub struct Asking<'a> {
     commands: Vec<Prepared>,
     expiration_ms: u64,
     output_events: bool,
+    signed_by: Option<BTreeSet<Identity>>,
     asked: BTreeMap<HostName, RequestId>,
     unsent: VecDeque<Sendable>,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
@@ -220,6 +235,7 @@ impl<'a> Asking<'a> {
             controller,
             expiration_ms: course.expiration_ms,
             output_events: course.output_events,
+            signed_by: course.signed_by,
             asked: commands.iter().flat_map(Prepared::asked).collect(),
             commands,
             unsent,
@@ -377,6 +393,10 @@ impl<'a> Asking<'a> {
                 return;
             }
         };
+        if self.signed_by.as_ref().is_some_and(|signed_by| is_of_before(&report, signed_by)) {
+            tracing::debug!(host = %report.host, "A refusal from before the last signatures");
+            return;
+        }
         let taken = self.collector.take(&report, now);
         let (host, output) = (report.host, report.output);
         let counts = matches!(taken, Taken::Started | Taken::Progress | Taken::Finished);
@@ -543,6 +563,16 @@ impl<'a> Asking<'a> {
     fn now(&self) -> Timestamp {
         self.began_at.plus_ms(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
+}
+
+/// Whether a host refuses what it was sent before, when others had signed it. Such a report can have waited on the host for
+/// its reader, and means nothing for what is sent now.
+fn is_of_before(report: &ProgressReport, signed_by: &BTreeSet<Identity>) -> bool {
+    let refusal = report.result.as_ref().filter(|result| result.code == NEEDS_APPROVAL.code);
+    let Some(seen) = refusal.and_then(|result| result.data.get("signers")?.as_array()) else { return false };
+    let seen: BTreeSet<&str> = seen.iter().filter_map(|name| name.as_str()).collect();
+    let ours: BTreeSet<String> = signed_by.iter().map(ToString::to_string).collect();
+    seen.len() != ours.len() || !seen.iter().all(|name| ours.contains(*name))
 }
 
 fn sendables(commands: &[Prepared]) -> VecDeque<Sendable> {

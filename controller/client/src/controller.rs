@@ -12,7 +12,8 @@ use rand::rngs::StdRng;
 use crate::asking::{Asking, Course};
 use crate::error::ClientError;
 use crate::follow_up::{self, FollowUp};
-use crate::question::{self, Prepared, Question, Sender};
+use crate::pending::Pending;
+use crate::question::{self, Prepared, Question, Sender, Sending};
 
 /// Deliveries the broker sends ahead of their acknowledgement. With batched acknowledgements more
 /// does not help, less makes the broker wait for us.
@@ -70,6 +71,22 @@ impl Controller {
         let identity = parts.credentials.identity().clone();
         let route = ReplyRoute::new(identity.clone(), session(&mut parts.random))
             .ok_or(ClientError::NotAController { identity })?;
+        Self::connect_on(parts, route).await
+    }
+
+    /// Connects as the session that a pending command names: answers to it come nowhere else.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; the command is another caller's, whose answers the broker gives to nobody else.
+    pub async fn connect_for(parts: Parts, pending: &Pending) -> Result<Self, ClientError> {
+        let (identity, caller) = (parts.credentials.identity(), pending.caller());
+        if identity != caller {
+            return Err(ClientError::NotTheCaller { caller: caller.clone(), identity: identity.clone() });
+        }
+        Self::connect_on(parts, pending.command().reply_to.clone()).await
+    }
+
+    async fn connect_on(parts: Parts, route: ReplyRoute) -> Result<Self, ClientError> {
         let link = parts.bus.connect().await?;
         let replies = listen(link.as_ref(), &route).await?;
         Ok(Self { parts, route, link, replies })
@@ -101,6 +118,31 @@ impl Controller {
     pub fn ask(&mut self, question: &Question) -> Result<Asking<'_>, ClientError> {
         let messages = self.sign(|sender, next_id| question::prepare(question, sender, next_id))?;
         Ok(Asking::new(self, Course::of_question(question), messages))
+    }
+
+    /// Signs the question's commands and sends nothing: others have to sign them too. Answers will come to this
+    /// controller's session, so whoever sends them connects with [`Self::connect_for`].
+    ///
+    /// # Errors
+    /// When the question breaks a rule of the protocol, or does not name its hosts.
+    pub fn write(&mut self, question: &Question) -> Result<Pending, ClientError> {
+        let messages = self.sign(|sender, next_id| question::prepare(question, sender, next_id))?;
+        Ok(Pending::of_prepared(messages, &self.parts.trust, self.now())?)
+    }
+
+    /// Begins to send a pending command. Nothing is sent before the first [`Asking::next`].
+    ///
+    /// # Errors
+    /// When its time is over, or its answers would come to another session than this one.
+    pub fn send(&mut self, pending: &Pending, sending: &Sending) -> Result<Asking<'_>, ClientError> {
+        pending.check_time(self.now())?;
+        if pending.command().reply_to != self.route {
+            let (caller, identity) = (pending.caller().clone(), self.identity().clone());
+            return Err(ClientError::NotTheCaller { caller, identity });
+        }
+        let course = Course::of_sending(pending, sending, self.now());
+        let messages = pending.prepared(&sending.hosts);
+        Ok(Asking::new(self, course, messages))
     }
 
     /// Signs a message about a request that was sent before, and begins to send it. What comes back is

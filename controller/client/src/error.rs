@@ -1,5 +1,6 @@
 //! Why a question could not be asked, or its answers not be collected to the end.
 
+use crate::pending::PendingError;
 use muster_bus::{BusError, CloseReason, PublishError, TlsProblem};
 use muster_pki::sealing::SealingError;
 use muster_protocol::{Code, HostName, Identity, MessageError, RequestId};
@@ -19,6 +20,17 @@ pub enum ClientError {
         /// Whose credentials they are.
         identity: Identity,
     },
+    /// A pending command is another caller's, or of another session.
+    #[error("the answers go to `{}`, who has signed first; you are `{}`", caller.short(), identity.short())]
+    NotTheCaller {
+        /// Whose command it is.
+        caller: Identity,
+        /// Whose credentials these are.
+        identity: Identity,
+    },
+    /// A pending command that cannot be written or sent.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
     /// The command breaks a rule or a limit of the protocol. Nothing was sent.
     #[error("write the command")]
     Message(#[from] MessageError),
@@ -87,6 +99,13 @@ const NOT_A_CONTROLLER: Code = Code {
     explanation: "Hosts and brokers have certificates that cannot command. Point the context at a certificate made with `muster pki issue user/NAME`.",
 };
 
+/// Somebody else's pending command.
+const NOT_THE_CALLER: Code = Code {
+    code: "not-the-caller",
+    summary: "only its caller can send a pending command",
+    explanation: "The caller has signed where the answers go, and the broker gives them to nobody else. Give the file, or your signatures alone (`muster approve FILE --signature-only OUT`), back to the caller, who sends it.",
+};
+
 /// Unroutable broadcast.
 const NOBODY_LISTENS: Code = Code {
     code: "nobody-listens",
@@ -111,7 +130,7 @@ const CONNECTION_LOST: Code = Code {
 impl ClientError {
     /// The codes that this crate adds to those of the protocol and the bus.
     pub const CODES: &'static [Code] =
-        &[BAD_COMMAND, NOT_A_CONTROLLER, NOBODY_LISTENS, REPLY_QUEUE_GONE, CONNECTION_LOST];
+        &[BAD_COMMAND, NOT_A_CONTROLLER, NOT_THE_CALLER, NOBODY_LISTENS, REPLY_QUEUE_GONE, CONNECTION_LOST];
 
     /// The stable code.
     #[must_use]
@@ -120,6 +139,8 @@ impl ClientError {
             Self::Bus(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::NotAController { .. } => NOT_A_CONTROLLER.code,
+            Self::NotTheCaller { .. } => NOT_THE_CALLER.code,
+            Self::Pending(error) => error.code(),
             Self::Message(_) | Self::Overlapping { .. } | Self::NoSealingKey { .. } => BAD_COMMAND.code,
             Self::Sealing(error) => error.code().code,
             Self::NobodyListens { .. } => NOBODY_LISTENS.code,
@@ -135,7 +156,9 @@ impl ClientError {
             Self::Bus(error) => error.is_transient(),
             Self::Publish(error) => error.is_transient(),
             Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => true,
+            Self::Pending(error) => error.is_transient(),
             Self::NotAController { .. }
+            | Self::NotTheCaller { .. }
             | Self::Message(_)
             | Self::Overlapping { .. }
             | Self::NoSealingKey { .. }
@@ -155,7 +178,8 @@ impl ClientError {
             | Self::NoSealingKey { .. }
             | Self::Sealing(_) => FailureClass::Usage,
             Self::Publish(_) | Self::ReplyQueueGone { .. } | Self::ConnectionLost { .. } => FailureClass::Unreachable,
-            Self::NotAController { .. } => FailureClass::IdentityRejected,
+            Self::NotAController { .. } | Self::NotTheCaller { .. } => FailureClass::IdentityRejected,
+            Self::Pending(_) => FailureClass::Usage,
             Self::NobodyListens { .. } => FailureClass::NoMatch,
         }
     }
@@ -167,6 +191,8 @@ impl ClientError {
             Self::Bus(error) => error.hint(),
             Self::Publish(error) => error.hint(),
             Self::NotAController { .. } => NOT_A_CONTROLLER.explanation,
+            Self::NotTheCaller { .. } => NOT_THE_CALLER.explanation,
+            Self::Pending(_) => "`muster pending show FILE` says what it is.",
             Self::Message(_) | Self::Overlapping { .. } | Self::NoSealingKey { .. } => BAD_COMMAND.explanation,
             Self::Sealing(error) => error.code().explanation,
             Self::NobodyListens { .. } => NOBODY_LISTENS.explanation,

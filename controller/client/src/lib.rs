@@ -39,6 +39,7 @@ mod follow_up;
 pub mod limit;
 pub mod ordered;
 pub mod output;
+pub mod pending;
 mod question;
 mod quiet;
 pub mod receive;
@@ -52,8 +53,9 @@ pub use collect::{Cause, Collector, Counts, HostRecord};
 pub use controller::{Controller, Parts};
 pub use error::{ClientError, FailureClass};
 pub use follow_up::{FollowUp, Part, Wish};
+pub use pending::{Approval, Pending, PendingError};
 pub use question::{
-    Audience, HOSTS_PER_COMMAND, OutputWish, Question, REPLY_TIMEOUT_MS_DEFAULT, RUN_GRACE_MS, TTL_MS_DEFAULT,
+    Audience, HOSTS_PER_COMMAND, OutputWish, Question, REPLY_TIMEOUT_MS_DEFAULT, RUN_GRACE_MS, Sending, TTL_MS_DEFAULT,
     WINDOW_MS_DEFAULT,
 };
 pub use quiet::Quiet;

@@ -127,6 +127,21 @@ impl Question {
     }
 }
 
+/// How a command that is signed already is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    /// To which of its hosts.
+    pub hosts: BTreeSet<HostName>,
+    /// How long queues keep it, in milliseconds; at most until it expires.
+    pub queue_ms: u64,
+    /// How long a host may take until its first report, in milliseconds.
+    pub reply_timeout_ms: i64,
+    /// The action's time limit, in milliseconds.
+    pub time_limit_ms: i64,
+    /// What is done with output while it comes.
+    pub output: OutputWish,
+}
+
 /// A signed message and the keys it goes out with.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
