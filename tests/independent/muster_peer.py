@@ -207,9 +207,13 @@ class Verifier:
 
     def signer(self, payload_type, body, signatures):
         """The identity behind the first signature; all of them have to be right."""
-        if not signatures:
-            raise Wrong("unsigned")
-        identities = []
+        return self.signers(payload_type, body, signatures)[0]
+
+    def signers(self, payload_type, body, signatures):
+        """The identities behind all signatures, the sender's first; no identity and no key signs twice."""
+        if not 1 <= len(signatures) <= 8:
+            raise Wrong("unsigned, or signed by too many")
+        identities, keys = [], []
         for signature in signatures:
             der = base64.b64decode(signature["chain"][0], validate=True)
             if hashlib.sha256(der).hexdigest() != signature["keyid"]:
@@ -221,7 +225,10 @@ class Verifier:
             except InvalidSignature as error:
                 raise Wrong("the signature does not fit the message") from error
             identities.append(identity_of(leaf))
-        return identities[0]
+            keys.append(raw_bytes(leaf.public_key()))
+        if len(set(identities)) < len(identities) or len(set(keys)) < len(keys):
+            raise Wrong("somebody signed twice")
+        return identities
 
     def check_certificate(self, leaf):
         if leaf.issuer != self.ca.subject:
@@ -292,6 +299,11 @@ def messages(channel, queue, seconds):
         yield properties, body
 
 
+def cosigners(options):
+    """Further people who sign the same bytes."""
+    return [Party(*pair.split(":", 1)) for pair in options.cosign]
+
+
 def ask(options, party, verifier, channel, action, target, given, values=None, keys=None):
     """Sends one command, with `values` sealed to `keys`, and verifies every report."""
     route = f"{party.identity.removeprefix('muster:')}.{secrets.token_hex(4)}"
@@ -318,7 +330,8 @@ def ask(options, party, verifier, channel, action, target, given, values=None, k
     queue = f"reply.{route}"
     channel.queue_declare(queue, exclusive=True, auto_delete=True)
     channel.queue_bind(queue, "reply", f"{route}.#")
-    publish(channel, "cmd", "collective.main", COMMAND, body, [party.sign(COMMAND, body)], expiration="30000")
+    signatures = [signer.sign(COMMAND, body) for signer in [party, *cosigners(options)]]
+    publish(channel, "cmd", "collective.main", COMMAND, body, signatures, expiration="30000")
     finished, output = {}, {}
     for properties, answer in messages(channel, queue, options.wait):
         signer, report = verifier.delivery(properties, answer, REPORT)
@@ -430,7 +443,8 @@ def verify(options):
         with open(path, encoding="utf-8") as file:
             envelope = json.load(file)
         body = base64.b64decode(envelope["payload"], validate=True)
-        verdicts[path] = verifier.signer(envelope["payloadType"], body, envelope["signatures"])
+        signers = verifier.signers(envelope["payloadType"], body, envelope["signatures"])
+        verdicts[path] = signers if options.all_signers else signers[0]
         verifier.check_schema(envelope["payloadType"], body)
     return verdicts
 
@@ -444,6 +458,7 @@ def arguments():
         sub.add_argument("--crl")
         sub.add_argument("--schemas", required=True)
         if mode == "verify":
+            sub.add_argument("--all-signers", action="store_true", help="tell all signers, not the first")
             sub.add_argument("files", nargs="+")
             continue
         sub.add_argument("--certificate", required=True)
@@ -454,6 +469,7 @@ def arguments():
         sub.add_argument("--expect", type=int, default=1)
         sub.add_argument("--wait", type=float, default=20)
         if mode == "controller":
+            sub.add_argument("--cosign", action="append", default=[], help="CERTIFICATE:KEY of a further signer")
             sub.add_argument("--action", default="host.ping")
             sub.add_argument("--arguments", default="{}")
             sub.add_argument("--target", default='{"all":true}')

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::commands::approve::ApproveArguments;
 use crate::commands::broker::BrokerCommand;
 use crate::commands::cancel::CancelArguments;
 use crate::commands::completion::CompletionArguments;
@@ -12,11 +13,13 @@ use crate::commands::doctor::DoctorArguments;
 use crate::commands::explain::ExplainArguments;
 use crate::commands::find::FindArguments;
 use crate::commands::host::HostCommand;
+use crate::commands::pending::PendingCommand;
 use crate::commands::ping::PingArguments;
 use crate::commands::pki::PkiArguments;
 use crate::commands::plugin::PluginCommand;
 use crate::commands::request::RequestCommand;
 use crate::commands::run::RunArguments;
+use crate::commands::send::SendArguments;
 use crate::commands::watch::WatchArguments;
 use crate::context::Selection;
 use crate::output::{ColorChoice, Format, Settings};
@@ -131,6 +134,13 @@ pub(crate) enum Command {
     Find(FindArguments),
     /// Run an action of a plugin on hosts.
     Run(RunArguments),
+    /// Sign a pending command of somebody else, once you have seen what it is.
+    Approve(ApproveArguments),
+    /// Send a pending command of yours, and show what comes of it.
+    Send(SendArguments),
+    /// List, show, merge and discard pending commands.
+    #[command(subcommand, before_help = "Examples:\n  muster pending list\n  muster pending show last")]
+    Pending(PendingCommand),
     /// Attach to a request again, until its end.
     Watch(WatchArguments),
     /// Stop a request on its hosts.

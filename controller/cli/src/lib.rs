@@ -34,6 +34,7 @@ mod invocation;
 mod one_host;
 mod outcome;
 mod output;
+mod pending;
 mod requests;
 mod session;
 mod target;
@@ -91,6 +92,9 @@ fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, 
         cli::Command::Ping(arguments) => block_on(commands::ping::run(&arguments, invocation)),
         cli::Command::Find(arguments) => block_on(commands::find::run(&arguments, invocation)),
         cli::Command::Run(arguments) => block_on(commands::run::run(&arguments, invocation)),
+        cli::Command::Approve(arguments) => commands::approve::run(&arguments, invocation),
+        cli::Command::Send(arguments) => block_on(commands::send::run(&arguments, invocation)),
+        cli::Command::Pending(command) => commands::pending::run(&command, invocation),
         cli::Command::Watch(arguments) => block_on(commands::watch::run(&arguments, invocation)),
         cli::Command::Cancel(arguments) => block_on(commands::cancel::run(&arguments, invocation)),
         cli::Command::Request(command) => commands::request::run(&command, invocation),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use muster_bus::{AmqpBus, AmqpSettings, BusError, LoginProblem, PublishError, TlsProblem};
 use muster_client::cache::HostCache;
-use muster_client::{ClientError, Controller, FailureClass, Parts};
+use muster_client::{ClientError, Controller, FailureClass, Parts, Pending};
 use muster_daemon::SystemClock;
 use muster_pki::{Credentials, PkiError, Trust, VerifyError};
 use muster_protocol::{Command, Message as _, Timestamp};
@@ -54,6 +54,20 @@ impl Login {
     }
 }
 
+impl Login {
+    /// What a controller is made of.
+    fn parts(self, context: &Context) -> Parts {
+        Parts {
+            bus: Arc::new(self.bus(context)),
+            credentials: self.credentials,
+            trust: self.trust,
+            clock: Arc::new(SystemClock),
+            random: rand::rngs::StdRng::from_rng(&mut rand::rng()),
+            collective: context.collective.clone(),
+        }
+    }
+}
+
 /// An open session: a connected controller and the context it belongs to.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -70,15 +84,18 @@ impl Session {
     /// As [`Login::load`]; no broker answers (exit code 7) or it refuses this identity (8).
     pub(crate) async fn open(context: Context, now: Timestamp) -> Result<Self, Failure> {
         let login = Login::load(&context, now)?;
-        let parts = Parts {
-            bus: Arc::new(login.bus(&context)),
-            credentials: login.credentials,
-            trust: login.trust,
-            clock: Arc::new(SystemClock),
-            random: rand::rngs::StdRng::from_rng(&mut rand::rng()),
-            collective: context.collective.clone(),
-        };
-        match Controller::connect(parts).await {
+        match Controller::connect(login.parts(&context)).await {
+            Ok(controller) => Ok(Self { controller, context }),
+            Err(error) => Err(client_failure(&error, &context)),
+        }
+    }
+
+    /// Connects as the session that a pending command names.
+    ///
+    /// # Errors
+    /// The command is another caller's (exit code 8); otherwise as [`Self::open`].
+    pub(crate) async fn open_for(context: Context, login: Login, pending: &Pending) -> Result<Self, Failure> {
+        match Controller::connect_for(login.parts(&context), pending).await {
             Ok(controller) => Ok(Self { controller, context }),
             Err(error) => Err(client_failure(&error, &context)),
         }
@@ -152,6 +169,9 @@ fn rejected(error: &VerifyError, credentials: &Credentials, context: &Context, n
 
 /// A client's error in the error form.
 pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure {
+    if let ClientError::Pending(error) = error {
+        return crate::pending::failure(error, None);
+    }
     let exit = match error.class() {
         FailureClass::Usage => ExitCode::Usage,
         FailureClass::NoMatch => ExitCode::NoMatch,

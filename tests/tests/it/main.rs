@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod amqp;
+mod approvals;
 mod attack;
 mod bad_input;
 mod broker;

@@ -1,5 +1,8 @@
 //! What is left to say after the results: who goes on and how to hear of it, what silence may mean, what is missing.
 
+use std::path::Path;
+
+use muster_protocol::code::NEEDS_APPROVAL;
 use muster_protocol::ddl::Action;
 use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
 
@@ -90,4 +93,69 @@ pub(crate) fn say_silent(scene: &Scene<'_>, rows: &[Row], wanted: &Wanted<'_>, a
         scene.printer.note(format!("  see who is back: muster ping -H {names}"));
     }
     stranger::warn(scene.printer, scene.cache, of(Reason::NoQueue));
+}
+
+/// Where hosts want more people to sign: what to type next.
+pub(crate) fn say_needs_approval(scene: &Scene<'_>, rows: &[Row], file: Option<&Path>) {
+    let wants = |row: &&Row| row.result.as_ref().is_some_and(|result| result.code == NEEDS_APPROVAL.code);
+    let count = rows.iter().filter(wants).count();
+    if count == 0 {
+        return;
+    }
+    let hosts = number::counted(count, "host wants", "hosts want");
+    match file {
+        Some(file) => {
+            let file = quoted(&file.display().to_string());
+            scene.printer.note(format!("{hosts} more people to sign; nothing was started there"));
+            scene.printer.note(format!("  somebody else signs it:  muster approve {file}"));
+            scene.printer.note(format!("  then send it again:      muster send {file}"));
+        }
+        None => {
+            scene.printer.note(format!("{hosts} other people to sign it too; nothing was started there"));
+            scene.printer.note(format!("  keep it for them:  muster {}", pending_words(&scene.words)));
+        }
+    }
+}
+
+/// The same command line, to make a pending command: without flags that have no meaning then.
+fn pending_words(words: &[String]) -> String {
+    const ALONE: &[&str] = &["--detach", "--async", "--stream", "--raw"];
+    const WITH_VALUE: &[&str] = &["--wave", "--stop-after"];
+    let mut line: Vec<String> = Vec::new();
+    let mut words = words.iter();
+    let mut asked = false;
+    while let Some(word) = words.next() {
+        if WITH_VALUE.contains(&word.as_str()) {
+            words.next();
+            continue;
+        }
+        let joined = WITH_VALUE.iter().any(|flag| word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('=')));
+        if joined || ALONE.contains(&word.as_str()) {
+            continue;
+        }
+        line.push(quoted(word));
+        if word == "run" && !asked {
+            asked = true;
+            line.push("--pending".to_owned());
+        }
+    }
+    line.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_command_line_is_the_same_but_for_what_makes_it_wait() {
+        let check = |typed: &str, expected: &str| {
+            let words: Vec<String> = typed.split('|').map(str::to_owned).collect();
+            assert_eq!(pending_words(&words), expected);
+        };
+        check("run|service.restart|name=ssh|-t|role = web", "run --pending service.restart name=ssh -t 'role = web'");
+        check(
+            "--context|prod|run|shell.run|command=run x|--wave|1,rest|--stop-after=1|--detach|-H|a",
+            "--context prod run --pending shell.run 'command=run x' -H a",
+        );
+    }
 }

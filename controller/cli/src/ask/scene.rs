@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use muster_client::Controller;
 use muster_client::cache::HostCache;
 use muster_client::discover::refresh;
+use muster_client::{Controller, Pending};
 use muster_protocol::{HostName, Timestamp};
 use rand::Rng as _;
 
@@ -12,8 +12,9 @@ use super::follow::Stop;
 use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{Failure, Printer};
+use crate::pending::Store;
 use crate::requests::Requests;
-use crate::session::{Session, host_cache};
+use crate::session::{Login, Session, host_cache};
 
 /// Most inventories that are fetched after a command, so that the next one knows more.
 const LEARN_HOSTS_MAX: usize = 200;
@@ -38,6 +39,10 @@ pub(crate) struct Scene<'a> {
     pub(crate) requests: Requests,
     /// When to stop.
     pub(crate) stop: Stop,
+    /// Where pending commands go that no file is named for.
+    pub(crate) pending: Store,
+    /// The words of the command line, without the program's own name.
+    pub(crate) words: Vec<String>,
     /// Chooses hosts for a limit where no seed was given.
     pub(crate) fresh_seed: u64,
 }
@@ -72,9 +77,27 @@ impl Stage {
     /// As [`Invocation::session`].
     pub(crate) async fn open(invocation: &Invocation, stop: &mut Stop) -> Result<Self, Failure> {
         let opened = stop.unless(invocation.session()).await;
-        let session = opened.map_err(|stopped| stopped.failure("the connection was made"))??;
+        Ok(Self::of(opened.map_err(|stopped| stopped.failure("the connection was made"))??, invocation))
+    }
+
+    /// Connects as the session that a pending command names.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the command is another caller's.
+    pub(crate) async fn open_for(
+        invocation: &Invocation,
+        context: Context,
+        login: Login,
+        pending: &Pending,
+        stop: &mut Stop,
+    ) -> Result<Self, Failure> {
+        let opened = stop.unless(Session::open_for(context, login, pending)).await;
+        Ok(Self::of(opened.map_err(|stopped| stopped.failure("the connection was made"))??, invocation))
+    }
+
+    fn of(session: Session, invocation: &Invocation) -> Self {
         let cache = host_cache(&session.context.name, invocation.now());
-        Ok(Self { session, cache })
+        Self { session, cache }
     }
 
     /// The scene on it.
@@ -87,6 +110,8 @@ impl Stage {
             cache: &mut self.cache,
             requests: Requests::of_user(),
             stop,
+            pending: Store::of_user(),
+            words: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
             fresh_seed: u64::from(rand::rng().next_u32()),
         }
     }

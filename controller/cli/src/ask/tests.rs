@@ -89,6 +89,8 @@ impl Desk {
             cache: &mut self.cache,
             requests: self.requests.clone(),
             stop: Stop::when(std::future::pending(), None),
+            pending: crate::pending::Store::at(self.state.path().join("pending")),
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
             fresh_seed: 7,
         };
         let result: Result<ExitCode, Failure> = match &cli.command {

@@ -4,13 +4,15 @@
 mod bus;
 mod own;
 
-use muster_client::ClientError;
+use muster_client::{ClientError, PendingError};
 use muster_protocol::Code;
 
 /// Every code that can be explained, in the order of the way from the command line to a host's answer.
 pub(crate) fn all() -> impl Iterator<Item = &'static Code> {
-    let parts = [own::CODES, bus::CODES, ClientError::CODES, muster_pki::CODES, muster_protocol::code::ALL];
-    parts.into_iter().flatten()
+    let client = [ClientError::CODES, PendingError::CODES];
+    let parts =
+        [own::CODES, bus::CODES].into_iter().chain(client).chain([muster_pki::CODES, muster_protocol::code::ALL]);
+    parts.flatten()
 }
 
 #[cfg(test)]

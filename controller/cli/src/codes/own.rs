@@ -150,6 +150,21 @@ pub(super) const CODES: &[Code] = &[
         explanation: "--expect N guards against a target that has grown or shrunk since it was looked at. Look again with --dry-run. Exit code 9.",
     },
     Code {
+        code: "no-pending",
+        summary: "there is no such pending command",
+        explanation: "It is named by its file, by some characters of its id, or `last`, where it lies in the directory that `muster pending list` shows. Exit code 2; 4 for `last` where none is.",
+    },
+    Code {
+        code: "ambiguous-pending",
+        summary: "several pending commands have an id like this",
+        explanation: "Type more characters of the id, or the name of the file. Exit code 2.",
+    },
+    Code {
+        code: "foreign-file",
+        summary: "the file belongs to another user of this machine",
+        explanation: "To change a file it is replaced, and then its owner could not read it any more. Approve a copy and give that back, or give back your signatures alone: `muster approve FILE --signature-only OUT`. Exit code 2.",
+    },
+    Code {
         code: "waited-enough",
         summary: "the time of --wait-for was over",
         explanation: "The command stopped waiting. Hosts that were asked go on. Exit code 10.",

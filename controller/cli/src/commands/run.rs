@@ -1,16 +1,17 @@
 //! `muster run PLUGIN.ACTION`: runs an action on hosts and says what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use muster_client::limit::{Amount, shuffled};
 use muster_client::wave::{StopRule, WavePlan};
-use muster_client::{Asking, Audience, End, Question, REPLY_TIMEOUT_MS_DEFAULT, TTL_MS_DEFAULT};
+use muster_client::{Asking, Audience, End, Pending, Question, REPLY_TIMEOUT_MS_DEFAULT, Sending, TTL_MS_DEFAULT};
 use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
 use crate::ask::action::{How, Wanted};
-use crate::ask::aftermath::{say_go_on, say_incomplete, say_raw, say_silent, say_stop};
+use crate::ask::aftermath::{say_go_on, say_incomplete, say_needs_approval, say_raw, say_silent, say_stop};
 use crate::ask::conclude::{self, Head};
 use crate::ask::confirm::{Guard, confirm};
 use crate::ask::drive::{Course, Driven, Until, drive};
@@ -26,6 +27,7 @@ use crate::ask::silently;
 use crate::ask::stranger;
 use crate::ask::stream::Live;
 use crate::catalogue::Catalogue;
+use crate::commands::pend;
 use crate::duration::Length;
 use crate::invocation::Invocation;
 use crate::outcome::{Reason, Row, count, exit_code};
@@ -40,7 +42,8 @@ use crate::target::{Chosen, Target, TargetArguments};
     muster run package.status name=openssl -t 'os.family = \"Debian\"'\n  \
     muster run service.status name=ssh -H web1.example.com,web2.example.com\n  \
     muster run puppet.status --all --limit 10% --wave 1,10%,rest --stop-after 1\n  \
-    muster run puppet.runonce -t role=web --detach")]
+    muster run puppet.runonce -t role=web --detach\n  \
+    muster run service.restart name=nginx -t role=web --pending --ttl 4h")]
 pub(crate) struct RunArguments {
     /// What to run: PLUGIN.ACTION.
     #[arg(value_name = "PLUGIN.ACTION", add = crate::complete::actions())]
@@ -69,8 +72,9 @@ pub(crate) struct WayArguments {
     /// Time limit of the action on each host.
     #[arg(long, value_name = "TIME")]
     pub(crate) timeout: Option<Length>,
-    /// How long the command lives: a host that comes back before that still runs it.
-    #[arg(long, value_name = "TIME")]
+    /// How long the command lives: a host that comes back before that still runs it. With `--pending`: how long the
+    /// others have to sign it and you to send it [default: 60s; with --pending 1h].
+    #[arg(long, visible_alias = "valid-for", value_name = "TIME")]
     pub(crate) ttl: Option<Length>,
     /// Run as this user of the hosts.
     #[arg(long, value_name = "USER")]
@@ -86,6 +90,15 @@ pub(crate) struct WayArguments {
     pub(crate) expect: Option<usize>,
     #[command(flatten)]
     pub(crate) output: OutputArguments,
+    /// Sign the command and keep it in a file instead of sending it, so that others can sign it too.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with_all = ["dry_run", "wave", "stop_after", "stream", "raw", "detach"]
+    )]
+    pub(crate) pending: Option<Option<PathBuf>>,
     /// Wait until the hosts have begun, and no longer; `muster watch` attaches again.
     #[arg(long, visible_alias = "async", conflicts_with_all = ["wave", "stop_after", "stream", "raw"])]
     pub(crate) detach: bool,
@@ -190,7 +203,7 @@ pub(crate) async fn execute(
     let Found { hosts, silent, .. } = found;
     let mut chosen = target.choose(hosts, scene.fresh_seed);
     // A limit takes from those that are there; the others are none of its business.
-    let mut silent = if chosen.seed.is_some() { BTreeSet::new() } else { silent };
+    let silent = if chosen.seed.is_some() { BTreeSet::new() } else { silent };
     let live = way.output.live(chosen.hosts.len(), scene.printer)?;
     let mut rows: Vec<Row> = Vec::new();
     let mut keys = Keys::default();
@@ -210,7 +223,7 @@ pub(crate) async fn execute(
         return Ok(ExitCode::Success);
     }
     let printer = scene.printer;
-    if let Format::Table | Format::Wide = printer.format() {
+    if let (Format::Table | Format::Wide, None) = (printer.format(), &way.pending) {
         printer.note(plan_line(wanted, target, scene, &chosen));
     }
     let guard = Guard {
@@ -221,47 +234,73 @@ pub(crate) async fn execute(
         context: &scene.context.name,
     };
     confirm(&guard, printer, &mut scene.stop).await?;
-    if printer.format() == Format::Jsonl {
-        printer.record(SCHEMA, &plan);
-    }
     let order = target.seed.or(chosen.seed);
-    let course = Journey { wanted, way, wait, live, keys };
-    let went = course.waves(scene, &chosen, order, sizes).await;
-    rows.extend(went.rows);
-    rows.extend(
-        std::mem::take(&mut silent)
-            .into_iter()
-            .map(|host| Row::not_asked(host, TaskState::NoReply, Reason::SilentInSearch)),
-    );
-    rows.sort_by(|one, other| one.host.cmp(&other.host));
-    let mut end = went.end;
-    let exit = match (scene.stop.stopped(), &went.error) {
-        (Some(stopped), _) => stopped.exit_code(),
-        (None, Some(failure)) => failure.exit,
-        (None, None) if end.end == "detached" => {
-            // What has begun is what was asked for.
-            let left: Vec<Row> = rows.iter().filter(|row| row.state != TaskState::Running).cloned().collect();
-            exit_code(&left, &wait.tolerate)
+    let journey = Journey { wanted, way, wait, live, keys, signed: None };
+    if let Some(place) = &way.pending {
+        return pend::write(&journey, place.as_deref(), &chosen.hosts, &plan, scene);
+    }
+    journey.carry_out(scene, plan, Crew { hosts: chosen.hosts, order, sizes }, rows, silent).await
+}
+
+/// Who is asked, and in which order.
+pub(crate) struct Crew {
+    pub(crate) hosts: BTreeSet<HostName>,
+    /// What the order is chosen by.
+    pub(crate) order: Option<u64>,
+    /// The sizes of the waves.
+    pub(crate) sizes: Vec<usize>,
+}
+
+impl Journey<'_> {
+    /// Sends everything and says what came of it. `rows` are of hosts that are not asked, `silent` those that were not heard
+    /// when hosts were searched.
+    pub(crate) async fn carry_out(
+        self,
+        scene: &mut Scene<'_>,
+        plan: Plan,
+        crew: Crew,
+        mut rows: Vec<Row>,
+        silent: BTreeSet<HostName>,
+    ) -> Result<ExitCode, Failure> {
+        let (wanted, way, wait, live) = (self.wanted, self.way, self.wait, self.live);
+        let printer = scene.printer;
+        if printer.format() == Format::Jsonl {
+            printer.record(SCHEMA, &plan);
         }
-        (None, None) => exit_code(&rows, &wait.tolerate),
-    };
-    end.exit_code = exit.number();
-    let request_id = end.request_id;
-    if live == Live::Raw {
-        // Standard output is the host's. A success needs no words then.
-        end.warn(printer);
-        say_raw(printer, &rows, Some(wanted.action));
-    } else {
-        conclude::show(scene, Some(wanted.action), Head::Plan(Box::new(plan)), &rows, &end);
+        let went = self.waves(scene, crew).await;
+        rows.extend(went.rows);
+        rows.extend(silent.into_iter().map(|host| Row::not_asked(host, TaskState::NoReply, Reason::SilentInSearch)));
+        rows.sort_by(|one, other| one.host.cmp(&other.host));
+        let mut end = went.end;
+        let exit = match (scene.stop.stopped(), &went.error) {
+            (Some(stopped), _) => stopped.exit_code(),
+            (None, Some(failure)) => failure.exit,
+            (None, None) if end.end == "detached" => {
+                // What has begun is what was asked for.
+                let left: Vec<Row> = rows.iter().filter(|row| row.state != TaskState::Running).cloned().collect();
+                exit_code(&left, &wait.tolerate)
+            }
+            (None, None) => exit_code(&rows, &wait.tolerate),
+        };
+        end.exit_code = exit.number();
+        let request_id = end.request_id;
+        if live == Live::Raw {
+            // Standard output is the host's. A success needs no words then.
+            end.warn(printer);
+            say_raw(printer, &rows, Some(wanted.action));
+        } else {
+            conclude::show(scene, Some(wanted.action), Head::Plan(Box::new(plan)), &rows, &end);
+        }
+        if let Some(failure) = went.error {
+            say_go_on(printer, end.request_id);
+            return Err(failure.why("note", "hosts that were asked go on; what had arrived stands above"));
+        }
+        say_stop(scene, &rows, way, &end);
+        say_silent(scene, &rows, wanted, went.alive_until);
+        say_needs_approval(scene, &rows, self.signed.map(|signed| signed.file));
+        say_incomplete(live, went.missing_bytes, exit, request_id)?;
+        Ok(exit)
     }
-    if let Some(failure) = went.error {
-        say_go_on(printer, end.request_id);
-        return Err(failure.why("note", "hosts that were asked go on; what had arrived stands above"));
-    }
-    say_stop(scene, &rows, way, &end);
-    say_silent(scene, &rows, wanted, went.alive_until);
-    say_incomplete(live, went.missing_bytes, exit, request_id)?;
-    Ok(exit)
 }
 
 /// What the waves came to.
@@ -275,18 +314,30 @@ struct Went {
 }
 
 /// How all waves are sent.
-struct Journey<'a> {
-    wanted: &'a Wanted<'a>,
-    way: &'a WayArguments,
-    wait: &'a WaitArguments,
-    live: Live,
-    keys: Keys,
+pub(crate) struct Journey<'a> {
+    pub(crate) wanted: &'a Wanted<'a>,
+    pub(crate) way: &'a WayArguments,
+    pub(crate) wait: &'a WaitArguments,
+    pub(crate) live: Live,
+    pub(crate) keys: Keys,
+    /// What is sent, where it has been signed before.
+    pub(crate) signed: Option<Signed<'a>>,
+}
+
+/// A pending command on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Signed<'a> {
+    pub(crate) pending: &'a Pending,
+    /// Its file.
+    pub(crate) file: &'a Path,
+    /// How long a host that is away may still take it, in milliseconds.
+    pub(crate) queue_ms: i64,
 }
 
 impl Journey<'_> {
     /// Asks wave after wave, each with commands of its own, until all are asked or it has to stop.
-    async fn waves(&self, scene: &mut Scene<'_>, chosen: &Chosen, order: Option<u64>, sizes: Vec<usize>) -> Went {
-        let hosts: Vec<HostName> = chosen.hosts.iter().cloned().collect();
+    async fn waves(&self, scene: &mut Scene<'_>, Crew { hosts, order, sizes }: Crew) -> Went {
+        let hosts: Vec<HostName> = hosts.into_iter().collect();
         // With a seed the first waves are a sample of all, not the beginning of the alphabet.
         let hosts = match order {
             Some(seed) => shuffled(hosts, seed),
@@ -302,7 +353,10 @@ impl Journey<'_> {
             let wave: BTreeSet<HostName> = left.by_ref().take(size).collect();
             let label = if many > 1 { format!("wave {}/{many}", index + 1) } else { "running".to_owned() };
             let question = self.question(scene.printer, wave.clone());
-            went.alive_until = Some(scene.now().plus_ms(question.ttl_ms));
+            went.alive_until = Some(match self.signed {
+                Some(signed) => scene.now().plus_ms(signed.queue_ms).min(signed.pending.expires_at()),
+                None => scene.now().plus_ms(question.ttl_ms),
+            });
             let course = Course {
                 label: &label,
                 total,
@@ -384,10 +438,21 @@ impl Journey<'_> {
             }
             request.add(wave);
         };
-        drive(scene, |controller| controller.ask(question), course, keep).await
+        let Some(signed) = self.signed else {
+            return drive(scene, |controller| controller.ask(question), course, keep).await;
+        };
+        let Audience::Hosts(hosts) = &question.audience else { unreachable!("a wave has names") };
+        let sending = Sending {
+            hosts: hosts.clone(),
+            queue_ms: signed.queue_ms.max(1).unsigned_abs(),
+            reply_timeout_ms: question.reply_timeout_ms,
+            time_limit_ms: question.time_limit_ms,
+            output: question.output,
+        };
+        drive(scene, |controller| controller.send(signed.pending, &sending), course, keep).await
     }
 
-    fn question(&self, printer: &Printer, hosts: BTreeSet<HostName>) -> Question {
+    pub(crate) fn question(&self, printer: &Printer, hosts: BTreeSet<HostName>) -> Question {
         let Self { wanted, way, wait, .. } = self;
         let for_people = !printer.format().is_json();
         let output = self.live.wish(hosts.len(), for_people);
