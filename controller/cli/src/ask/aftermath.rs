@@ -133,7 +133,9 @@ fn pending_words(words: &[String]) -> String {
         if joined || ALONE.contains(&word.as_str()) {
             continue;
         }
-        line.push(quoted(word));
+        // `name=ssh` needs no quotes in any shell.
+        let bare = !word.starts_with('=') && quoted(&word.replace('=', "")) == word.replace('=', "");
+        line.push(if bare { word.clone() } else { quoted(word) });
         if word == "run" && !asked {
             asked = true;
             line.push("--pending".to_owned());
