@@ -15,6 +15,9 @@ use crate::{machine, run};
 /// Where the engine is built and works. Below the target directory, so that `cargo clean` takes it along.
 const DIRECTORY: &str = "target/fuzz";
 
+/// The engine: a workspace of its own.
+const ENGINE: &str = "fuzz/engine/Cargo.toml";
+
 /// Counts edges and shows the operands of comparisons to libFuzzer (SanitizerCoverage; no sanitizer is linked).
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
@@ -124,13 +127,14 @@ impl Engine {
     fn build() -> Result<Self> {
         machine::need_cxx()?;
         let directory = run::root().join(DIRECTORY);
+        follow_the_main_lock()?;
         let host = run::output("rustc", &["--print", "host-tuple"])?;
         let host = host.trim();
         let started = Instant::now();
         eprintln!("==> build the fuzzing engine");
         // With an explicit target, build scripts and macros are not built for coverage.
         let status = Command::new(run::cargo())
-            .args(["build", "--locked", "--manifest-path", "fuzz/engine/Cargo.toml", "--target", host])
+            .args(["build", "--locked", "--manifest-path", ENGINE, "--target", host])
             .env("CARGO_TARGET_DIR", directory.join("build"))
             .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))
             .current_dir(run::root())
@@ -309,6 +313,25 @@ impl Outcome {
             self.name, self.executions, self.seconds, self.edges, self.new_inputs, self.memory_mib
         );
     }
+}
+
+/// Makes the engine's lock file anew from the main one where a crate has got another dependency since, so that both
+/// build the same versions.
+fn follow_the_main_lock() -> Result<()> {
+    let up_to_date = |locked: bool| {
+        let mut command = Command::new(run::cargo());
+        command.args(["tree", "--manifest-path", ENGINE, "--quiet", "--depth", "0"]).current_dir(run::root());
+        command.args(locked.then_some("--locked")).stdout(Stdio::null());
+        command.stderr(if locked { Stdio::null() } else { Stdio::inherit() });
+        command.status().context("start cargo")
+    };
+    if up_to_date(true)?.success() {
+        return Ok(());
+    }
+    eprintln!("    the engine's lock file follows the main one");
+    let lock = run::root().join("fuzz/engine/Cargo.lock");
+    fs::copy(run::root().join("Cargo.lock"), &lock).with_context(|| format!("write `{}`", lock.display()))?;
+    if up_to_date(false)?.success() { Ok(()) } else { bail!("`{}` cannot be made", lock.display()) }
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {

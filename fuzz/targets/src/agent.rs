@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use muster_agent::audit::{Audit, Rotation, verify_all};
 use muster_agent::config::{Config, sources};
@@ -13,6 +14,7 @@ use muster_agent::journal::{Journal, Seen};
 use muster_agent::mask::{Mask, StreamMask, VALUE_BYTES_MIN};
 use muster_agent::policy::{Known, Policy, Question, Verdict};
 use muster_agent::spool::Spool;
+use muster_daemon::disk::{Disk, RealDisk};
 use muster_protocol::ddl::Ddl;
 use muster_protocol::expr::HostScope;
 use muster_protocol::{CollectiveName, HostName, OutputStream, RequestId, Timestamp};
@@ -23,6 +25,11 @@ use crate::{Target, scratch};
 
 /// When everything happens.
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
+
+/// The real one: what is kept there is in memory where the system has such a place.
+fn disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
 
 /// The agent's configuration: the file, then pieces `NAME=VALUE` as variables.
 pub(crate) const AGENT_CONFIG: Target = Target {
@@ -210,7 +217,7 @@ fn journal(input: &[u8]) {
     let mut input = Input(input);
     let bytes = if input.byte() == b'c' { checksummed(input) } else { input.rest().to_vec() };
     let path = scratch::file("journal", &bytes);
-    let Ok((journal, _)) = Journal::open(&path, NOW) else { return };
+    let Ok((journal, _)) = Journal::open(&disk(), &path, NOW) else { return };
     let mentioned = String::from_utf8_lossy(&bytes);
     let mut unfinished = Vec::new();
     for started in journal.unfinished() {
@@ -222,7 +229,7 @@ fn journal(input: &[u8]) {
     let count = journal.len();
     assert!(unfinished.len() <= count && count <= mentioned.matches("\"id\"").count().max(bytes.len() / 16));
     drop(journal);
-    let (again, opened) = Journal::open(&path, NOW).expect("what was written anew is read");
+    let (again, opened) = Journal::open(&disk(), &path, NOW).expect("what was written anew is read");
     assert_eq!((opened.torn_bytes, opened.damaged_lines), (0, 0), "what was written anew is whole");
     assert_eq!((again.len(), again.unfinished()), (count, unfinished), "nothing is lost on the way");
 }
@@ -260,8 +267,8 @@ fn spool(input: &[u8]) {
     let directory = scratch::empty().join("spool");
     std::fs::create_dir(&directory).expect("the directory can be made");
     std::fs::write(directory.join(name), input).expect("the file can be written");
-    let listed = muster_agent::spool::list(&directory).map(|listed| listed.len());
-    let (mut spool, opened) = Spool::open(&directory).expect("a damaged file is no reason to stop");
+    let listed = muster_agent::spool::list(&RealDisk, &directory).map(|listed| listed.len());
+    let (mut spool, opened) = Spool::open(&disk(), &directory).expect("a damaged file is no reason to stop");
     assert_eq!(opened.reports + opened.damaged.len(), 1, "a file is a report or set aside");
     assert_eq!(listed.ok().unwrap_or(1), 1);
     assert_eq!(spool.len(), opened.reports);
@@ -287,7 +294,7 @@ fn audit(input: &[u8]) {
         assert_eq!(verified.lines, lines, "a whole log is all of its lines");
     }
     // An agent goes on with it, or sets it aside; it never goes on behind something that is damaged as if it were whole.
-    if let Ok(log) = Audit::open(&path, "web1.example.com", NOW, Rotation::default()) {
+    if let Ok(log) = Audit::open(&disk(), &path, "web1.example.com", NOW, Rotation::default()) {
         let (sequence, _) = log.head();
         if let Ok(verified) = before {
             assert!(sequence >= verified.last_sequence);

@@ -158,7 +158,7 @@ fn choose(name: &str, invocation: &Invocation) -> Result<ExitCode, Failure> {
         });
     }
     let path = writable(&locations)?;
-    context::write(path, &context::set_current(&context::read(path)?, name))?;
+    context::write(path, &context::set_current(&context::read(path)?, name), Some(name))?;
     let production = files.raw.context.get(name).and_then(|raw| raw.production).unwrap_or(false);
     invocation.printer.note(Text::from("Commands now go to ").join(context::label(name, production)));
     if let Ok(variable) = std::env::var("MUSTER_CONTEXT")
@@ -294,7 +294,7 @@ fn add(arguments: &AddArguments, invocation: &Invocation) -> Result<ExitCode, Fa
     if arguments.choose {
         text = context::set_current(&text, name);
     }
-    context::write(path, &text)?;
+    context::write(path, &text, arguments.choose.then_some(name.as_str()))?;
     invocation.printer.note(format!("Added context `{name}` to {}", path.display()));
     invocation.printer.note(Text::from("Try it: ").push(Style::Accent, format!("muster doctor --context {name}")));
     Ok(ExitCode::Success)

@@ -59,16 +59,47 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// Writes the file in one step, after making sure that it can be read again.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    if let Err(error) = toml::from_str::<Raw>(text) {
+/// Why a changed text would not say what it should: that `current`, if given, is the context in use.
+pub(crate) fn problem(text: &str, current: Option<&str>) -> Option<String> {
+    match toml::from_str::<Raw>(text) {
+        Err(error) => Some(error.to_string()),
+        // The line that looked like it stands in a text of several lines, for example.
+        Ok(raw) if current.is_some() && raw.current.as_deref() != current => {
+            Some("the line `current = ...` in it is not the setting".to_owned())
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Writes the file in one step, after making sure that it can be read again and chooses `current`, if that is given.
+pub(crate) fn write(path: &Path, text: &str, current: Option<&str>) -> Result<(), Failure> {
+    if let Some(why) = problem(text, current) {
         let what = format!("`{}` was not changed: it cannot be changed line by line", path.display());
         return Err(Failure::new(ExitCode::Usage, "config-syntax", what)
-            .why("why", error.to_string())
+            .why("why", why)
             .hint(format!("edit {} by hand", path.display())));
     }
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(|error| Failure::file("create", directory, &error))?;
     }
     write_atomic(path, 0o600, text.as_bytes()).map_err(|error| Failure::file("write", path, error.io()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_only_looks_like_the_setting_is_noticed() {
+        let check = |text: &str, expected: Option<&str>| {
+            let changed = set_current(text, "lab");
+            let found = problem(&changed, Some("lab"));
+            assert_eq!(found.is_some(), expected.is_some(), "{changed:?}: {found:?}");
+            assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{changed:?}");
+        };
+        check("", None);
+        check("# mine\ncurrent = \"prod\"\n[context.prod]\n", None);
+        check("note = \"\"\"\ncurrent = 1\n\"\"\"\n", Some("is not the setting"));
+        check("current = \"\"\"\nprod\"\"\"\n", Some("TOML parse error"));
+    }
 }
