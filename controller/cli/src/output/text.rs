@@ -205,6 +205,17 @@ mod tests {
         assert_eq!(text.width(), 15);
     }
 
+    /// A host may send a megabyte of it: each column was looked for from the beginning again.
+    #[test]
+    fn text_without_width_is_cut_in_time() {
+        for mark in ["\u{301}", "\u{200d}"] {
+            let text = format!("{}{}", mark.repeat(500_000), "x".repeat(100));
+            let cut = Text::from(text.as_str()).cut_to(80, false);
+            assert!(cut.width() <= 80 && cut.to_plain().len() < 2_000, "{}", cut.to_plain().len());
+            assert!(cut.to_plain().ends_with('…'));
+        }
+    }
+
     #[test]
     fn a_cut_is_visible_and_fits() {
         let check = |text: &str, width: usize, expected: &str| {
