@@ -26,8 +26,8 @@ mod words;
 pub use argument::ArgumentError;
 pub use named::Named;
 pub use schema::{
-    Action, ActionExtension, Aggregate, DataQuery, Ddl, DdlError, DdlExtension, Display, Input, Metadata, Output,
-    Supports, ValueType,
+    AGGREGATE_FUNCTIONS, Action, ActionExtension, Aggregate, DataQuery, Ddl, DdlError, DdlExtension, Display, Input,
+    Metadata, Output, Supports, ValueType,
 };
 pub use validation::{PatternError, Validation, is_shellsafe};
 

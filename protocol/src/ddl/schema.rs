@@ -350,10 +350,13 @@ pub struct Output {
     pub other: Map<String, Value>,
 }
 
+/// The functions that controllers know; what the others mean is known to whoever wrote them. Choria's, and `percentiles`.
+pub const AGGREGATE_FUNCTIONS: &[&str] = &["summary", "boolean_summary", "average", "percentiles", "chart"];
+
 /// How the values of one output are summed up over all hosts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Aggregate {
-    /// `summary`, `average`, `boolean_summary`, or a name that a controller may not know.
+    /// One of [`AGGREGATE_FUNCTIONS`], or a name that a controller may not know.
     pub function: String,
     /// The output's name, then an object of options such as `format` or `titles`. Choria writes both
     /// `args` and `arguments`.
@@ -552,7 +555,24 @@ impl Ddl {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        let mut unknown = |at: &str, other: &Map<String, Value>| {
+            for key in other.keys() {
+                warnings.push(format!("{at} has `{key}` under `muster`, which means nothing to this version"));
+            }
+        };
+        unknown("the plugin", &self.muster.other);
         for action in &self.actions {
+            unknown(&format!("action `{}`", action.name), &action.muster.other);
+            for (name, input) in action.input.iter() {
+                unknown(&format!("input `{name}` of `{}`", action.name), &input.muster.other);
+            }
+        }
+        for action in &self.actions {
+            for (name, output) in action.output.iter() {
+                if let ValueType::Unknown(kind) = &output.kind {
+                    warnings.push(format!("output `{name}` of `{}` has the unknown type `{kind}`", action.name));
+                }
+            }
             for (name, input) in action.input.iter() {
                 let at = format!("input `{name}` of `{}`", action.name);
                 if let Validation::Unknown(validator) = &input.validation {
@@ -569,6 +589,10 @@ impl Ddl {
                 }
             }
             for aggregate in &action.aggregate {
+                if !AGGREGATE_FUNCTIONS.contains(&aggregate.function.as_str()) {
+                    let function = &aggregate.function;
+                    warnings.push(format!("an aggregate of `{}` is `{function}`, which is not known", action.name));
+                }
                 match aggregate.output() {
                     Some(output) if action.output.get(output).is_some() => {}
                     other => warnings.push(format!(

@@ -161,6 +161,23 @@ fn a_default_that_does_not_fit_is_ignored_with_a_warning() {
 }
 
 #[test]
+fn what_is_misspelt_is_warned_of() {
+    let text = r#"{"metadata": {"name": "x"}, "muster": {"optin": true}, "actions": [{"action": "y",
+        "muster": {"readonly": true}, "input": {"a": {"type": "string", "muster": {"secrets": true}}},
+        "output": {"b": {"type": "strnig"}}, "aggregate": [{"function": "sumary", "args": ["b"]}]}]}"#;
+    assert_eq!(
+        Ddl::parse(text).unwrap().warnings(),
+        [
+            "the plugin has `optin` under `muster`, which means nothing to this version",
+            "action `y` has `readonly` under `muster`, which means nothing to this version",
+            "input `a` of `y` has `secrets` under `muster`, which means nothing to this version",
+            "output `b` of `y` has the unknown type `strnig`",
+            "an aggregate of `y` is `sumary`, which is not known",
+        ]
+    );
+}
+
+#[test]
 fn each_refusal_says_what_would_be_accepted() {
     invalid(
         json!({}),

@@ -111,6 +111,15 @@ fn what_cannot_be_summed_up_is_named() {
 }
 
 #[test]
+fn the_functions_that_descriptions_may_name_are_those_that_are_here() {
+    let answers = [json!({"size": 1})];
+    for function in muster_protocol::ddl::AGGREGATE_FUNCTIONS {
+        let sum = run(json!({"function": function, "args": ["size"]}), &answers).sum;
+        assert_ne!(sum, Sum::UnknownFunction, "{function}");
+    }
+}
+
+#[test]
 fn ten_thousand_different_values_stay_readable() {
     let answers: Vec<Value> = (0..3_000).map(|n| json!({"state": format!("v{n}")})).collect();
     let sum = run(json!({"function": "summary", "args": ["state"]}), &answers);
