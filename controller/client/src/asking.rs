@@ -10,15 +10,17 @@ use std::time::Duration;
 use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_bus::{BoxFuture, BusError, ConsumerEnd, Delivery, Guarantee, Link, Outgoing, PublishError};
-use muster_daemon::Backoff;
 use muster_protocol::code::NEEDS_APPROVAL;
-use muster_protocol::{HostName, Identity, OutputChunk, ProgressReport, ReplyRoute, RequestId, Timestamp, routing};
+use muster_protocol::{
+    HostName, Identity, OutputChunk, ProgressReport, ReplyRoute, RequestId, TaskState, Timestamp, routing,
+};
 use tokio::time::Instant;
 
 use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
-use crate::controller::{Controller, listen};
+use crate::controller::Controller;
 use crate::error::ClientError;
-use crate::follow_up::{FollowUp, Wish};
+use crate::follow_up::{self, FollowUp, Part, Wish};
+use crate::outage::{Outage, Reopened, Tried};
 use crate::pending::Pending;
 use crate::question::{Audience, Destinations, OutputWish, Prepared, Question, RUN_GRACE_MS, Sending};
 use crate::quiet::Quiet;
@@ -30,9 +32,9 @@ const IN_FLIGHT_MAX: usize = 256;
 /// Most deliveries taken in one go before events are handed out.
 const BATCH_MAX: usize = 64;
 
-/// How long a broken connection is tried to be made again, in milliseconds: several times what the restart of a busy
-/// broker takes. Hosts keep their final reports for five minutes, so what ended meanwhile still arrives.
-const RECONNECT_MS_MAX: i64 = 60_000;
+/// Most reply queues that are made again on one question. An operator or a policy that takes them away again and again
+/// is not to be fought.
+const REPLY_QUEUES_MAX: u32 = 5;
 
 /// Most rejected deliveries whose host is remembered. More are only counted.
 const REJECTIONS_MAX: usize = 100;
@@ -64,7 +66,9 @@ pub enum Event {
     Late(HostName),
     /// A message that one must not believe.
     Rejected(Rejection),
-    /// The connection broke and is there again. Answers that came in between are lost.
+    /// The connection broke, or the reply queue was taken away; a way back is tried. With the reason.
+    Disconnected(String),
+    /// Answers can come again. Who had not ended was asked again.
     Reconnected,
     /// The end; nothing follows.
     Ended(End),
@@ -108,7 +112,7 @@ pub struct Summary {
     pub rejections: BTreeMap<RejectionKey, u64>,
     /// Reports to other requests of this session.
     pub for_another: u64,
-    /// How often the connection broke and came back. If ever, answers may be missing.
+    /// How often the connection or the reply queue was lost and came back.
     pub reconnects: u32,
     /// The ids of the messages that were sent.
     pub requests: Vec<RequestId>,
@@ -126,6 +130,19 @@ struct Sendable {
     host: Option<HostName>,
 }
 
+/// What is done for hosts that have not ended when answers can come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Who is silent is sent the same bytes, which a host acts on once. Everybody is watched, since an answer may have
+    /// gone to the queue that was lost.
+    Attach {
+        /// Whether what was written before is told again.
+        replay: bool,
+    },
+    /// Who is silent is sent the same bytes.
+    Resend,
+}
+
 type Sent = (Sendable, Result<(), PublishError>);
 
 /// Whom to wait for, and how long.
@@ -138,6 +155,7 @@ pub(crate) struct Course {
     output_events: bool,
     /// Who has signed what is sent, where it may have been sent before with fewer signatures.
     signed_by: Option<BTreeSet<Identity>>,
+    again: Again,
 }
 
 impl Course {
@@ -147,7 +165,8 @@ impl Course {
         let times = (sending.reply_timeout_ms, sending.time_limit_ms);
         let expiration_ms = sending.queue_ms.clamp(1, left_ms);
         let signed_by = pending.signers().iter().map(|signer| signer.identity.clone()).collect();
-        let course = Self::new(&audience, &BTreeSet::new(), times, sending.output, expiration_ms);
+        let again = Again::Attach { replay: true };
+        let course = Self::new(&audience, &BTreeSet::new(), times, sending.output, expiration_ms, again);
         Self { signed_by: Some(signed_by), ..course }
     }
 
@@ -155,7 +174,8 @@ impl Course {
         let ttl_ms = u64::try_from(question.ttl_ms).unwrap_or(1).max(1);
         let expiration_ms = question.queue_ms.map_or(ttl_ms, |queue_ms| queue_ms.clamp(1, ttl_ms));
         let times = (question.reply_timeout_ms, question.time_limit_ms);
-        Self::new(&question.audience, &question.likely, times, question.output, expiration_ms)
+        let again = Again::Attach { replay: true };
+        Self::new(&question.audience, &question.likely, times, question.output, expiration_ms, again)
     }
 
     pub(crate) fn of_follow_up(follow_up: &FollowUp) -> Result<Self, ClientError> {
@@ -166,7 +186,11 @@ impl Course {
         // A request must stop even on a host that is away for a moment.
         let queue_ms = if follow_up.wish == Wish::Cancel { follow_up.ttl_ms } else { queue_ms };
         let expiration_ms = u64::try_from(queue_ms).unwrap_or(1).max(1);
-        Ok(Self::new(&audience, &BTreeSet::new(), times, follow_up.output, expiration_ms))
+        let again = match follow_up.wish {
+            Wish::Watch { follow: true, replay } => Again::Attach { replay },
+            Wish::Watch { follow: false, .. } | Wish::Cancel => Again::Resend,
+        };
+        Ok(Self::new(&audience, &BTreeSet::new(), times, follow_up.output, expiration_ms, again))
     }
 
     fn new(
@@ -175,6 +199,7 @@ impl Course {
         (start_timeout_ms, time_limit_ms): (i64, i64),
         output: OutputWish,
         expiration_ms: u64,
+        again: Again,
     ) -> Self {
         let (expected, quiet, hosts) = match audience {
             Audience::Hosts(hosts) => (Expected::Hosts(hosts.clone()), None, hosts.len()),
@@ -188,7 +213,7 @@ impl Course {
             output_bytes_max: output.keep_bytes.unwrap_or_else(|| output_bytes_per_stream(hosts)),
             output_from_anywhere: output.from_anywhere,
         };
-        Self { expected, quiet, rules, expiration_ms, output_events: output.events, signed_by: None }
+        Self { expected, quiet, rules, expiration_ms, output_events: output.events, signed_by: None, again }
     }
 }
 
@@ -196,9 +221,14 @@ impl Course {
 pub struct Asking<'a> {
     controller: &'a mut Controller,
     commands: Vec<Prepared>,
+    /// How many of the commands are the question itself; those behind them watch it.
+    questions: usize,
     expiration_ms: u64,
     output_events: bool,
     signed_by: Option<BTreeSet<Identity>>,
+    again: Again,
+    outage: Option<Outage>,
+    reply_queues_lost: u32,
     asked: BTreeMap<HostName, RequestId>,
     unsent: VecDeque<Sendable>,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
@@ -236,6 +266,10 @@ impl<'a> Asking<'a> {
             expiration_ms: course.expiration_ms,
             output_events: course.output_events,
             signed_by: course.signed_by,
+            again: course.again,
+            outage: None,
+            reply_queues_lost: 0,
+            questions: commands.len(),
             asked: commands.iter().flat_map(Prepared::asked).collect(),
             commands,
             unsent,
@@ -261,6 +295,11 @@ impl<'a> Asking<'a> {
             }
             if self.end.is_some() {
                 return None;
+            }
+            // Nobody can answer now, so nobody is late.
+            if self.outage.is_some() {
+                self.return_from_outage().await;
+                continue;
             }
             let now = self.now();
             let given_up = self.collector.advance(now);
@@ -414,53 +453,106 @@ impl<'a> Asking<'a> {
             Taken::Finished => Some(Event::Finished(host)),
             Taken::Stranger => Some(Event::Stranger(host)),
             Taken::Late => Some(Event::Late(host)),
-            Taken::Duplicate | Taken::Replayed | Taken::ForAnother | Taken::Disorderly => None,
+            Taken::Duplicate | Taken::Replayed | Taken::Untold | Taken::ForAnother | Taken::Disorderly => None,
         });
     }
 
     async fn on_consumer_end(&mut self) {
-        match self.controller.replies.ended() {
+        let (link, error) = match self.controller.replies.ended() {
             ConsumerEnd::CancelledByBroker => {
                 let queue = routing::reply_queue(&self.controller.route);
                 let why = self.controller.replies.why().map(str::to_owned);
-                self.fail(ClientError::ReplyQueueGone { queue, why });
+                let error = ClientError::ReplyQueueGone { queue, why };
+                self.reply_queues_lost += 1;
+                if self.reply_queues_lost > REPLY_QUEUES_MAX {
+                    return self.fail(error);
+                }
+                (Some(self.controller.link.clone()), error)
             }
-            ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => self.reconnect().await,
+            ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => {
+                (None, ClientError::closed(self.controller.link.closed().await))
+            }
+        };
+        self.events.push_back(Event::Disconnected(error.with_causes()));
+        let now = self.now();
+        let Controller { parts, route, .. } = &mut *self.controller;
+        self.outage = Some(Outage::new((parts.bus.clone(), link), route.clone(), error, now, &mut parts.random));
+    }
+
+    /// Waits for the next thing on the way back to answers.
+    async fn return_from_outage(&mut self) {
+        let Some(outage) = &mut self.outage else { return };
+        let result = tokio::select! {
+            biased;
+            // What was on its way fails with the connection and is put back, to be sent again.
+            Some(sent) = self.sending.next(), if !self.sending.is_empty() => return self.on_sent(sent),
+            result = outage.tried() => result,
+        };
+        let now = self.began_at.plus_ms(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX));
+        match outage.judge(result, now, &mut self.controller.parts.random) {
+            Tried::Again => {}
+            Tried::GivenUp(error) => self.fail(error),
+            Tried::Reopened(reopened) => self.ask_again(reopened),
         }
     }
 
-    /// Makes the connection again, with the same reply route, as long as there is somebody to wait
-    /// for. Hosts keep their final reports until the broker confirms them, so late ones still come.
-    async fn reconnect(&mut self) {
-        let reason = self.controller.link.closed().await;
-        let give_up_at = self.now().plus_ms(RECONNECT_MS_MAX);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 2.0);
-        let mut error = ClientError::closed(reason);
-        // What was on its way fails with the connection and is put back, to be sent again.
-        while let Some(sent) = self.sending.next().await {
-            self.on_sent(sent);
+    /// Answers can come again: hosts get the lost time back, and those that have not ended are asked again. What they
+    /// had kept for the queue comes by itself; what had gone to the queue that was lost does not.
+    fn ask_again(&mut self, (link, replies): Reopened) {
+        self.controller.link = link;
+        self.controller.replies = replies;
+        self.outage = None;
+        self.reconnects += 1;
+        let now = self.now();
+        self.collector.resumed(now);
+        self.events.push_back(Event::Reconnected);
+        let waiting = std::mem::take(&mut self.unsent);
+        let is_waiting = |sendable: &Sendable| {
+            waiting.iter().any(|other| (other.command, &other.host) == (sendable.command, &sendable.host))
+        };
+        let again: Vec<Sendable> = sendables(&self.commands[..self.questions])
+            .into_iter()
+            .filter(|sendable| !is_waiting(sendable) && self.is_silent(sendable))
+            .collect();
+        self.unsent = waiting.into_iter().filter(|sendable| sendable.command < self.questions).chain(again).collect();
+        if let Again::Attach { replay } = self.again
+            && let Err(error) = self.attach(replay)
+        {
+            self.fail(error);
         }
-        while self.end.is_none() {
-            self.collector.advance(self.now());
-            if self.now() >= give_up_at || (self.accepted && self.collector.is_complete(self.now())) {
-                return self.fail(error);
-            }
-            tokio::time::sleep(backoff.next(&mut self.controller.parts.random)).await;
-            let left = give_up_at.since_ms(self.now()).max(1).unsigned_abs();
-            let attempt = tokio::time::timeout(Duration::from_millis(left), reopen(self.controller)).await;
-            match attempt {
-                Ok(Ok(())) => {
-                    self.reconnects += 1;
-                    self.events.push_back(Event::Reconnected);
-                    return;
+    }
+
+    /// Whether nothing was heard of whoever a message goes to. Of a broadcast nobody knows.
+    fn is_silent(&self, sendable: &Sendable) -> bool {
+        let state = |host| self.collector.host(host).map(|record| record.state);
+        sendable.host.as_ref().is_none_or(|host| state(host) == Some(TaskState::Pending))
+    }
+
+    /// Watches every named host that has not ended.
+    fn attach(&mut self, replay: bool) -> Result<(), ClientError> {
+        let goes_on = |host: &&HostName| self.collector.host(host).is_some_and(|record| !record.is_final());
+        let parts: Vec<Part> = self.commands[..self.questions]
+            .iter()
+            .filter_map(|command| match &command.destinations {
+                Destinations::Hosts(hosts) => {
+                    let hosts: BTreeSet<HostName> = hosts.iter().filter(goes_on).cloned().collect();
+                    (!hosts.is_empty()).then_some(Part { request: command.about, audience: Audience::Hosts(hosts) })
                 }
-                Ok(Err(ClientError::Bus(source))) if source.is_transient() => {
-                    error = ClientError::ConnectionLost { source };
-                }
-                Ok(Err(fatal)) => return self.fail(fatal),
-                Err(_) => return self.fail(error),
+                Destinations::Broadcast(_) => None,
+            })
+            .collect();
+        let watch = FollowUp::new(Wish::Watch { replay, follow: true }, parts);
+        let watches = self.controller.sign(|sender, next_id| follow_up::prepare(&watch, sender, next_id))?;
+        let first = self.commands.len();
+        for watch in &watches {
+            if let Destinations::Hosts(hosts) = &watch.destinations {
+                self.collector.attach(watch.id, hosts);
             }
         }
+        let behind = sendables(&watches).into_iter().map(|one| Sendable { command: first + one.command, ..one });
+        self.unsent.extend(behind);
+        self.commands.extend(watches);
+        Ok(())
     }
 
     fn fail(&mut self, error: ClientError) {
@@ -479,6 +571,7 @@ impl<'a> Asking<'a> {
             self.collector.close();
             self.unsent.clear();
             self.sending.clear();
+            self.outage = None;
             self.events.push_back(Event::Ended(end.clone()));
             self.end = Some(end);
         }
@@ -515,12 +608,12 @@ impl<'a> Asking<'a> {
 
     /// The ids of its messages, in the order of their hosts' names.
     pub fn requests(&self) -> impl Iterator<Item = RequestId> {
-        self.commands.iter().map(|command| command.id)
+        self.commands[..self.questions].iter().map(|command| command.id)
     }
 
     /// Its messages with the hosts that each goes to; none for a broadcast.
     pub fn parts(&self) -> impl Iterator<Item = (RequestId, &[HostName])> {
-        self.commands.iter().filter_map(|command| match &command.destinations {
+        self.commands[..self.questions].iter().filter_map(|command| match &command.destinations {
             Destinations::Hosts(hosts) => Some((command.id, hosts.as_slice())),
             Destinations::Broadcast(_) => None,
         })
@@ -551,7 +644,7 @@ impl<'a> Asking<'a> {
             rejected: self.rejected,
             rejections: self.rejections,
             reconnects: self.reconnects,
-            requests: self.commands.iter().map(|command| command.id).collect(),
+            requests: self.commands[..self.questions].iter().map(|command| command.id).collect(),
             asked: self.asked,
             elapsed_ms,
             hosts: self.collector.into_hosts(),
@@ -588,13 +681,6 @@ fn send(link: Arc<dyn Link>, sendable: Sendable, message: Outgoing) -> BoxFuture
         let result = link.publish(message, Guarantee::Confirmed).await;
         (sendable, result)
     })
-}
-
-async fn reopen(controller: &mut Controller) -> Result<(), ClientError> {
-    let link = controller.parts.bus.connect().await?;
-    controller.replies = listen(link.as_ref(), &controller.route).await?;
-    controller.link = link;
-    Ok(())
 }
 
 async fn sleep_until(at: Option<Instant>) {

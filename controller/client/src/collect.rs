@@ -15,9 +15,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_protocol::code::REPLAYED;
+use muster_protocol::code::{REPLAYED, SHUTTING_DOWN, STILL_RUNNING, UNKNOWN_REQUEST};
 use muster_protocol::{
-    ActionResult, CountedAs, HostName, Identity, ProgressReport, ReportState, RequestId, TaskState, Timestamp,
+    ActionResult, CountedAs, HostName, Identity, Outcome, ProgressReport, ReportState, RequestId, TaskState, Timestamp,
 };
 
 use crate::output::Output;
@@ -28,6 +28,10 @@ const STRANGERS_MAX: usize = 1000;
 
 /// Memory for the output of all hosts together, in bytes; a host gets its share of it.
 const OUTPUT_BYTES_ALL: usize = 256 * 1024 * 1024;
+
+/// How long the end of a request is still waited for once its host says that it knows nothing of it any more, in
+/// milliseconds: a report that waits on the host is sent again within five seconds.
+const FORGOTTEN_MS: i64 = 8_000;
 
 /// How many bytes are kept of each stream of a host when `hosts` of them are asked: a share of
 /// 256 MiB, at least 4 KiB and at most 64 MiB.
@@ -97,6 +101,8 @@ pub struct HostRecord {
     /// The result that came too late, so that a silent host that did answer can be told apart.
     pub late_result: Option<ActionResult>,
     sequences: Sequences,
+    /// The watch that was sent after a time without a connection, and which of its reports have come.
+    attached: Option<(RequestId, Sequences)>,
     finished_sequence: Option<u32>,
     replayed: Option<ActionResult>,
     /// The broker has not confirmed the command for it.
@@ -118,6 +124,7 @@ impl HostRecord {
             late: 0,
             late_result: None,
             sequences: Sequences::default(),
+            attached: None,
             finished_sequence: None,
             replayed: None,
             unconfirmed: false,
@@ -125,10 +132,10 @@ impl HostRecord {
         }
     }
 
-    /// Reports that were sent before the latest one and never came.
+    /// Reports that were sent before the latest one and never came. What a watch has told again is not missing.
     #[must_use]
     pub fn missing_reports(&self) -> u32 {
-        self.sequences.missing()
+        self.attached.as_ref().map_or(&self.sequences, |(_, sequences)| sequences).missing()
     }
 
     /// Whether everything is known about the host that can be: it is in a final state.
@@ -228,6 +235,8 @@ pub enum Taken {
     Duplicate,
     /// The host says that it saw the request twice; the first answer stands.
     Replayed,
+    /// The host was asked again about a request and cannot say how it ended; nothing changed.
+    Untold,
     /// It came after the end.
     Late,
     /// A host that was not asked. The report was not taken.
@@ -242,6 +251,8 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Collector {
     requests: BTreeSet<RequestId>,
+    /// Watches of these requests, sent after a time without a connection.
+    watches: BTreeSet<RequestId>,
     caller: Identity,
     rules: Rules,
     anyone: bool,
@@ -275,6 +286,7 @@ impl Collector {
         let counts = Counts { pending: hosts.len(), ..Counts::default() };
         Self {
             requests: requests.into_iter().collect(),
+            watches: BTreeSet::new(),
             caller,
             rules,
             anyone,
@@ -297,9 +309,24 @@ impl Collector {
 
     /// Takes a report whose signature is right and whose signer is the host that it names.
     pub fn take(&mut self, report: &ProgressReport, now: Timestamp) -> Taken {
-        if !self.requests.contains(&report.request_id) || report.caller != self.caller {
+        let watches = self.watches.contains(&report.request_id);
+        if !(watches || self.requests.contains(&report.request_id)) || report.caller != self.caller {
             self.for_another += 1;
             return Taken::ForAnother;
+        }
+        if watches {
+            let attached = self.hosts.get(&report.host).and_then(|record| record.attached.as_ref());
+            // Of an earlier watch, or of a host that was not sent this one.
+            if attached.is_none_or(|(watch, _)| *watch != report.request_id) {
+                self.for_another += 1;
+                return Taken::ForAnother;
+            }
+            if let Some(result) = report.result.as_ref().filter(|result| !tells_an_end(result)) {
+                if result.code == UNKNOWN_REQUEST.code {
+                    self.hasten(&report.host, now);
+                }
+                return Taken::Untold;
+            }
         }
         if self.anyone && !self.closed && !self.hosts.contains_key(&report.host) {
             self.hosts.insert(report.host.clone(), HostRecord::new());
@@ -318,6 +345,46 @@ impl Collector {
         let after = record.state;
         self.moved(&report.host, before, after, now);
         taken
+    }
+
+    /// Takes the reports of a watch of these hosts for news of them as well.
+    pub fn attach(&mut self, watch: RequestId, hosts: &[HostName]) {
+        self.watches.insert(watch);
+        for host in hosts {
+            if let Some(record) = self.hosts.get_mut(host) {
+                record.attached = Some((watch, Sequences::default()));
+            }
+        }
+    }
+
+    /// Answers can come again after a time in which none could. Silent hosts get their whole time once more, running
+    /// ones at least as long as that.
+    pub fn resumed(&mut self, now: Timestamp) {
+        self.sent_at = self.sent_at.max(now);
+        let least = now.plus_ms(self.rules.start_timeout_ms);
+        let due: Vec<HostName> =
+            self.running.iter().take_while(|(deadline, _)| *deadline < least).map(|(_, host)| host.clone()).collect();
+        for host in due {
+            self.set_deadline(&host, least);
+        }
+    }
+
+    /// A running host that knows nothing of its request any more is not waited for much longer.
+    fn hasten(&mut self, host: &HostName, now: Timestamp) {
+        let soon = now.plus_ms(FORGOTTEN_MS);
+        let deadline = self.hosts.get(host).and_then(|record| record.run_deadline);
+        if deadline.is_some_and(|deadline| deadline > soon) {
+            self.set_deadline(host, soon);
+        }
+    }
+
+    /// Moves the deadline of a running host.
+    fn set_deadline(&mut self, host: &HostName, deadline: Timestamp) {
+        let Some(record) = self.hosts.get_mut(host) else { return };
+        if let Some(before) = record.run_deadline.replace(deadline) {
+            self.running.remove(&(before, host.clone()));
+        }
+        self.running.insert((deadline, host.clone()));
     }
 
     /// Notes that a host cannot be asked: it is `no_reply` if the broker has no queue for it,
@@ -483,6 +550,12 @@ impl Collector {
     }
 }
 
+/// Whether a watch's last report has the end of what it watched, not only of the watch.
+fn tells_an_end(result: &ActionResult) -> bool {
+    let of_the_watch = [UNKNOWN_REQUEST.code, SHUTTING_DOWN.code, STILL_RUNNING.code, REPLAYED.code];
+    !matches!(result.outcome, Outcome::Refused | Outcome::Invalid) && !of_the_watch.contains(&result.code.as_str())
+}
+
 /// One report on one record. Everything but bookkeeping over all hosts.
 fn take(record: &mut HostRecord, report: &ProgressReport, rules: &Rules, closed: bool, elapsed_ms: i64) -> Taken {
     // Its number is that of a real report, so it must not be remembered as one.
@@ -508,7 +581,11 @@ fn take(record: &mut HostRecord, report: &ProgressReport, rules: &Rules, closed:
         }
         return Taken::Late;
     }
-    match record.sequences.insert(report.sequence) {
+    let sequences = match &mut record.attached {
+        Some((watch, sequences)) if *watch == report.request_id => sequences,
+        _ => &mut record.sequences,
+    };
+    match sequences.insert(report.sequence) {
         Inserted::New => {}
         Inserted::Repeat => {
             record.duplicates = record.duplicates.saturating_add(1);

@@ -157,7 +157,8 @@ impl Controller {
         Ok(Asking::new(self, course, messages))
     }
 
-    fn sign(
+    /// Writes and signs messages as of now.
+    pub(crate) fn sign(
         &mut self,
         prepare: impl FnOnce(&Sender<'_>, &mut dyn FnMut() -> RequestId) -> Result<Vec<Prepared>, ClientError>,
     ) -> Result<Vec<Prepared>, ClientError> {

@@ -117,14 +117,14 @@ const NOBODY_LISTENS: Code = Code {
 const REPLY_QUEUE_GONE: Code = Code {
     code: "reply-queue-gone",
     summary: "the broker deleted the queue for the answers",
-    explanation: "Somebody deleted the queue, its broker node went down, or a policy let it expire. The hosts go on with what they were asked; answers that had not come are lost to this command. Look at the hosts before you ask again.",
+    explanation: "Somebody deleted the queue, its broker node went down, or a policy let it expire; it was made again and taken away again. The hosts go on with what they were asked. `muster watch REQUEST` asks them how it stands; find out first who deletes the queues `reply.*`.",
 };
 
 /// Connection lost.
 const CONNECTION_LOST: Code = Code {
     code: "connection-lost",
     summary: "the connection to the broker broke while answers were awaited",
-    explanation: "The queue for the answers goes away with the connection. Answers that came in between may be lost, while the hosts go on with what they were asked. Look at the hosts before you ask again.",
+    explanation: "It was tried for two minutes to make it again. The hosts go on with what they were asked, and keep how it ended for a day. `muster watch REQUEST` asks them once the broker is back; `muster request list` has the ids.",
 };
 
 impl ClientError {
@@ -199,6 +199,18 @@ impl ClientError {
             Self::ReplyQueueGone { .. } => REPLY_QUEUE_GONE.explanation,
             Self::ConnectionLost { .. } => CONNECTION_LOST.explanation,
         }
+    }
+
+    /// The error and what caused it, in one line.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
     }
 
     /// The error for a connection that ended while it was needed.

@@ -25,6 +25,8 @@
 //!   out to this caller and one of this question's requests. Everything else is counted apart.
 //! - Every host that was asked is in exactly one state, and final states never change.
 //! - Memory per host is bounded, whatever the host sends.
+//! - Whoever loses the connection in the middle asks again when it is back: the same bytes where nothing was heard, and a
+//!   watch where something was, so an answer that went to the lost queue is told again.
 //! - Nothing runs in the background: dropping [`Asking`] stops it.
 
 pub mod aggregate;
@@ -38,6 +40,7 @@ pub mod fold;
 mod follow_up;
 pub mod limit;
 pub mod ordered;
+mod outage;
 pub mod output;
 pub mod pending;
 mod question;

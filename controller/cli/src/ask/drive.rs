@@ -116,6 +116,12 @@ pub(crate) async fn drive(
                     );
                 }
             }
+            Moment::Event(Event::Disconnected(why)) => {
+                printer.note(format!("no answers for now: {why}; trying again, hosts go on"));
+            }
+            Moment::Event(Event::Reconnected) => {
+                printer.note("answers can come again; hosts that had not ended were asked how it stands");
+            }
             Moment::Tick => streamer.tick(),
             Moment::Event(_) => {}
         }

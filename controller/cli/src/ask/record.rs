@@ -303,9 +303,6 @@ impl EndRecord {
             let names = crate::output::fold::fold_line(self.strangers.keys().map(HostName::as_str));
             printer.warning(format!("answers from hosts that were not asked: {names}"));
         }
-        if self.reconnects > 0 {
-            printer.warning("the connection broke and came back; answers that came in between may be missing");
-        }
     }
 }
 

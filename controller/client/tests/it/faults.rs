@@ -1,9 +1,10 @@
 //! The broker and the connection fail in the middle: what had arrived is kept, and the end is clear.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::Fault;
-use muster_client::testing::{Fleet, Say, behaving, succeeding};
+use muster_client::testing::{Fleet, FollowUpBehaviour, Say, behaving, succeeding};
 use muster_client::{Asking, ClientError, Controller, End, Event};
 use muster_protocol::{Identity, Outcome, routing};
 use serde_json::json;
@@ -36,19 +37,122 @@ fn lea() -> Identity {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reply_queue_that_vanished_says_so_and_keeps_what_came() {
+async fn a_reply_queue_that_vanished_is_made_again() {
     let fleet = fleet().await;
     let mut controller = fleet.controller().await;
     let queue = routing::reply_queue(controller.route());
     let mut asking = controller.ask(&question(&["fast", "slow"])).unwrap();
     until_succeeded(&mut asking, 1).await;
     assert!(fleet.broker.delete_queue(&queue));
-    while asking.next().await.is_some() {}
+    let summary = asking.finish().await;
+    assert_eq!(summary.end, End::Complete);
+    assert_eq!((summary.counts.succeeded, summary.reconnects, summary.requests.len()), (2, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_queue_that_vanishes_again_and_again_ends_it_and_keeps_what_came() {
+    let fleet = fleet().await;
+    let mut controller = fleet.controller().await;
+    let queue = routing::reply_queue(controller.route());
+    let mut asking = controller.ask(&question(&["fast", "slow"])).unwrap();
+    until_succeeded(&mut asking, 1).await;
+    let mut told = 0;
+    assert!(fleet.broker.delete_queue(&queue));
+    while let Some(event) = asking.next().await {
+        match event {
+            Event::Disconnected(why) => {
+                assert!(why.contains(&format!("deleted the reply queue `{queue}`")), "{why}");
+                told += 1;
+            }
+            Event::Reconnected => assert!(fleet.broker.delete_queue(&queue)),
+            _ => {}
+        }
+    }
     let summary = asking.into_summary();
     let End::Failed(error) = &summary.end else { panic!("{:?}", summary.end) };
     assert!(matches!(error, ClientError::ReplyQueueGone { queue: gone, .. } if *gone == queue), "{error}");
-    assert_eq!(error.code(), "reply-queue-gone");
+    assert_eq!((error.code(), told), ("reply-queue-gone", 5));
     assert_eq!((summary.counts.succeeded, summary.counts.total()), (1, 2));
+}
+
+/// A host that says it has begun, then nothing until it is watched; and what it says then.
+async fn fleet_that_is_watched(code: &'static str) -> Fleet {
+    let fleet = Fleet::new();
+    let begins = behaving(|host, command| vec![Say::Report(host.running(command, 0))]);
+    let tells: FollowUpBehaviour = Arc::new(move |host, later| {
+        let mut report = host.finished(later, 0, Outcome::Succeeded, json!({"told": "again"}));
+        if let Some(result) = &mut report.result {
+            result.code = code.to_owned();
+        }
+        vec![Say::Report(report)]
+    });
+    fleet.hosts_with(&["web1"], begins, tells).await;
+    fleet
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_went_to_the_lost_queue_is_told_again() {
+    let fleet = fleet_that_is_watched("ok").await;
+    let mut controller = fleet.controller().await;
+    let mut asking = controller.ask(&question(&["web1"])).unwrap();
+    while asking.collector().counts().running < 1 {
+        asking.next().await.unwrap();
+    }
+    assert_eq!(fleet.broker.disconnect(&lea()), 1);
+    let summary = asking.finish().await;
+    assert_eq!((summary.end, summary.reconnects, summary.requests.len()), (End::Complete, 1, 1));
+    let record = summary.hosts.values().next().unwrap();
+    assert_eq!(record.result.as_ref().unwrap().data, json!({"told": "again"}));
+    assert_eq!(record.missing_reports(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_has_forgotten_is_not_waited_for_to_the_end_of_its_time() {
+    let fleet = fleet_that_is_watched("unknown-request").await;
+    let mut controller = fleet.controller().await;
+    let mut asking = controller.ask(&question(&["web1"])).unwrap();
+    while asking.collector().counts().running < 1 {
+        asking.next().await.unwrap();
+    }
+    assert_eq!(fleet.broker.disconnect(&lea()), 1);
+    let summary = asking.finish().await;
+    assert_eq!((summary.end, summary.counts.timed_out), (End::Complete, 1));
+    assert!(summary.elapsed_ms < 12_000, "{}", summary.elapsed_ms);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_was_lost_with_the_connection_is_sent_again_as_it_was() {
+    let fleet = fleet().await;
+    let mut lost = 0;
+    fleet.broker.set_faults(move |stored| {
+        lost += usize::from(stored.queue == "agent.slow");
+        if stored.queue == "agent.slow" && lost == 1 { Fault::Drop } else { Fault::Deliver }
+    });
+    let mut controller = fleet.controller().await;
+    let mut asking = controller.ask(&question(&["fast", "slow"])).unwrap();
+    until_succeeded(&mut asking, 1).await;
+    assert_eq!(fleet.broker.disconnect(&lea()), 1);
+    let summary = asking.finish().await;
+    assert_eq!((summary.end, summary.counts.succeeded, summary.requests.len()), (End::Complete, 2, 1));
+}
+
+/// A command line draws its screen each second, and for that lets go of what it waits for.
+#[tokio::test(start_paused = true)]
+async fn looking_away_neither_hinders_the_way_back_nor_makes_it_endless() {
+    let fleet = fleet().await;
+    let mut controller = fleet.controller().await;
+    let mut asking = controller.ask(&question(&["fast", "slow"])).unwrap();
+    until_succeeded(&mut asking, 1).await;
+    fleet.broker.stop();
+    let began = tokio::time::Instant::now();
+    loop {
+        match tokio::time::timeout(Duration::from_millis(40), asking.next()).await {
+            Ok(Some(_)) | Err(_) => {}
+            Ok(None) => break,
+        }
+        assert!(began.elapsed() < Duration::from_secs(200), "it never gives up");
+    }
+    assert!(matches!(asking.end(), Some(End::Failed(error)) if error.code() == "connection-lost"));
 }
 
 #[tokio::test(start_paused = true)]
