@@ -4,6 +4,7 @@
 
 mod admit;
 mod agent;
+mod approvals;
 mod audit;
 mod audit_commands;
 mod binary;

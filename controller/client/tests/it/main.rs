@@ -7,4 +7,5 @@ mod bad_reports;
 mod discovery;
 mod faults;
 mod follow_up;
+mod pending;
 mod secrets;
