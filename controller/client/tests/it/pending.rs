@@ -72,7 +72,7 @@ async fn more_hosts_than_a_command_has_are_several_in_one_file() {
 
     // Half of one person's signatures is nobody's.
     let half = &copy.approvals()[..1];
-    let mut fresh = written(&fleet, hosts.clone()).await;
+    let mut fresh = written(&fleet, names(&["db1"])).await;
     assert_eq!(fresh.add(half, &trust, NOW).unwrap_err(), PendingError::Differs);
     let mut fresh = Pending::read(&pending.to_bytes(), &trust, NOW).unwrap();
     let tom = fleet.authority.credentials("user/tom").unwrap();
@@ -211,14 +211,15 @@ async fn nothing_in_it_is_believed_that_is_not_signed() {
     check(&|it| it["protocol"] = json!("muster/2"), "bad-pending", "");
 
     // Two that are not the same, the same twice, and one that is something else.
-    let (one, other) = (pending.to_bytes(), written(&fleet, names(&["web3"])).await.to_bytes());
-    assert_eq!(read(&[&one[..], &one].concat()).unwrap_err().0, "bad-pending");
-    let joined = read(&[&one[..], &other].concat());
-    assert_eq!(joined, Ok(()), "alike but for ids and hosts");
-    let mut different = fleet.controller().await;
-    let mut loud = hour(question(&["web4"]));
-    loud.options.noop = true;
-    let different = different.write(&loud).unwrap().to_bytes();
+    let mut controller = fleet.controller().await;
+    let mut write = |hosts: &[&str], noop: bool| {
+        let mut question = hour(question(hosts));
+        question.options.noop = noop;
+        controller.write(&question).unwrap().to_bytes()
+    };
+    let (one, other, different) = (write(&["web1"], false), write(&["web2"], false), write(&["web3"], true));
+    assert!(read(&[&one[..], &one].concat()).unwrap_err().1.contains("a second time"));
+    assert_eq!(read(&[&one[..], &other].concat()), Ok(()), "alike but for ids and hosts");
     assert!(read(&[&one[..], &different].concat()).unwrap_err().1.contains("another command"));
     let text = String::from_utf8(one).unwrap();
     let cancel = text.replace("muster.command.v1", "muster.cancel.v1");
