@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{Audit, AuditError, Event};
+use crate::audit::{Audit, AuditError, Durability, Event};
 use crate::config::Config;
 use crate::core::{Connection, Core, CoreParts, Materials, StopReason, chain, lock};
 use crate::detached::{self, Runner};
@@ -218,6 +218,7 @@ impl Agent {
         make_private_directory(&actions).map_err(|source| StateError::Io { action: "make", path: actions, source })?;
         let sealing_key = sealing_key::load_or_create(&*parts.disk, &state.file(files::SEALING_KEY))?;
         let (journal, opened) = Journal::open(&parts.disk, &state.file(files::JOURNAL), now)?;
+        let mut found = Vec::new();
         if opened.torn_bytes > 0 || opened.damaged_lines > 0 {
             let kept = opened.kept_at.as_ref().map(|path| path.display().to_string());
             tracing::warn!(
@@ -226,11 +227,23 @@ impl Agent {
                 kept,
                 "The journal had damage"
             );
+            found.push(format!(
+                "the journal had {} bytes of an unfinished record at its end and {} damaged lines",
+                opened.torn_bytes, opened.damaged_lines
+            ));
         }
-        let audit = Audit::open(&parts.disk, config.audit_file(), host.as_str(), now, config.audit_rotation())?;
+        let mut audit = Audit::open(&parts.disk, config.audit_file(), host.as_str(), now, config.audit_rotation())?;
         let (spool, opened) = Spool::open(&parts.disk, &state.file(files::SPOOL))?;
         for path in &opened.damaged {
             tracing::warn!(path = %path.display(), "A file in the spool is not a report; it was set aside");
+            found.push(format!("a file in the spool is not a report; it is now `{}`", path.display()));
+        }
+        for path in &opened.unreadable {
+            found.push(format!("a file in the spool could not be read: `{}`", path.display()));
+        }
+        // Evidence that is lost is told where evidence is looked for.
+        for message in found {
+            audit.write(now, Event::new("agent", "recovered").with_message(message), Durability::Written)?;
         }
         let core = Arc::new(Core::new(CoreParts {
             facts: FactStore::new(parts.facts),

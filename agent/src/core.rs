@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::detached::{Changes, Live, Runner};
 use crate::facts::{FactStore, Facts};
-use crate::journal::{Journal, JournalError, Started};
+use crate::journal::{Journal, JournalError, Started, compact_shared};
 use crate::plugins::{Fixed, Shelf};
 use crate::policy::Policy;
 use crate::profiles::Due;
@@ -399,6 +399,9 @@ impl Core {
             let written = lock(&audit).write_unsynced(now, event);
             let audited = written.and_then(|unsynced| if durable { unsynced.sync() } else { Ok(()) });
             if audited.is_err() {
+                lock(&audit).sync_failed();
+            }
+            if audited.is_err() {
                 // It will not run, so it must not look interrupted after a restart.
                 lock(&journal).finish(id)?;
             }
@@ -420,8 +423,7 @@ impl Core {
             if let Some(unsynced) = unsynced {
                 unsynced.sync()?;
             }
-            let mut journal = lock(&journal);
-            if journal.is_compaction_due() { journal.compact(now) } else { Ok(()) }
+            if lock(&journal).is_compaction_due() { compact_shared(&journal, now).map(drop) } else { Ok(()) }
         };
         let written = if is_quick {
             write().map_err(RecordError::from)

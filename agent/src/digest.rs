@@ -12,3 +12,28 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     }
     text
 }
+
+const CHECKSUM_DIGITS: usize = 16;
+
+fn checksum(json: &[u8]) -> String {
+    let mut text = sha256_hex(json);
+    text.truncate(CHECKSUM_DIGITS);
+    text
+}
+
+/// A line `CHECKSUM LENGTH JSON` with its end. The checksum is the first 16 hexadecimal digits of SHA-256 over the
+/// JSON, the length its bytes in decimal.
+pub(crate) fn checked_line(json: &[u8]) -> Vec<u8> {
+    let mut line = format!("{} {} ", checksum(json), json.len()).into_bytes();
+    line.extend_from_slice(json);
+    line.push(b'\n');
+    line
+}
+
+/// The JSON of such a line, given without its end; `None` if it is not what was written.
+pub(crate) fn unchecked(line: &[u8]) -> Option<&[u8]> {
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    let (sum, length, json) = (parts.next()?, parts.next()?, parts.next()?);
+    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
+    (length == json.len() && sum == checksum(json).as_bytes()).then_some(json)
+}

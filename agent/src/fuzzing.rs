@@ -15,5 +15,5 @@ pub fn facts(extension: &str, text: &str) -> Result<Map<String, Value>, String> 
 /// A line of the journal around anything, with the right checksum and length.
 #[must_use]
 pub fn journal_line(json: &[u8]) -> Vec<u8> {
-    crate::journal::checksummed(json)
+    crate::digest::checked_line(json)
 }

@@ -58,6 +58,7 @@ mod session;
 pub mod spool;
 pub mod state;
 pub mod status;
+mod synced;
 mod watching;
 
 pub use agent::{Agent, Handle, Parts, ReloadMaterials, StartError, Stopped, host_name};

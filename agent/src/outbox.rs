@@ -16,10 +16,11 @@ use muster_protocol::routing::{EXCHANGE_REPLY, reply_key};
 use muster_protocol::{MessageError, PayloadType, ProgressReport, Signature, encode};
 use tokio::time::Instant;
 
-use crate::audit::Event;
-use crate::core::{Core, RecordError, chain, lock};
+use crate::audit::{Durability, Event};
+use crate::core::{Core, RecordError, chain, lock, report_error};
 use crate::report::{self, Address, Ending};
-use crate::spool::{Keep, Key, Parcel};
+use crate::spool::{Keep, Key, Parcel, SpoolState, Why};
+use crate::state::files;
 
 /// How long the broker keeps a running report that nobody reads: longer than a controller that was
 /// busy for a moment needs, shorter than its reply queue lives.
@@ -134,14 +135,25 @@ impl Core {
         match care {
             Care::Durable => {
                 let reserve = self.reserve.clone();
-                let put = move || reserve.use_for(|| lock(&spool).put(parcel.clone(), Keep::OnDisk));
+                let (audit, now) = (self.audit.clone(), self.now());
+                let put = move || {
+                    let mut witness = |parcel: &Parcel| {
+                        let written = lock(&audit).write(now, given_up(parcel, EVICTED), Durability::Written);
+                        if let Err(error) = &written {
+                            report_error("Could not record that a report gives way; it stays", error);
+                        }
+                        written.is_ok()
+                    };
+                    reserve.use_for(|| lock(&spool).put(parcel.clone(), Keep::OnDisk, now, &mut witness))
+                };
                 let (_, evicted) = self.blocking.run(put).await??;
                 for parcel in &evicted {
-                    self.give_up(parcel, "its room was needed for the end of an action that changed something");
+                    self.counters.reports_given_up.add_one();
+                    tracing::warn!(request.id = %parcel.request_id, why = EVICTED, "Gave up a final report");
                 }
             }
             Care::Confirmed | Care::Cheap => {
-                lock(&spool).put(parcel, Keep::InMemory)?;
+                lock(&spool).put(parcel, Keep::InMemory, self.now(), &mut |_| true)?;
             }
         }
         Ok(())
@@ -186,25 +198,50 @@ impl Core {
             None => false,
         };
         if !sent {
-            self.give_up(parcel, &format!("no room to keep it, and it could not be sent; its code was {code}"));
+            // Nothing keeps it that could be kept on.
+            let _recorded =
+                self.give_up(parcel, &format!("no room to keep it, and it could not be sent; its code was {code}"));
         }
     }
 
-    fn give_up(&self, parcel: &Parcel, why: &str) {
+    /// Records that a report is given up. False if that cannot be recorded: a report that is kept stays then.
+    fn give_up(&self, parcel: &Parcel, why: &str) -> bool {
+        let event = given_up(parcel, why);
+        let write = || lock(&self.audit).write(self.now(), event.clone(), Durability::Written);
+        if let Err(error) = self.reserve.use_for(write) {
+            report_error("Could not record that a report is given up", &error);
+            return false;
+        }
         self.counters.reports_given_up.add_one();
         tracing::warn!(request.id = %parcel.request_id, why, "Gave up a final report");
-        let mut event = Event::new("report", "given_up").with_message(why);
-        event.request_id = Some(parcel.request_id.to_string());
-        self.note(event);
+        true
+    }
+
+    /// Writes down what waits and why, for whoever looks at the host. Returns it.
+    fn show_spool(&self, before: Option<SpoolState>) -> Option<SpoolState> {
+        let state = lock(&self.spool).state(self.now());
+        if before.as_ref().is_some_and(|before| before.is_like(&state)) {
+            return before;
+        }
+        let bytes = serde_json::to_vec(&state).unwrap_or_default();
+        match self.state.write_unsynced(files::SPOOL_STATE, &bytes) {
+            Ok(()) => Some(state),
+            Err(error) => {
+                tracing::debug!(%error, "Could not write down what waits in the spool");
+                before
+            }
+        }
     }
 
     /// Sends what waits in the spool, for as long as the agent lives.
     pub(crate) async fn empty_spool_forever(self: Arc<Self>) {
         let mut link = self.link.subscribe();
+        let mut shown = None;
         loop {
             self.settle_audit();
             self.keep_reserve();
             let blocked = self.empty_spool().await;
+            shown = self.show_spool(shown);
             let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };
             let next = lock(&self.spool).next_retry();
             let wake_at = next.into_iter().fold(Instant::now() + pause, Instant::min);
@@ -229,9 +266,11 @@ impl Core {
     pub(crate) async fn empty_spool(&self) -> bool {
         // One at a time: two would send the same report twice.
         let _sending = self.spool_sending.lock().await;
-        let expired = lock(&self.spool).take_expired(self.now());
-        for parcel in expired {
-            self.give_up(&parcel, "it could not be delivered before it expired");
+        let expired = lock(&self.spool).expired(self.now());
+        for (key, parcel) in expired {
+            if self.give_up(&parcel, "it could not be delivered before it expired") {
+                lock(&self.spool).remove(key);
+            }
         }
         let waiting = lock(&self.spool).waiting(Instant::now());
         for key in waiting {
@@ -268,6 +307,7 @@ impl Core {
         let for_good = match error {
             PublishError::Unroutable { .. } => {
                 let away_ms = lock(&self.spool).note_unroutable(key, self.now());
+                lock(&self.spool).note_try(key, Why::Unroutable);
                 match away_ms {
                     Some(away_ms) => {
                         let away = Duration::from_millis(u64::try_from(away_ms).unwrap_or(0));
@@ -280,7 +320,9 @@ impl Core {
             }
             // The reader's queue is full: that is nobody else's matter either.
             PublishError::Refused { .. } => {
-                lock(&self.spool).put_off(key, Instant::now() + RETRY_PAUSE);
+                let mut spool = lock(&self.spool);
+                spool.note_try(key, Why::Refused);
+                spool.put_off(key, Instant::now() + RETRY_PAUSE);
                 return false;
             }
             PublishError::TooLarge { .. } => Some("it is larger than the broker takes"),
@@ -288,15 +330,27 @@ impl Core {
         };
         match for_good {
             Some(why) => {
-                lock(&self.spool).remove(key);
-                self.give_up(parcel, why);
+                if self.give_up(parcel, why) {
+                    lock(&self.spool).remove(key);
+                } else {
+                    lock(&self.spool).put_off(key, Instant::now() + UNROUTABLE_PAUSE_MAX);
+                }
             }
             None => {
+                lock(&self.spool).note_try(key, Why::Unconfirmed);
                 tracing::debug!(request.id = %parcel.request_id, error = chain(error), "A final report waits in the spool");
             }
         }
         for_good.is_none()
     }
+}
+
+const EVICTED: &str = "its room was needed for the end of an action that changed something";
+
+fn given_up(parcel: &Parcel, why: &str) -> Event {
+    let mut event = Event::new("report", "given_up").with_message(why);
+    event.request_id = Some(parcel.request_id.to_string());
+    event
 }
 
 fn outgoing(parcel: &Parcel, expiration_ms: u64, care: bool) -> Outgoing {

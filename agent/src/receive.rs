@@ -22,7 +22,7 @@ use crate::admit::{
 use crate::audit::{Event, shortened};
 use crate::core::{Core, Running, StopReason, chain, lock};
 use crate::execute;
-use crate::journal::{JournalError, Started};
+use crate::journal::{JournalError, Started, compact_shared};
 use crate::outbox::Care;
 use crate::report::{Address, Ending};
 use crate::status::{AtHand, Phase};
@@ -256,9 +256,9 @@ async fn record_refusal(
         return Ok(());
     }
     // The id is recorded already; a file that stays larger than it need be is no reason to warn of a repeat.
-    let compact = move || lock(&journal).compact(now);
+    let compact = move || compact_shared(&journal, now);
     match core.blocking.run(compact).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => crate::core::report_error("Could not make the journal smaller", &error),
         Err(error) => crate::core::report_error("Could not make the journal smaller", &error),
     }

@@ -5,19 +5,37 @@
 //! something are files, so they survive a restart of the agent; reports of read-only actions are kept
 //! in memory only, since asking again is as good.
 //!
-//! Each file is one report: `REQUEST-ID.json`, the routing facts and the DSSE envelope as signed.
-//! What cannot be read on opening is set aside, never deleted.
+//! # Files
+//!
+//! Each file is one report: `REQUEST-ID.json`, a line `CHECKSUM LENGTH JSON` as in the [journal](crate::journal) with
+//! the routing facts and the DSSE envelope as signed. The envelope's signature would show damage too, but only to
+//! the reader, who cannot ask for the report again. Files of the first agents have no checksum and are still read.
+//! What is damaged is renamed to `*.damaged` on opening, never deleted; what cannot be read at that moment stays for
+//! the next start.
+//!
+//! # Bounds
+//!
+//! [`REPORTS_MAX`] reports with [`BYTES_MAX`] bytes of bodies together, on disk and in memory. Nothing goes without a
+//! record: what has expired, what gives way to others and what is given up is removed only after the audit log says
+//! so ([`Spool::put`] asks a witness; [`Spool::expired`] leaves removing to the caller).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use muster_daemon::Disk;
-use muster_daemon::disk::{FileKind, write_atomic};
+use muster_daemon::disk::write_atomic;
 use muster_protocol::{Envelope, RequestId, Signature, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use crate::digest::{checked_line, unchecked};
+
+mod look;
+
+pub use look::{Listed, SpoolState, Waiting, Why, list, read_state};
 
 /// Most reports kept at once, on disk and in memory together.
 pub const REPORTS_MAX: usize = 1_000;
@@ -30,7 +48,7 @@ pub const BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const UNROUTABLE_KEEP_MS: i64 = 5 * 60 * 1000;
 
 /// Version of the files' format.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Longest file that is read: a report of the largest size, in base64 and with its signatures.
 const FILE_BYTES_MAX: u64 = 2 * BYTES_MAX as u64;
@@ -107,6 +125,9 @@ struct SpoolFile {
     format: u32,
     request_id: RequestId,
     routing_key: String,
+    /// Since when it waits; files of the first agents do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept_since_ms: Option<Timestamp>,
     expires_at_ms: Timestamp,
     envelope: Envelope,
 }
@@ -115,6 +136,10 @@ struct SpoolFile {
 struct Entry {
     parcel: Parcel,
     on_disk: bool,
+    kept_since: Option<Timestamp>,
+    /// How often it was tried to send it, and why that failed the last time.
+    tries: u32,
+    why: Option<Why>,
     unroutable_since: Option<Timestamp>,
     /// Not tried again before this.
     retry_at: Option<Instant>,
@@ -136,6 +161,8 @@ pub struct Opened {
     pub reports: usize,
     /// Files that are not reports; they were renamed to `*.damaged`.
     pub damaged: Vec<PathBuf>,
+    /// Files that could not be read; they are tried again at the next start.
+    pub unreadable: Vec<PathBuf>,
 }
 
 /// The unconfirmed final reports of one host.
@@ -167,18 +194,21 @@ impl Spool {
         let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
         for path in paths {
             match read(&**disk, &path) {
-                Some(parcel) => {
-                    spool.bytes += parcel.body.len();
+                Ok(Read::Report(kept)) => {
+                    let Kept { parcel, since } = *kept;
                     let key = Key { request_id: parcel.request_id, copy: 0 };
-                    let entry = Entry { parcel, on_disk: true, unroutable_since: None, retry_at: None };
-                    spool.entries.insert(key, entry);
+                    spool.insert(key, Entry::new(parcel, true, since));
                 }
-                None => {
+                Ok(Read::Damaged) => {
                     let aside = path.with_extension("damaged");
                     if let Err(error) = disk.rename(&path, &aside) {
                         tracing::warn!(path = %path.display(), %error, "Could not set a damaged spool file aside");
                     }
                     opened.damaged.push(aside);
+                }
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "Could not read a spool file; it stays for the next start");
+                    opened.unreadable.push(path);
                 }
             }
         }
@@ -189,27 +219,42 @@ impl Spool {
     /// Keeps a report. Once this returns `Ok` with [`Keep::OnDisk`] it survives a crash of the host. Where there is
     /// no room for such a report, those in memory give way, the oldest first: they are refusals and answers of
     /// actions that only read, which anybody can cause by the thousand. The ones that had to go are given back.
+    /// Before each goes `witness` records it; where that fails, it stays and there is no room.
     ///
     /// # Errors
     /// When there is no room, or the file cannot be written.
-    pub fn put(&mut self, parcel: Parcel, keep: Keep) -> Result<(Key, Vec<Parcel>), SpoolError> {
+    pub fn put(
+        &mut self,
+        parcel: Parcel,
+        keep: Keep,
+        now: Timestamp,
+        witness: &mut dyn FnMut(&Parcel) -> bool,
+    ) -> Result<(Key, Vec<Parcel>), SpoolError> {
         let on_disk = keep == Keep::OnDisk;
-        let evicted = if on_disk { self.make_room(parcel.body.len()) } else { Vec::new() };
+        let evicted = if on_disk { self.make_room(parcel.body.len(), witness) } else { Vec::new() };
         if !self.has_room(parcel.body.len()) {
             return Err(SpoolError::Full { reports: self.entries.len(), bytes: self.bytes });
         }
         if on_disk {
             let path = self.path(&parcel.request_id);
-            write(&*self.disk, &path, &parcel).map_err(|source| SpoolError::Io { action: "write", path, source })?;
+            if let Err(source) = write(&*self.disk, &path, &parcel, now) {
+                // It may have its name already, and only forcing that to the disk failed. Left behind it would be
+                // sent once more after a restart, and recognised as a repeat.
+                drop(self.disk.remove_file(&path));
+                return Err(SpoolError::Io { action: "write", path, source });
+            }
         }
-        self.bytes += parcel.body.len();
         let key =
             Key { request_id: parcel.request_id, copy: if on_disk { 0 } else { self.next_copy(parcel.request_id) } };
-        let entry = Entry { on_disk, unroutable_since: None, retry_at: None, parcel };
+        self.insert(key, Entry::new(parcel, on_disk, Some(now)));
+        Ok((key, evicted))
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry) {
+        self.bytes += entry.parcel.body.len();
         if let Some(before) = self.entries.insert(key, entry) {
             self.bytes -= before.parcel.body.len();
         }
-        Ok((key, evicted))
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -217,7 +262,7 @@ impl Spool {
     }
 
     /// Drops reports in memory until there is room, if that helps at all.
-    fn make_room(&mut self, bytes: usize) -> Vec<Parcel> {
+    fn make_room(&mut self, bytes: usize, witness: &mut dyn FnMut(&Parcel) -> bool) -> Vec<Parcel> {
         let durable = || self.entries.values().filter(|entry| entry.on_disk);
         let durable_bytes: usize = durable().map(|entry| entry.parcel.body.len()).sum();
         if durable().count() >= REPORTS_MAX || durable_bytes + bytes > BYTES_MAX {
@@ -225,8 +270,13 @@ impl Spool {
         }
         let mut evicted = Vec::new();
         while !self.has_room(bytes) {
-            let oldest = self.entries.iter().find(|(_, entry)| !entry.on_disk).map(|(key, _)| *key);
-            let Some(entry) = oldest.and_then(|key| self.entries.remove(&key)) else { break };
+            let oldest = self.entries.iter().find(|(_, entry)| !entry.on_disk);
+            let Some((key, entry)) = oldest else { break };
+            if !witness(&entry.parcel) {
+                break;
+            }
+            let key = *key;
+            let Some(entry) = self.entries.remove(&key) else { break };
             self.bytes -= entry.parcel.body.len();
             evicted.push(entry.parcel);
         }
@@ -257,14 +307,39 @@ impl Spool {
         }
     }
 
-    /// Removes and returns the reports that are past their expiry.
-    pub fn take_expired(&mut self, now: Timestamp) -> Vec<Parcel> {
+    /// The reports that are past their expiry, which stay until they are [removed](Self::remove).
+    #[must_use]
+    pub fn expired(&self, now: Timestamp) -> Vec<(Key, Parcel)> {
         let expired = self.entries.iter().filter(|(_, entry)| entry.parcel.expires_at <= now);
-        let expired: Vec<(Key, Parcel)> = expired.map(|(key, entry)| (*key, entry.parcel.clone())).collect();
-        for (key, _) in &expired {
-            self.remove(*key);
+        expired.map(|(key, entry)| (*key, entry.parcel.clone())).collect()
+    }
+
+    /// Notes why a report was not sent.
+    pub fn note_try(&mut self, key: Key, why: Why) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.tries = entry.tries.saturating_add(1);
+            entry.why = Some(why);
         }
-        expired.into_iter().map(|(_, parcel)| parcel).collect()
+    }
+
+    /// What waits and why, for whoever looks at the host.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> SpoolState {
+        let waiting = self.entries.iter().map(|(key, entry)| Waiting {
+            request_id: key.request_id,
+            on_disk: entry.on_disk,
+            kept_since_ms: entry.kept_since,
+            tries: entry.tries,
+            why: entry.why.unwrap_or(Why::NotTried),
+            unroutable_since_ms: entry.unroutable_since,
+        });
+        SpoolState {
+            at_ms: now,
+            reports: self.entries.len(),
+            bytes: self.bytes,
+            in_memory: self.entries.values().filter(|entry| !entry.on_disk).count(),
+            waiting: waiting.filter(|waiting| waiting.on_disk).collect(),
+        }
     }
 
     /// Notes that a report's reader has no queue. Gives for how many milliseconds it has been so, or `None` once
@@ -335,70 +410,63 @@ impl Spool {
     }
 }
 
-/// A file of a spool, for whoever looks at it.
-#[derive(Debug)]
-pub struct Listed {
-    /// The file.
-    pub path: PathBuf,
-    /// The report; `None` if the file is not one.
-    pub parcel: Option<Parcel>,
-}
-
-/// Reads the files of a spool without touching them, as another process than the agent may do at any time. Reports
-/// in the agent's memory are not among them.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Listed>, SpoolError> {
-    let failed = |source| SpoolError::Io { action: "list", path: directory.to_owned(), source };
-    let entries = match disk.list(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut listed = Vec::new();
-    for entry in entries {
-        if entry.kind != FileKind::File {
-            continue;
-        }
-        let path = directory.join(entry.name);
-        let is_report = path.extension().is_some_and(|extension| extension == "json");
-        if !is_report && path.extension().is_none_or(|extension| extension != "damaged") {
-            continue;
-        }
-        let parcel = if is_report { read(disk, &path) } else { None };
-        // It may have been confirmed and removed just now.
-        if parcel.is_some() || disk.exists(&path).map_err(failed)? {
-            listed.push(Listed { path, parcel });
-        }
+impl Entry {
+    fn new(parcel: Parcel, on_disk: bool, kept_since: Option<Timestamp>) -> Self {
+        Self { parcel, on_disk, kept_since, tries: 0, why: None, unroutable_since: None, retry_at: None }
     }
-    listed.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(listed)
 }
 
-fn write(disk: &dyn Disk, path: &Path, parcel: &Parcel) -> std::io::Result<()> {
+fn write(disk: &dyn Disk, path: &Path, parcel: &Parcel, now: Timestamp) -> io::Result<()> {
     let file = SpoolFile {
         format: FORMAT_VERSION,
         request_id: parcel.request_id,
         routing_key: parcel.routing_key.clone(),
+        kept_since_ms: Some(now),
         expires_at_ms: parcel.expires_at,
         envelope: Envelope::new(&parcel.content_type, &parcel.body, parcel.signatures.clone()),
     };
-    Ok(write_atomic(disk, path, 0o600, &serde_json::to_vec(&file)?)?)
+    Ok(write_atomic(disk, path, 0o600, &checked_line(&serde_json::to_vec(&file)?))?)
 }
 
-fn read(disk: &dyn Disk, path: &Path) -> Option<Parcel> {
-    let bytes = disk.read(path, FILE_BYTES_MAX).ok()?;
-    let file: SpoolFile = serde_json::from_slice(&bytes).ok()?;
+/// A report as a file holds it.
+#[derive(Debug)]
+struct Kept {
+    parcel: Parcel,
+    since: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum Read {
+    Report(Box<Kept>),
+    Damaged,
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Read> {
+    let bytes = match disk.read(path, FILE_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Ok(Read::Damaged),
+        bytes => bytes?,
+    };
+    Ok(parse(path, &bytes).map_or(Read::Damaged, |kept| Read::Report(Box::new(kept))))
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Option<Kept> {
+    // Files of the first agents have no checksum.
+    let (json, format) = match bytes.first()? {
+        b'{' => (bytes, 1),
+        _ => (unchecked(bytes.strip_suffix(b"\n")?)?, FORMAT_VERSION),
+    };
+    let file: SpoolFile = serde_json::from_slice(json).ok()?;
     let named_after_it = path.file_stem().is_some_and(|stem| stem == file.request_id.to_string().as_str());
-    if file.format != FORMAT_VERSION || !named_after_it {
+    if file.format != format || !named_after_it {
         return None;
     }
-    Some(Parcel {
+    let parcel = Parcel {
         request_id: file.request_id,
         routing_key: file.routing_key,
         content_type: file.envelope.payload_type.clone(),
         body: file.envelope.body().ok()?.into(),
         signatures: file.envelope.signatures,
         expires_at: file.expires_at_ms,
-    })
+    };
+    Some(Kept { parcel, since: file.kept_since_ms })
 }

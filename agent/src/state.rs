@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_daemon::disk::{Metadata, Open, write_atomic};
+use muster_daemon::disk::{self, Metadata, Open, write_atomic};
 use muster_daemon::{Disk, DiskFile, RealDisk};
 
 /// Names inside the directory, in one place.
@@ -19,6 +19,8 @@ pub mod files {
     pub const RESERVE: &str = "reserve";
     /// Unconfirmed final reports: [`crate::spool`].
     pub const SPOOL: &str = "spool";
+    /// What waits in the spool and why, for whoever looks: [`crate::spool::SpoolState`].
+    pub const SPOOL_STATE: &str = "spool.json";
     /// The audit log, unless the configuration names another place: [`crate::audit`].
     pub const AUDIT: &str = "audit.jsonl";
     /// The newest revocation list that came over the bus.
@@ -127,6 +129,14 @@ impl StateDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`write`](Self::write), without waiting for the disk: for what only tells how it is now.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_unsynced(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        Ok(disk::write_unsynced(&*self.disk, &self.file(name), 0o600, bytes)?)
     }
 
     /// Replaces a file inside, mode 0600.

@@ -4,8 +4,8 @@ use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use muster_daemon::Disk;
 use muster_daemon::disk::{FileIdentity, Open, write_atomic};
-use muster_daemon::{Disk, DiskFile};
 use muster_protocol::Timestamp;
 
 use super::about_itself as itself;
@@ -13,6 +13,7 @@ use super::files::{self, Tail, read_tail};
 use super::limit::{Limiter, WINDOW_MS, Who};
 use super::line::{Line, decode, encode};
 use super::{AuditError, Damage, Event, FIRST_PREVIOUS, FileMark};
+use crate::synced::{Place, Tracked};
 
 /// How durable a line must be before the caller goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub struct Audit {
 #[derive(Debug)]
 #[must_use]
 pub struct Unsynced {
-    file: Arc<dyn DiskFile>,
+    place: Place,
     path: PathBuf,
 }
 
@@ -76,16 +77,18 @@ impl Unsynced {
     /// When nobody knows whether it is.
     pub fn sync(&self) -> Result<(), AuditError> {
         let failed = |source| AuditError::Io { action: "sync", path: self.path.clone(), source };
-        self.file.sync_data().map_err(failed)
+        self.place.sync().map_err(failed)
     }
 }
 
 /// The file that is written.
 #[derive(Debug)]
 struct Current {
-    file: Arc<dyn DiskFile>,
+    file: Arc<Tracked>,
     identity: FileIdentity,
     length: u64,
+    /// Half a line may be behind the end, which could not be cut off.
+    has_half_line: bool,
 }
 
 impl Current {
@@ -97,7 +100,8 @@ impl Current {
             disk.sync_directory(files::directory(path))?;
         }
         let metadata = file.metadata()?;
-        Ok(Self { file, identity: metadata.identity, length: metadata.length })
+        let (identity, length) = (metadata.identity, metadata.length);
+        Ok(Self { file: Arc::new(Tracked::new(file)), identity, length, has_half_line: false })
     }
 }
 
@@ -134,7 +138,7 @@ impl Audit {
         let exists = disk.exists(path).map_err(audit.failed("open"))?;
         if exists {
             let mut current = Current::open(&**disk, path).map_err(audit.failed("open"))?;
-            let tail = read_tail(&*current.file).map_err(audit.failed("read"))?;
+            let tail = current.file.reader().and_then(read_tail).map_err(audit.failed("read"))?;
             torn_bytes = tail.torn_bytes;
             if torn_bytes > 0 {
                 current.file.set_length(tail.length).map_err(audit.failed("cut the torn end of"))?;
@@ -257,10 +261,10 @@ impl Audit {
         self.put(now, &event, Durability::Written)?;
         let failed = self.failed("write");
         let missing = || failed(std::io::Error::from(std::io::ErrorKind::NotFound));
-        let file = self.file.as_ref().map(|current| current.file.clone()).ok_or_else(missing)?;
+        let place = self.file.as_ref().map(|current| current.file.place()).ok_or_else(missing)?;
         // If the file is full now, closing it syncs it too.
         self.rotate_if_full(now);
-        Ok(Unsynced { file, path: self.path.clone() })
+        Ok(Unsynced { place, path: self.path.clone() })
     }
 
     /// Appends a line about a message whose sender is not verified. All such senders are one caller.
@@ -332,7 +336,15 @@ impl Audit {
 
     /// Makes sure that the file is there and is the one that was written last.
     fn ready(&mut self, now: Timestamp) -> Result<(), AuditError> {
-        let Some(current) = &self.file else { return self.begin(now, FULL) };
+        if self.file.as_ref().is_some_and(|current| current.file.has_failed()) {
+            self.renew()?;
+        }
+        let failed = self.failed("cut the torn end of");
+        let Some(current) = &mut self.file else { return self.begin(now, FULL) };
+        if current.has_half_line {
+            current.file.set_length(current.length).map_err(failed)?;
+            current.has_half_line = false;
+        }
         let found = match self.disk.metadata(&self.path) {
             Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.lose(now, MOVED),
@@ -346,13 +358,46 @@ impl Audit {
         }
         // A copy of the log in its own place continues it as well as the original.
         let other = Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?;
-        let tail = read_tail(&*other.file).map_err(self.failed("read"))?;
+        let tail = other.file.reader().and_then(read_tail).map_err(self.failed("read"))?;
         let last = tail.last_line.as_deref().and_then(|bytes| decode(bytes).ok());
         if tail.torn_bytes == 0 && last.is_some_and(|line| line.hash == self.previous) {
+            // Lines are promised in it from now on, so its name has to be on the disk.
+            let directory = files::directory(&self.path);
+            self.disk.sync_directory(directory).map_err(self.failed("open"))?;
             self.file = Some(other);
             return Ok(());
         }
         Err(AuditError::Replaced { path: self.path.clone() })
+    }
+
+    /// Somebody waited for the disk in vain ([`Unsynced::sync`]). What the disk lost is written anew at once, if it
+    /// can be; otherwise before the next line.
+    pub fn sync_failed(&mut self) {
+        if self.file.as_ref().is_some_and(|current| current.file.has_failed())
+            && let Err(error) = self.renew()
+        {
+            crate::core::report_error("Could not write the audit log anew after a failed sync", &error);
+        }
+    }
+
+    /// Writes the file anew after a sync of it has failed: what it was to write may be lost on the disk, and is
+    /// still read.
+    fn renew(&mut self) -> Result<(), AuditError> {
+        let Some(current) = &self.file else { return Ok(()) };
+        let found = match self.disk.metadata(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(self.failed("look at")(error)),
+        };
+        if found.identity != current.identity {
+            return Ok(());
+        }
+        let read = current.file.reader().and_then(|file| file.read_range(0, current.length));
+        let bytes = read.map_err(self.failed("read"))?;
+        write_atomic(&*self.disk, &self.path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("renew"))?;
+        self.file = Some(Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?);
+        tracing::warn!(path = %self.path.display(), "The audit log was written anew, since a sync of it had failed");
+        Ok(())
     }
 
     /// Goes on in a new file, since something else took the old one away.
@@ -370,7 +415,11 @@ impl Audit {
         let failed = self.failed("cut the torn end of");
         let Some(current) = &mut self.file else { return Ok(()) };
         let lost = current.length - left;
-        let cut_torn = read_tail(&*current.file).and_then(|tail| current.file.set_length(tail.length).map(|()| tail));
+        let cut_torn = current
+            .file
+            .reader()
+            .and_then(read_tail)
+            .and_then(|tail| current.file.set_length(tail.length).map(|()| tail));
         current.length = cut_torn.map_err(failed)?.length;
         if current.length == 0 {
             self.first_sequence = self.sequence + 1;
@@ -391,11 +440,13 @@ impl Audit {
         let Some(current) = &mut self.file else {
             return Err(failed(std::io::Error::from(std::io::ErrorKind::NotFound)));
         };
-        if let Err(error) = append(&*current.file, &bytes, durability) {
+        if let Err(error) = append(&current.file, &bytes, durability) {
             // A half line would break the chain for every line after it.
             if let Err(error) = current.file.set_length(current.length) {
+                current.has_half_line = true;
                 tracing::error!(path = %self.path.display(), %error, "Could not cut a half-written audit line off");
             }
+            self.sync_failed();
             return Err(failed(error));
         }
         current.length += bytes.len() as u64;
@@ -505,10 +556,10 @@ fn opening(mark: FileMark, why: &str) -> Event {
     event
 }
 
-fn append(file: &dyn DiskFile, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
+fn append(file: &Arc<Tracked>, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
     file.append(bytes)?;
     match durability {
-        Durability::Synced => file.sync_data(),
+        Durability::Synced => file.place().sync(),
         Durability::Written => Ok(()),
     }
 }

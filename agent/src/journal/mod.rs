@@ -25,6 +25,7 @@
 //! be inside its window again, so the journal also remembers up to which expiry it has forgotten
 //! ([`Seen::Forgotten`]): a command that expires before that point may have been seen and does not run.
 
+mod compaction;
 mod record;
 mod room;
 
@@ -32,23 +33,33 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_daemon::disk::{Open, write_atomic};
-use muster_daemon::{Disk, DiskFile};
+use muster_daemon::Disk;
+use muster_daemon::disk::{write_atomic, write_beside};
 use muster_protocol::{Code, Identity, ReplyRoute, RequestId, Timestamp, code};
 use serde::{Deserialize, Serialize};
 
+pub use compaction::compact_shared;
 pub use record::FORMAT_VERSION;
-pub(crate) use record::checksummed;
 use record::{Finished, Line, Record};
 pub use room::Kind;
 use room::{Room, Share};
+
+use crate::synced::{Place, Slot, Tracked};
 
 /// After this many records it is worth looking whether the file can be made smaller: often enough to
 /// keep it small, seldom enough to cost nothing.
 const RECORDS_BETWEEN_LOOKS: usize = 512;
 
-/// Longest journal that is read: several times what one can grow to.
-const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Most bytes that the records of all remembered ids take together: a thousand for each of the ids that
+/// [`Kind::budget`] allows would be twice that, and an ordinary record has 300.
+pub const LIVE_BYTES_MAX: u64 = 48 * 1024 * 1024;
+
+/// Longest file, with records that are not needed any more: beyond it only ends of requests are recorded, for which
+/// the [`reserve`](crate::reserve) counts too. It is reached only if the file cannot be made smaller for long.
+pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Longest file that is read: one that is full, and all the ends that can follow.
+const READ_BYTES_MAX: u64 = 2 * FILE_BYTES_MAX;
 
 /// Why the journal could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +96,12 @@ pub enum JournalError {
         /// How many he has.
         holds: usize,
     },
+    /// No room for one more, whoever asks.
+    #[error("the journal has {bytes} bytes and takes no more requests until time windows end")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 impl JournalError {
@@ -92,7 +109,7 @@ impl JournalError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Full { .. } => true,
+            Self::Io { .. } | Self::Full { .. } | Self::TooLarge { .. } => true,
             Self::Newer { .. } => false,
         }
     }
@@ -161,6 +178,8 @@ struct Entry {
     refused: Option<&'static Code>,
     /// Whose room it takes; `None` if a record of the first agents does not say.
     share: Option<Share>,
+    /// How long its record is in a file that holds nothing else.
+    bytes: u64,
 }
 
 /// The journal of one host: an index in memory and an append-only file of checksummed lines.
@@ -168,7 +187,12 @@ struct Entry {
 pub struct Journal {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: Arc<dyn DiskFile>,
+    /// The file, shared with those who wait for the disk.
+    slot: Arc<Slot>,
+    /// What was recorded since somebody began to write the journal anew beside; `None` if nobody does.
+    tail: Option<Vec<u8>>,
+    /// What the entries take in a file that holds nothing else, in bytes.
+    live_bytes: u64,
     /// Length of the file up to the end of the last good record.
     length: u64,
     /// Records since somebody looked whether the file can be made smaller.
@@ -185,7 +209,8 @@ pub struct Journal {
 #[derive(Debug)]
 #[must_use]
 pub struct Unsynced {
-    file: Arc<dyn DiskFile>,
+    slot: Arc<Slot>,
+    place: Place,
     path: PathBuf,
 }
 
@@ -196,7 +221,7 @@ impl Unsynced {
     /// When nobody knows whether it is. [`Journal::sync_failed`] has to be told.
     pub fn sync(&self) -> Result<(), JournalError> {
         let failed = |source| JournalError::Io { action: "sync", path: self.path.clone(), source };
-        self.file.sync_data().map_err(failed)
+        self.slot.sync(&self.place).map_err(failed)
     }
 }
 
@@ -211,7 +236,7 @@ impl Journal {
             let path = path.to_owned();
             move |source| JournalError::Io { action, path, source }
         };
-        let bytes = match disk.read(path, FILE_BYTES_MAX) {
+        let bytes = match disk.read(path, READ_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read")(error)),
@@ -223,11 +248,12 @@ impl Journal {
             write_atomic(&**disk, &kept, 0o600, &bytes).map_err(Into::into).map_err(failed("keep the damaged"))?;
             opened.kept_at = Some(kept);
         }
-        let file = open_for_append(&**disk, path).map_err(failed("open"))?;
         let mut journal = Self {
             disk: disk.clone(),
             path: path.to_owned(),
-            file,
+            slot: Arc::new(Slot::new()),
+            tail: None,
+            live_bytes: 0,
             length: 0,
             records_since_look: 0,
             suspect: true,
@@ -342,8 +368,9 @@ impl Journal {
     /// As [`start`](Self::start).
     pub fn begin(&mut self, started: Started) -> Result<Option<Unsynced>, JournalError> {
         let kind = if started.read_only { Kind::Read } else { Kind::Change };
-        self.check_room(&started.caller, kind, started.at_ms)?;
-        self.append(&Record::Started(started.clone()))?;
+        let line = Record::Started(started.clone()).to_line();
+        self.check_room(&started.caller, kind, line.len(), started.at_ms)?;
+        self.append(&line)?;
         let share = self.room.take(&started.caller, kind);
         let entry = Entry {
             keep_until: started.keep_until_ms,
@@ -351,6 +378,7 @@ impl Journal {
             unwritten: None,
             refused: None,
             share: Some(share),
+            bytes: line.len() as u64,
         };
         self.insert(started.id, entry);
         Ok((!started.read_only).then(|| self.unsynced()))
@@ -380,44 +408,63 @@ impl Journal {
         if self.seen(&id, keep_until).is_some() {
             return Ok(());
         }
-        self.check_room(caller, Kind::Refusal, now)?;
-        self.append(&Record::Finished(Finished {
+        let record = Record::Finished(Finished {
             id,
             keep_until_ms: keep_until,
             caller: Some(caller.clone()),
             kind: Some(Kind::Refusal),
             refused: Some(code.code.to_owned()),
-        }))?;
+        });
+        let line = record.to_line();
+        self.check_room(caller, Kind::Refusal, line.len(), now)?;
+        self.append(&line)?;
         let share = Some(self.room.take(caller, Kind::Refusal));
-        self.insert(id, Entry { keep_until, running: None, unwritten: None, refused: Some(code), share });
+        let bytes = line.len() as u64;
+        self.insert(id, Entry { keep_until, running: None, unwritten: None, refused: Some(code), share, bytes });
         Ok(())
     }
 
-    fn check_room(&mut self, caller: &Identity, kind: Kind, now: Timestamp) -> Result<(), JournalError> {
-        if self.room.is_denied(caller, kind).is_none() {
+    fn check_room(&mut self, caller: &Identity, kind: Kind, bytes: usize, now: Timestamp) -> Result<(), JournalError> {
+        if self.denied(caller, kind, bytes).is_none() {
             return Ok(());
         }
         self.forget(now);
-        match self.room.is_denied(caller, kind) {
-            None => Ok(()),
-            Some(holds) => Err(JournalError::Full { caller: caller.clone(), kind, holds }),
+        self.denied(caller, kind, bytes).map_or(Ok(()), Err)
+    }
+
+    fn denied(&self, caller: &Identity, kind: Kind, bytes: usize) -> Option<JournalError> {
+        if let Some(holds) = self.room.is_denied(caller, kind) {
+            return Some(JournalError::Full { caller: caller.clone(), kind, holds });
         }
+        let bytes = bytes as u64;
+        if self.live_bytes + bytes > LIVE_BYTES_MAX {
+            return Some(JournalError::TooLarge { bytes: self.live_bytes });
+        }
+        (self.length + bytes > FILE_BYTES_MAX).then_some(JournalError::TooLarge { bytes: self.length })
     }
 
     fn insert(&mut self, id: RequestId, entry: Entry) {
-        if let Some(share) = self.entries.insert(id, entry).and_then(|before| before.share) {
-            self.room.give_back(&share);
+        self.live_bytes += entry.bytes;
+        if let Some(before) = self.entries.insert(id, entry) {
+            self.gone(&before);
         }
     }
 
     fn remove(&mut self, id: RequestId) {
-        if let Some(share) = self.entries.remove(&id).and_then(|entry| entry.share) {
-            self.room.give_back(&share);
+        if let Some(entry) = self.entries.remove(&id) {
+            self.gone(&entry);
+        }
+    }
+
+    fn gone(&mut self, entry: &Entry) {
+        self.live_bytes -= entry.bytes;
+        if let Some(share) = &entry.share {
+            self.room.give_back(share);
         }
     }
 
     fn unsynced(&self) -> Unsynced {
-        Unsynced { file: self.file.clone(), path: self.path.clone() }
+        Unsynced { place: self.slot.place(), slot: self.slot.clone(), path: self.path.clone() }
     }
 
     /// Records that reports below `reserved` may have been sent. Not synced: it matters after a
@@ -428,7 +475,7 @@ impl Journal {
     pub fn reserve_sequence(&mut self, id: RequestId, reserved: u32) -> Result<(), JournalError> {
         if let Some(running) = self.entries.get_mut(&id).and_then(|entry| entry.running.as_mut()) {
             running.sequence_reserved = running.sequence_reserved.max(reserved);
-            self.append(&Record::Sequence { id, reserved })?;
+            self.append(&Record::Sequence { id, reserved }.to_line())?;
         }
         Ok(())
     }
@@ -453,10 +500,12 @@ impl Journal {
             entry.unwritten = Some(started.read_only);
         }
         let Some(read_only) = entry.unwritten else { return Ok(None) };
-        let finished = entry.finished(id);
-        self.append(&Record::Finished(finished))?;
+        let line = Record::Finished(entry.finished(id)).to_line();
+        self.append(&line)?;
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.unwritten = None;
+            self.live_bytes = self.live_bytes - entry.bytes + line.len() as u64;
+            entry.bytes = line.len() as u64;
         }
         Ok((!read_only).then(|| self.unsynced()))
     }
@@ -464,10 +513,11 @@ impl Journal {
     /// Whether enough was written that [`compact`](Self::compact) may be worth its sync.
     #[must_use]
     pub fn is_compaction_due(&self) -> bool {
-        self.records_since_look >= RECORDS_BETWEEN_LOOKS
+        self.tail.is_none() && self.records_since_look >= RECORDS_BETWEEN_LOOKS
     }
 
-    /// Drops ids whose window is over and writes what is left into a new file.
+    /// Drops ids whose window is over and writes what is left into a new file, and waits for the disk. An agent at
+    /// work uses [`compact_shared`].
     ///
     /// # Errors
     /// When the new file cannot be written; the old one stays in use if that is possible.
@@ -478,11 +528,12 @@ impl Journal {
 
     /// Drops ids whose window is over. A request that still runs stays, however old it is.
     pub fn forget(&mut self, now: Timestamp) {
-        let (forgotten_until, room) = (&mut self.forgotten_until, &mut self.room);
+        let (forgotten_until, room, live_bytes) = (&mut self.forgotten_until, &mut self.room, &mut self.live_bytes);
         self.entries.retain(|_, entry| {
             let keep = entry.running.is_some() || entry.keep_until > now;
             if !keep {
                 *forgotten_until = (*forgotten_until).max(entry.keep_until);
+                *live_bytes -= entry.bytes;
                 entry.share.iter().for_each(|share| room.give_back(share));
             }
             keep
@@ -494,44 +545,77 @@ impl Journal {
         move |source| JournalError::Io { action, path, source }
     }
 
-    fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+    fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
         if self.suspect {
             self.rewrite()?;
         }
-        let line = record.to_line();
-        if let Err(error) = self.file.append(&line) {
+        let file = self.slot.current();
+        if let Err(error) = file.append(line) {
             // Half a line may be there. Cut it off; if even that fails, start a new file next time.
-            self.suspect = self.file.set_length(self.length).is_err();
+            self.suspect = file.set_length(self.length).is_err();
             return Err(self.failed("write")(error));
         }
         self.length += line.len() as u64;
         self.records_since_look += 1;
+        if let Some(tail) = &mut self.tail {
+            tail.extend_from_slice(line);
+        }
         Ok(())
     }
 
-    /// Writes what is still needed into a new file and puts it in the old one's place.
-    fn rewrite(&mut self) -> Result<(), JournalError> {
-        // Also after a failure: trying again for each record would cost a sync each time.
-        self.records_since_look = 0;
+    /// All that is needed, as it stands in a new file.
+    fn encode(&mut self) -> Vec<u8> {
         let mut bytes = Record::Format { version: FORMAT_VERSION }.to_line();
         if self.forgotten_until > Timestamp(i64::MIN) {
             bytes.extend(Record::Forgotten { until_ms: self.forgotten_until }.to_line());
         }
-        for (id, entry) in &self.entries {
+        let mut live_bytes = 0;
+        for (id, entry) in &mut self.entries {
             let record = match &entry.running {
                 Some(started) => Record::Started((**started).clone()),
                 None => Record::Finished(entry.finished(*id)),
             };
-            bytes.extend(record.to_line());
+            let line = record.to_line();
+            entry.bytes = line.len() as u64;
+            live_bytes += entry.bytes;
+            bytes.extend(line);
         }
-        write_atomic(&*self.disk, &self.path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("rewrite"))?;
-        // From here on the old file is no longer the journal.
+        self.live_bytes = live_bytes;
+        bytes
+    }
+
+    /// Writes what is still needed into a new file and puts it in the old one's place. Waits for the disk.
+    fn rewrite(&mut self) -> Result<(), JournalError> {
+        // Also after a failure: trying again for each record would cost a sync each time.
+        self.records_since_look = 0;
+        // Who writes it anew beside does so in vain.
+        self.tail = None;
+        let bytes = self.encode();
+        let failed = self.failed("rewrite");
+        let written = write_beside(&*self.disk, &self.path, 0o600, &bytes);
+        let (file, temporary) = match written {
+            Ok(written) => written,
+            Err(error) => return Err(failed(error.into())),
+        };
+        if let Err(error) = self.disk.rename(&temporary, &self.path) {
+            // Left behind, the next start removes it.
+            drop(self.disk.remove_file(&temporary));
+            return Err(failed(error));
+        }
+        // From here on the old file is no longer the journal. Nor is the new one, until its name is on the disk.
         self.suspect = true;
-        self.file = open_for_append(&*self.disk, &self.path).map_err(self.failed("open"))?;
+        self.slot.current().give_up();
+        self.disk.sync_directory(directory_of(&self.path)).map_err(failed)?;
+        self.slot.set(Arc::new(Tracked::new(file)));
         self.length = bytes.len() as u64;
         self.suspect = false;
         Ok(())
     }
+}
+
+/// The directory that a file lies in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Entry {
@@ -561,7 +645,14 @@ impl Replayed {
         let (id, keep_until) = (started.id, started.keep_until_ms);
         self.insert(
             id,
-            Entry { keep_until, running: Some(Box::new(started)), unwritten: None, refused: None, share: Some(share) },
+            Entry {
+                keep_until,
+                running: Some(Box::new(started)),
+                unwritten: None,
+                refused: None,
+                share: Some(share),
+                bytes: 0,
+            },
         );
     }
 
@@ -570,7 +661,7 @@ impl Replayed {
         let refused = finished.refused.as_deref().and_then(Code::find);
         self.insert(
             finished.id,
-            Entry { keep_until: finished.keep_until_ms, running: None, unwritten: None, refused, share },
+            Entry { keep_until: finished.keep_until_ms, running: None, unwritten: None, refused, share, bytes: 0 },
         );
     }
 
@@ -579,8 +670,4 @@ impl Replayed {
             self.room.give_back(&share);
         }
     }
-}
-
-fn open_for_append(disk: &dyn Disk, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {
-    disk.open(path, Open::Append { mode: 0o600 })
 }

@@ -197,7 +197,7 @@ fn facts_are_printed_as_the_agent_would_use_them() {
 fn the_spool_is_listed() {
     use muster_agent::spool::{Keep, Parcel, Spool};
     let folder = Folder::new();
-    folder.check(&["spool", "list"], true, &["0 reports, 0 bytes\n"]);
+    folder.check(&["spool", "list"], true, &["0 reports, 0 bytes (at most 1000, 33554432 bytes)\n"]);
     let (mut spool, _) = Spool::open(&crate::kit::real_disk(), &folder.path("state/spool")).unwrap();
     let request_id = crate::kit::fresh_id();
     let parcel = Parcel {
@@ -212,12 +212,23 @@ fn the_spool_is_listed() {
         }],
         expires_at: now().plus_ms(60_000),
     };
-    spool.put(parcel, Keep::OnDisk).unwrap();
+    spool.put(parcel, Keep::OnDisk, now(), &mut |_| true).unwrap();
     fs::write(folder.path("state/spool/x.damaged"), "rubbish").unwrap();
     let said =
         folder.check(&["spool", "list"], true, &[&request_id.to_string(), "until 20", "x.damaged is not a report"]);
-    assert!(said.ends_with("1 report, 2 bytes\n") && said.contains("to user/lea.s1.web1.example.com\n"), "{said}");
+    assert!(said.contains("\n1 report, 2 bytes (") && said.contains("to user/lea.s1.web1.example.com\n"), "{said}");
+    assert!(said.contains("  since 20") && said.ends_with("not needed as evidence\n"), "{said}");
+    let mut state = spool.state(now());
+    state.waiting[0].tries = 3;
+    state.waiting[0].why = muster_agent::spool::Why::Unroutable;
+    fs::write(folder.path("state/spool.json"), serde_json::to_vec(&state).unwrap()).unwrap();
+    folder.check(
+        &["spool", "list"],
+        true,
+        &["  its reader has no queue (tried 3 times)\n", "in the agent's memory 0 reports, at 20"],
+    );
     let list: serde_json::Value = serde_json::from_str(&folder.check(&["spool", "list", "--json"], true, &[])).unwrap();
     assert_eq!(list[0]["request_id"], request_id.to_string());
+    assert_eq!((&list[0]["why"], &list[0]["tries"]), (&"unroutable".into(), &3.into()));
     assert_eq!(list[1]["damaged"], true);
 }

@@ -9,6 +9,7 @@ mod audit;
 mod audit_commands;
 mod binary;
 mod config;
+mod crash;
 mod detached;
 mod facts;
 mod journal;

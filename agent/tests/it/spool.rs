@@ -27,10 +27,11 @@ fn what_is_on_disk_survives_and_what_is_confirmed_goes() {
     let (mut spool, opened) = Spool::open(&real_disk(), &path).unwrap();
     assert_eq!(opened.reports, 0);
     let kept = parcel(fresh_id(), 10);
-    let (key, _) = spool.put(kept.clone(), Keep::OnDisk).unwrap();
-    let (memory, _) = spool.put(parcel(fresh_id(), 10), Keep::InMemory).unwrap();
+    let (key, _) = spool.put(kept.clone(), Keep::OnDisk, NOW, &mut |_| true).unwrap();
+    let (memory, _) = spool.put(parcel(fresh_id(), 10), Keep::InMemory, NOW, &mut |_| true).unwrap();
     // A refusal of a second copy does not take the place of the outcome.
-    let copies: Vec<_> = (0..2).map(|_| spool.put(parcel(kept.request_id, 1), Keep::InMemory).unwrap().0).collect();
+    let copies: Vec<_> =
+        (0..2).map(|_| spool.put(parcel(kept.request_id, 1), Keep::InMemory, NOW, &mut |_| true).unwrap().0).collect();
     assert_eq!(spool.len(), 4);
     assert!(spool.holds_outcome(kept.request_id) && !spool.holds_outcome(memory.request_id()));
     assert_eq!(spool.get(key), Some(&kept));
@@ -50,11 +51,14 @@ fn reports_expire_and_readers_that_are_gone_are_given_up() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     let old = parcel(fresh_id(), 1);
-    spool.put(old.clone(), Keep::OnDisk).unwrap();
-    let (key, _) =
-        spool.put(Parcel { expires_at: NOW.plus_ms(1_000_000), ..parcel(fresh_id(), 1) }, Keep::OnDisk).unwrap();
-    assert_eq!(spool.take_expired(NOW.plus_ms(999)), []);
-    assert_eq!(spool.take_expired(NOW.plus_ms(1_000)), [old]);
+    spool.put(old.clone(), Keep::OnDisk, NOW, &mut |_| true).unwrap();
+    let (key, _) = spool
+        .put(Parcel { expires_at: NOW.plus_ms(1_000_000), ..parcel(fresh_id(), 1) }, Keep::OnDisk, NOW, &mut |_| true)
+        .unwrap();
+    assert_eq!(spool.expired(NOW.plus_ms(999)), []);
+    let (expired, parcel) = spool.expired(NOW.plus_ms(1_000)).pop().unwrap();
+    assert_eq!((parcel, spool.len()), (old, 2), "it stays until that is recorded");
+    spool.remove(expired);
     assert_eq!(spool.len(), 1);
     assert_eq!(spool.note_unroutable(key, NOW), Some(0));
     assert_eq!(spool.note_unroutable(key, NOW.plus_ms(UNROUTABLE_KEEP_MS - 1)), Some(UNROUTABLE_KEEP_MS - 1));
@@ -65,7 +69,8 @@ fn reports_expire_and_readers_that_are_gone_are_given_up() {
 fn a_report_that_is_put_off_holds_up_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
-    let keys: Vec<_> = (0..3).map(|_| spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap().0).collect();
+    let keys: Vec<_> =
+        (0..3).map(|_| spool.put(parcel(fresh_id(), 1), Keep::InMemory, NOW, &mut |_| true).unwrap().0).collect();
     let now = Instant::now();
     let (soon, late) = (now + Duration::from_secs(5), now + Duration::from_secs(9));
     assert_eq!(spool.next_retry(), None);
@@ -89,25 +94,28 @@ fn the_end_of_a_change_takes_the_room_of_refusals() {
     let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     let refusals: Vec<_> = (0..REPORTS_MAX).map(|_| parcel(fresh_id(), 1)).collect();
     for refusal in &refusals {
-        spool.put(refusal.clone(), Keep::InMemory).unwrap();
+        spool.put(refusal.clone(), Keep::InMemory, NOW, &mut |_| true).unwrap();
     }
-    let (_, evicted) = spool.put(parcel(fresh_id(), 1), Keep::OnDisk).unwrap();
+    let (_, evicted) = spool.put(parcel(fresh_id(), 1), Keep::OnDisk, NOW, &mut |_| true).unwrap();
     assert_eq!((evicted.len(), spool.len()), (1, REPORTS_MAX));
     let oldest = refusals.iter().min_by_key(|refusal| refusal.request_id).unwrap();
     assert_eq!(&evicted[0], oldest);
     // A large one takes the room of as many as it needs, and no more.
     let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("large")).unwrap();
     for _ in 0..4 {
-        spool.put(parcel(fresh_id(), BYTES_MAX / 4), Keep::InMemory).unwrap();
+        spool.put(parcel(fresh_id(), BYTES_MAX / 4), Keep::InMemory, NOW, &mut |_| true).unwrap();
     }
-    let (_, evicted) = spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk).unwrap();
+    let (_, evicted) = spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk, NOW, &mut |_| true).unwrap();
     assert_eq!((evicted.len(), spool.len()), (2, 3));
     // Where what is on disk fills it, nothing is dropped in vain.
     for _ in 0..2 {
-        spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk).unwrap();
+        spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk, NOW, &mut |_| true).unwrap();
     }
     let before = spool.len();
-    assert!(matches!(spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk), Err(SpoolError::Full { .. })));
+    assert!(matches!(
+        spool.put(parcel(fresh_id(), BYTES_MAX / 3), Keep::OnDisk, NOW, &mut |_| true),
+        Err(SpoolError::Full { .. })
+    ));
     assert_eq!(spool.len(), before);
 }
 
@@ -116,16 +124,16 @@ fn it_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("spool")).unwrap();
     for _ in 0..REPORTS_MAX {
-        spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap();
+        spool.put(parcel(fresh_id(), 1), Keep::InMemory, NOW, &mut |_| true).unwrap();
     }
-    let error = spool.put(parcel(fresh_id(), 1), Keep::InMemory).unwrap_err();
+    let error = spool.put(parcel(fresh_id(), 1), Keep::InMemory, NOW, &mut |_| true).unwrap_err();
     assert!(matches!(error, SpoolError::Full { reports: REPORTS_MAX, .. }) && error.is_transient());
     let (mut spool, _) = Spool::open(&real_disk(), &directory.path().join("other")).unwrap();
     let half = BYTES_MAX / 2 + 1;
-    let (key, _) = spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
-    assert!(spool.put(parcel(fresh_id(), half), Keep::InMemory).is_err());
+    let (key, _) = spool.put(parcel(fresh_id(), half), Keep::InMemory, NOW, &mut |_| true).unwrap();
+    assert!(spool.put(parcel(fresh_id(), half), Keep::InMemory, NOW, &mut |_| true).is_err());
     spool.remove(key);
-    spool.put(parcel(fresh_id(), half), Keep::InMemory).unwrap();
+    spool.put(parcel(fresh_id(), half), Keep::InMemory, NOW, &mut |_| true).unwrap();
 }
 
 #[test]
@@ -134,7 +142,7 @@ fn what_is_no_report_is_set_aside() {
     let path = directory.path().join("spool");
     let (mut spool, _) = Spool::open(&real_disk(), &path).unwrap();
     let good = fresh_id();
-    spool.put(parcel(good, 1), Keep::OnDisk).unwrap();
+    spool.put(parcel(good, 1), Keep::OnDisk, NOW, &mut |_| true).unwrap();
     let text = fs::read(path.join(format!("{good}.json"))).unwrap();
     // A half file, rubbish, and a good report under another's name.
     fs::write(path.join("half.json"), &text[..text.len() / 2]).unwrap();

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub use real::RealDisk;
 pub use simulated::{Fault, SimulatedDisk};
-pub use write::{WriteError, write_atomic, write_beside};
+pub use write::{WriteError, write_atomic, write_beside, write_unsynced};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -43,17 +43,33 @@ impl From<WriteError> for io::Error {
 pub fn write_atomic(disk: &dyn Disk, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), WriteError> {
     let (file, temporary) = write_beside(disk, path, mode, bytes)?;
     drop(file);
-    if let Err(source) = disk.rename(&temporary, path) {
-        // The file may not exist; what matters is the first error.
-        drop(disk.remove_file(&temporary));
-        return Err(WriteError { step: "rename into place", path: path.to_owned(), source });
-    }
+    put_in_place(disk, &temporary, path)?;
     let directory = directory_of(path);
     disk.sync_directory(directory).map_err(|source| WriteError {
         step: "force to disk the directory",
         path: directory.to_owned(),
         source,
     })
+}
+
+/// Replaces a file's content in one step for readers, without waiting for the disk: after a crash of the host the
+/// file may be the old one, empty or torn. For what is only true now.
+///
+/// # Errors
+/// The directory is missing, not writable or full.
+pub fn write_unsynced(disk: &dyn Disk, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), WriteError> {
+    let (file, temporary) = write_temporary(disk, path, mode, bytes, false)?;
+    drop(file);
+    put_in_place(disk, &temporary, path)
+}
+
+fn put_in_place(disk: &dyn Disk, temporary: &Path, path: &Path) -> Result<(), WriteError> {
+    if let Err(source) = disk.rename(temporary, path) {
+        // The file may not exist; what matters is the first error.
+        drop(disk.remove_file(temporary));
+        return Err(WriteError { step: "rename into place", path: path.to_owned(), source });
+    }
+    Ok(())
 }
 
 /// Does the first half of [`write_atomic`]: the bytes are on the disk in a temporary file beside `path`. Gives the
@@ -67,6 +83,16 @@ pub fn write_beside(
     mode: u32,
     bytes: &[u8],
 ) -> Result<(Arc<dyn DiskFile>, PathBuf), WriteError> {
+    write_temporary(disk, path, mode, bytes, true)
+}
+
+fn write_temporary(
+    disk: &dyn Disk,
+    path: &Path,
+    mode: u32,
+    bytes: &[u8],
+    sync: bool,
+) -> Result<(Arc<dyn DiskFile>, PathBuf), WriteError> {
     let Some(name) = path.file_name() else {
         let source = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(WriteError { step: "write", path: path.to_owned(), source });
@@ -75,7 +101,7 @@ pub fn write_beside(
     temporary_name.push(name);
     temporary_name.push(format!(".{}.new", disk.unused_name()));
     let temporary = directory_of(path).join(temporary_name);
-    match write_new(disk, &temporary, mode, bytes) {
+    match write_new(disk, &temporary, mode, bytes, sync) {
         Ok(file) => Ok((file, temporary)),
         Err(error) => {
             // The file may not exist; what matters is the first error.
@@ -94,7 +120,13 @@ pub(super) fn is_temporary(name: &OsStr) -> bool {
     is_number(parts.next()) && is_number(parts.next()) && parts.next().is_some_and(|name| !name.is_empty())
 }
 
-fn write_new(disk: &dyn Disk, path: &Path, mode: u32, bytes: &[u8]) -> Result<Arc<dyn DiskFile>, WriteError> {
+fn write_new(
+    disk: &dyn Disk,
+    path: &Path,
+    mode: u32,
+    bytes: &[u8],
+    sync: bool,
+) -> Result<Arc<dyn DiskFile>, WriteError> {
     let fail = |step| move |source| WriteError { step, path: path.to_owned(), source };
     // A left-over of a crashed process with our id: it is nobody's.
     if let Err(source) = disk.remove_file(path)
@@ -104,7 +136,9 @@ fn write_new(disk: &dyn Disk, path: &Path, mode: u32, bytes: &[u8]) -> Result<Ar
     }
     let file = disk.open(path, Open::New { mode }).map_err(fail("create"))?;
     file.append(bytes).map_err(fail("write"))?;
-    file.sync_all().map_err(fail("force to disk"))?;
+    if sync {
+        file.sync_all().map_err(fail("force to disk"))?;
+    }
     Ok(file)
 }
 

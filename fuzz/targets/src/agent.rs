@@ -272,8 +272,9 @@ fn spool(input: &[u8]) {
     assert_eq!(opened.reports + opened.damaged.len(), 1, "a file is a report or set aside");
     assert_eq!(listed.ok().unwrap_or(1), 1);
     assert_eq!(spool.len(), opened.reports);
-    let expired = spool.take_expired(NOW);
-    assert!(expired.iter().all(|parcel| parcel.expires_at <= NOW));
+    let expired = spool.expired(NOW);
+    assert!(expired.iter().all(|(_, parcel)| parcel.expires_at <= NOW));
+    expired.iter().for_each(|(key, _)| spool.remove(*key));
     assert_eq!(spool.len() + expired.len(), opened.reports);
 }
 
