@@ -8,6 +8,7 @@ mod approvals;
 mod audit;
 mod audit_commands;
 mod binary;
+mod compaction;
 mod config;
 mod crash;
 mod detached;
