@@ -5,6 +5,7 @@ use std::path::Path;
 
 use muster_agent::policy::PolicyError;
 use muster_daemon::config::{ConfigError, Problem};
+use muster_daemon::terminal::harmless;
 use muster_pki::PkiError;
 
 /// One thing that is wrong.
@@ -104,7 +105,7 @@ impl Complaint {
     /// Writes it to standard error.
     pub(crate) fn print(&self) {
         // Where standard error is closed there is nobody to tell.
-        drop(std::io::stderr().lock().write_all(self.text().as_bytes()));
+        drop(std::io::stderr().lock().write_all(harmless(&self.text()).as_bytes()));
     }
 
     fn text(&self) -> String {

@@ -223,6 +223,10 @@ fn ordered(config: &Config, order: &Order) -> Result<Arc<dyn Plugin>, String> {
 fn materials(config: &Config) -> anyhow::Result<Materials> {
     let credentials = Credentials::load(config.certificate(), config.key())?;
     let trust = trust(config)?;
+    for (key, path) in identity_files(config) {
+        muster_agent::state::check_trusted(path)
+            .with_context(|| format!("`{key}`: `{}` cannot be trusted", path.display()))?;
+    }
     let policy = Policy::load(config.policy_file())?;
     let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials.clone(), trust.clone());
     settings.heartbeat_s = config.heartbeat_s();
@@ -254,6 +258,7 @@ pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<
     let policy = Policy::load_all(config.policy_file())
         .map_err(|errors| complaints.extend(errors.iter().map(Complaint::of_policy)))
         .ok();
+    check_identity_files(config, complaints);
     check_state_directory(config, complaints);
     if let Some(credentials) = &credentials {
         check_certificate(config, credentials, trust.as_ref(), complaints);
@@ -270,6 +275,23 @@ pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<
 }
 
 /// Looks at the directory of the agent's state as its start does. One that is not there yet is made then.
+/// Whoever can put others in their place decides who this host is, and whom it obeys.
+fn identity_files(config: &Config) -> [(&'static str, &Path); 3] {
+    [("pki.key", config.key()), ("pki.certificate", config.certificate()), ("pki.ca", config.ca())]
+}
+
+fn check_identity_files(config: &Config, complaints: &mut Vec<Complaint>) {
+    for (key, path) in identity_files(config) {
+        // One that is not there has been complained about.
+        if let Err(error) = muster_agent::state::check_trusted(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            let what = format!("`{key}`: `{}` cannot be trusted", path.display());
+            complaints.push(Complaint::new(what).why(error.to_string()));
+        }
+    }
+}
+
 fn check_state_directory(config: &Config, complaints: &mut Vec<Complaint>) {
     let path = config.state_dir();
     match muster_agent::state::check_trusted(path) {

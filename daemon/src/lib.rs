@@ -27,6 +27,7 @@ pub mod logging;
 mod recent;
 pub mod signals;
 mod tasks;
+pub mod terminal;
 
 pub use backoff::Backoff;
 pub use blocking::{Blocking, Panicked};

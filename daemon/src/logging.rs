@@ -8,6 +8,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::terminal::{acts, push_escaped};
+
 use crate::recent::{Recent, Remember};
 
 /// What is logged and how.
@@ -106,11 +108,9 @@ impl<W: std::io::Write> std::io::Write for OneLine<W> {
                 rest = &rest[colour..];
                 continue;
             }
-            if acts(character) {
-                // As in JSON, so that a line that is JSON stays it.
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    shown.push_str(&format!("\\u{unit:04x}"));
-                }
+            // As in JSON, so that a line that is JSON stays it.
+            if acts(character) && character != '\t' {
+                push_escaped(&mut shown, character);
             } else {
                 shown.push(character);
             }
@@ -124,14 +124,6 @@ impl<W: std::io::Write> std::io::Write for OneLine<W> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
     }
-}
-
-/// Whether a terminal could obey a character, or hide it, or let it turn others around.
-fn acts(character: char) -> bool {
-    (character.is_control() && character != '\t')
-        || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// How many bytes of a sequence that sets colours (ECMA-48, SGR) a text begins with. The formatter writes its own

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use muster_agent::audit::show::{Filter, Found, look_up};
 use muster_agent::audit::{Anchor, AuditError, Line, Verified, verify, verify_all};
 use muster_agent::state::files;
+use muster_daemon::terminal::{acts, push_escaped};
 use muster_daemon::{Clock as _, SystemClock};
 use muster_pki::time_text::utc;
 use muster_protocol::Timestamp;
@@ -212,15 +213,11 @@ fn as_json(found: &Found) -> String {
     escaped_in_json(&found.text)
 }
 
+/// On one line: a line feed cannot stand in JSON of one line, so here it is one of the things that act.
 fn escaped_in_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        if is_unsafe(c) {
-            let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
-        } else {
-            escaped.push(c);
-        }
+        if acts(c) { push_escaped(&mut escaped, c) } else { escaped.push(c) }
     }
     escaped.push('\n');
     escaped
@@ -256,7 +253,7 @@ fn as_row(found: &Found) -> String {
     }
     let mut shown = String::with_capacity(row.len() + 1);
     for c in row.chars() {
-        if is_unsafe(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+        if acts(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
     }
     shown.push('\n');
     shown
@@ -267,11 +264,4 @@ fn plain(value: &serde_json::Value) -> String {
         serde_json::Value::String(text) if !text.is_empty() && !text.contains([' ', '"']) => text.clone(),
         other => other.to_string(),
     }
-}
-
-/// Whether a terminal could obey a character, or hide it, or let it turn others around.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

@@ -17,6 +17,7 @@ use muster_agent::config::{self, Config, FILE_DEFAULT, Raw};
 use muster_agent::facts::{FactStore, Sources};
 use muster_agent::policy::STARTER;
 use muster_daemon::config::{ConfigError, Loaded, Problem};
+use muster_daemon::terminal::harmless;
 use muster_daemon::{Clock as _, SystemClock};
 use muster_protocol::{HostName, Timestamp};
 
@@ -140,9 +141,10 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Prints to standard output. A reader that has gone is no error.
+/// Prints to standard output; facts and messages in it are words of others and act on no terminal. A reader that has
+/// gone is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    match std::io::stdout().lock().write_all(harmless(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
         _ => Ok(()),
     }

@@ -152,12 +152,26 @@ fn what_others_can_write_is_not_trusted() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new();
     let mode = |name: &str, mode| fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode)).unwrap();
-    for name in ["musterd.toml", "policy.toml"] {
+    for name in ["musterd.toml", "policy.toml", "pki/ca.pem", "pki/host-web1.example.com.pem"] {
         for open in [0o664, 0o646] {
             mode(name, open);
             folder.check(&["check-config"], false, &[&format!("chmod go-w {}", folder.path(name).display())]);
         }
         mode(name, 0o644);
+        folder.check(&["check-config"], true, &["good"]);
+    }
+    // Whoever can write a directory on the way can put another file there.
+    for name in ["pki", ""] {
+        mode(name, 0o777);
+        let said = folder.path(name).display().to_string();
+        folder.check(
+            &["check-config"],
+            false,
+            &["on the way to it", &format!("chmod go-w {}", said.trim_end_matches('/'))],
+        );
+        let started = String::from_utf8_lossy(&folder.run(&[]).stderr).into_owned();
+        assert!(started.contains("on the way to it"), "{started}");
+        mode(name, 0o755);
         folder.check(&["check-config"], true, &["good"]);
     }
     fs::create_dir(folder.path("state")).unwrap();
@@ -184,11 +198,18 @@ fn the_agent_itself_only_warns_of_unknown_keys() {
 fn facts_are_printed_as_the_agent_would_use_them() {
     let folder = Folder::new();
     fs::create_dir(folder.path("facts.d")).unwrap();
-    fs::write(folder.path("facts.d/site.json"), "{\"rack\": \"r7\"}").unwrap();
+    fs::write(
+        folder.path("facts.d/site.json"),
+        "{\"rack\": \"r7\", \"evil\": \"a\\u001b]0;x\\u0007\u{9b}2J\u{202e}\"}",
+    )
+    .unwrap();
     fs::write(folder.path("facts.d/bad.json"), "{").unwrap();
     let text = folder.check(&["facts"], true, &[]);
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["facts"]["rack"], "r7");
+    // What a fact says acts on no terminal.
+    assert!(text.chars().all(|c| c == '\n' || !muster_daemon::terminal::acts(c)), "{text}");
+    assert_eq!(value["facts"]["evil"], "a\u{1b}]0;x\u{7}\u{9b}2J\u{202e}");
     assert_eq!(value["facts"]["muster"]["host"], "web1.example.com");
     assert!(value["errors"][0]["source"].as_str().unwrap().ends_with("bad.json"), "{}", value["errors"]);
 }

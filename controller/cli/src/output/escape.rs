@@ -5,26 +5,18 @@
 
 use std::borrow::Cow;
 
+use muster_daemon::terminal::{acts, harmless};
+
 /// Columns between tab stops when a block of text is shown.
 const TAB_WIDTH: usize = 8;
 
-/// Whether a terminal may act on the character instead of showing it, or show nothing where there is something: the
-/// C0 and C1 controls, the Unicode marks that reorder or break a line (UAX 9, U+2028, U+2029), and the invisible ones
-/// that make two different names look the same. The joiners of scripts and emoji (U+200C, U+200D) stay.
-fn acts_on_terminal(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
 /// Replaces every character that a terminal would act on by its visible escape, such as `\n` or `\u{1b}`.
 pub(crate) fn neutral(text: &str) -> Cow<'_, str> {
-    if !text.contains(acts_on_terminal) {
+    if !text.contains(acts) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 8), |mut shown, character| {
-        if acts_on_terminal(character) {
+        if acts(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -58,20 +50,7 @@ pub(crate) fn neutral_lines(block: &str) -> impl Iterator<Item = Cow<'_, str>> {
 /// JSON text in which no character acts on a terminal: such characters can only stand inside
 /// strings, where `\uXXXX` means the same. The line feeds and spaces between the values stay.
 pub(crate) fn neutral_json(json: &str) -> Cow<'_, str> {
-    let acts = |character: char| character != '\n' && acts_on_terminal(character);
-    if !json.contains(acts) {
-        return Cow::Borrowed(json);
-    }
-    Cow::Owned(json.chars().fold(String::with_capacity(json.len() + 16), |mut shown, character| {
-        if acts(character) {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                shown.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            shown.push(character);
-        }
-        shown
-    }))
+    harmless(json)
 }
 
 #[cfg(test)]
@@ -105,7 +84,7 @@ mod tests {
         let value = serde_json::json!({ "a": "x\u{9b}\u{7f}\u{202e}\u{e0041}\n" });
         let text = serde_json::to_string_pretty(&value).unwrap();
         let shown = neutral_json(&text).into_owned();
-        assert!(!shown.contains(|c: char| c != '\n' && acts_on_terminal(c)), "{shown:?}");
+        assert!(!shown.contains(|c: char| c != '\n' && acts(c)), "{shown:?}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 }
