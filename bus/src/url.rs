@@ -147,10 +147,10 @@ fn decode(text: &str) -> Result<String, &'static str> {
 
 /// Somebody may have written a password into the address; it must not end in a log.
 fn without_password(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}...{}", &text[..scheme + 3], &text[at..]),
-        _ => text.to_owned(),
-    }
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    // Also where the scheme was forgotten, and what stands before is all that could be one.
+    let scheme = text.find("://").filter(|scheme| *scheme < at).map_or("", |scheme| &text[..scheme + 3]);
+    format!("{scheme}...{}", &text[at..])
 }
 
 impl TryFrom<String> for BrokerUrl {
@@ -216,5 +216,11 @@ mod tests {
     fn a_password_is_refused_and_not_repeated() {
         let error = "amqps://lea:secret@broker/".parse::<BrokerUrl>().unwrap_err().to_string();
         assert!(error.contains("certificate is the login") && !error.contains("secret"), "{error}");
+        for text in
+            ["lea:secret@broker", "lea:secret@amqps://broker", "amqp://lea:sec@ret@broker", "https://lea:secret@b"]
+        {
+            let error = text.parse::<BrokerUrl>().unwrap_err().to_string();
+            assert!(!error.contains("sec") && error.contains("@"), "{error}");
+        }
     }
 }

@@ -334,7 +334,7 @@ impl<'a> Asking<'a> {
             let message = self.message(&sendable);
             self.sending.push(send(Arc::clone(&self.controller.link), sendable, message));
         }
-        let wakeup = self.collector.next_wakeup().into_iter().chain(self.quiet_at()).min();
+        let wakeup = self.collector.next_wakeup(self.now()).into_iter().chain(self.quiet_at()).min();
         let sleep =
             wakeup.map(|at| self.began + Duration::from_millis(at.since_ms(self.began_at).max(0).unsigned_abs()));
         tokio::select! {

@@ -483,13 +483,15 @@ impl Collector {
         self.closed || (window_over && self.counts.pending == 0 && self.counts.running == 0)
     }
 
-    /// When [`advance`](Self::advance) has something to do next, if nothing arrives before.
+    /// When [`advance`](Self::advance) has something to do next, if nothing arrives before. A window that is over at
+    /// `now` wakes nobody again while somebody still runs.
     #[must_use]
-    pub fn next_wakeup(&self) -> Option<Timestamp> {
+    pub fn next_wakeup(&self, now: Timestamp) -> Option<Timestamp> {
         if self.closed {
             return None;
         }
-        let start = (self.anyone || self.counts.pending > 0).then(|| self.start_deadline());
+        let window_open = self.anyone && now < self.start_deadline();
+        let start = (window_open || self.counts.pending > 0).then(|| self.start_deadline());
         let run = self.running.first().map(|(deadline, _)| *deadline);
         start.into_iter().chain(run).min()
     }

@@ -106,7 +106,7 @@ fn a_host_runs_and_ends() {
         TaskState::Failed,
         None,
     );
-    assert!(collector.is_complete(ASKED) && collector.next_wakeup().is_none());
+    assert!(collector.is_complete(ASKED) && collector.next_wakeup(ASKED).is_none());
 }
 
 #[test]
@@ -221,11 +221,14 @@ fn a_host_without_a_queue_is_known_at_once() {
 #[test]
 fn anyone_may_answer_until_the_window_ends() {
     let mut collector = Collector::new([request(1)], caller(), Expected::Anyone, RULES, ASKED);
-    assert_eq!(collector.next_wakeup(), Some(after(2_000)));
+    assert_eq!(collector.next_wakeup(ASKED), Some(after(2_000)));
     assert_eq!(collector.take(&finished("web1", 0, Outcome::Succeeded), after(5)), Taken::Finished);
     assert!(!collector.is_complete(after(1_999)) && collector.is_complete(after(2_000)));
     collector.take(&running("web2", 0), after(1_990));
     assert!(!collector.is_complete(after(2_000)), "somebody is still at it");
+    // The window is over: a wakeup in the past would make whoever waits for it spin until the host has ended.
+    let given_up = after(1_990).plus_ms(RULES.run_timeout_ms);
+    assert_eq!(collector.next_wakeup(after(2_000)), Some(given_up));
     assert_eq!(collector.counts().total(), 2);
     assert_eq!(collector.host(&host("web1")).unwrap().first_report_ms, Some(5));
 }
@@ -235,7 +238,7 @@ fn the_start_clock_begins_when_all_is_sent() {
     let mut collector = collector(&["web1"]);
     collector.all_sent(after(500));
     assert!(collector.advance(after(2_000)).is_empty());
-    assert_eq!(collector.next_wakeup(), Some(after(2_500)));
+    assert_eq!(collector.next_wakeup(after(500)), Some(after(2_500)));
 }
 
 #[test]
@@ -348,7 +351,7 @@ proptest! {
             prop_assert_eq!(collector.counts(), &recount);
             prop_assert_eq!(recount.total(), 4);
             prop_assert_eq!(collector.is_complete(now), ended.len() == 4);
-            prop_assert_eq!(collector.next_wakeup().is_none(), ended.len() == 4);
+            prop_assert_eq!(collector.next_wakeup(now).is_none(), ended.len() == 4);
         }
     }
 }
