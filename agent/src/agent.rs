@@ -21,7 +21,7 @@ use crate::detached::{self, Runner};
 use crate::facts::{self, FactStore};
 use crate::journal::{Journal, JournalError, Started};
 use crate::outbox::Care;
-use crate::presence::Presence;
+use crate::presence::{self, Presence};
 use crate::profiles;
 use crate::report::{Address, Ending};
 use crate::sealing_key;
@@ -386,7 +386,7 @@ async fn refresh_facts_forever(core: Arc<Core>, mut told: BTreeSet<String>) {
         tokio::select! {
             biased;
             () = core.tasks.stopping().cancelled() => return,
-            () = tokio::time::sleep(core.config.facts_interval()) => {}
+            () = tokio::time::sleep(presence::about(&core, core.config.facts_interval())) => {}
         }
         core.refresh_facts().await;
         detached::write_host_file(&core).await;

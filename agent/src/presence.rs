@@ -80,6 +80,10 @@ pub(crate) fn message(core: &Core, body: Vec<u8>, expiration_ms: Option<u64>) ->
 
 /// The pause before the next announcement.
 pub(crate) fn pause(core: &Core) -> Duration {
-    let factor = core.with_random(|random| random.random_range(1.0 - JITTER..=1.0 + JITTER));
-    core.config.presence_interval().mul_f64(factor)
+    about(core, core.config.presence_interval())
+}
+
+/// A pause of about this length, so that hosts that began something together do not go on together.
+pub(crate) fn about(core: &Core, pause: Duration) -> Duration {
+    pause.mul_f64(core.with_random(|random| random.random_range(1.0 - JITTER..=1.0 + JITTER)))
 }

@@ -15,6 +15,7 @@ use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, QueueSpe
 use muster_pki::VerifyError;
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
 use muster_protocol::{AnnouncementKind, CollectiveName};
+use rand::RngExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -26,6 +27,9 @@ use crate::state::files;
 
 /// Deliveries the broker sends ahead (DESIGN.md section 5). Each holds at most a megabyte.
 const PREFETCH: u16 = 10;
+
+/// Longest pause before a subscription that the broker has ended is made again.
+const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the log repeats that there is still no connection, for the same reason.
 const REMIND_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -220,6 +224,14 @@ async fn on_link(
         match consume(core, link, consumer, &mut presence, reloaded).await {
             Some(end) => return end.unwrap_or(End::Stopping(presence)),
             None => tracing::warn!("The broker ended the subscription; declaring the queue again"),
+        }
+        // All hosts of a queue's node are told at once, and a broker that ends it again and again is not to be asked
+        // in a circle.
+        let pause = core.with_random(|random| RESUBSCRIBE_PAUSE.mul_f64(random.random_range(0.0..=1.0)));
+        tokio::select! {
+            biased;
+            () = core.shutdown.cancelled() => return End::Stopping(presence),
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

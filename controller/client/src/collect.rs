@@ -19,6 +19,7 @@ use muster_protocol::code::{REPLAYED, SHUTTING_DOWN, STILL_RUNNING, UNKNOWN_REQU
 use muster_protocol::{
     ActionResult, CountedAs, HostName, Identity, Outcome, ProgressReport, ReportState, RequestId, TaskState, Timestamp,
 };
+use serde_json::Value;
 
 use crate::output::Output;
 use crate::sequence::{Inserted, Sequences};
@@ -32,6 +33,10 @@ const OUTPUT_BYTES_ALL: usize = 256 * 1024 * 1024;
 /// How long the end of a request is still waited for once its host says that it knows nothing of it any more, in
 /// milliseconds: a report that waits on the host is sent again within five seconds.
 const FORGOTTEN_MS: i64 = 8_000;
+
+/// Memory for the data of all hosts' results together, in bytes as they lie in memory: a megabyte of small numbers on
+/// the wire is some thirty there, and every host may send one.
+const RESULTS_BYTES_ALL: usize = 512 * 1024 * 1024;
 
 /// How many bytes are kept of each stream of a host when `hosts` of them are asked: a share of
 /// 256 MiB, at least 4 KiB and at most 64 MiB.
@@ -105,6 +110,8 @@ pub struct HostRecord {
     attached: Option<(RequestId, Sequences)>,
     finished_sequence: Option<u32>,
     replayed: Option<ActionResult>,
+    /// Memory that the data of its results take.
+    results_bytes: usize,
     /// The broker has not confirmed the command for it.
     unconfirmed: bool,
     /// When it is given up; only while it runs.
@@ -127,9 +134,28 @@ impl HostRecord {
             attached: None,
             finished_sequence: None,
             replayed: None,
+            results_bytes: 0,
             unconfirmed: false,
             run_deadline: None,
         }
+    }
+
+    /// Leaves out the data of its results where they take more memory than `room`, and says so in them.
+    fn keep_within(&mut self, room: usize) {
+        let results = || [&self.result, &self.late_result, &self.replayed].into_iter().flatten();
+        self.results_bytes = results().map(|result| bytes_in_memory(&result.data)).sum();
+        if self.results_bytes <= room {
+            return;
+        }
+        for result in [&mut self.result, &mut self.late_result, &mut self.replayed].into_iter().flatten() {
+            let bytes = bytes_in_memory(&std::mem::take(&mut result.data));
+            result.truncated_from_bytes = result.truncated_from_bytes.max(u64::try_from(bytes).ok());
+            if !result.message.is_empty() {
+                result.message.push_str("; ");
+            }
+            result.message.push_str("its data were left out: the answers of all hosts take too much memory");
+        }
+        self.results_bytes = 0;
     }
 
     /// Reports that were sent before the latest one and never came. What a watch has told again is not missing.
@@ -267,6 +293,9 @@ pub struct Collector {
     strangers: BTreeMap<HostName, u32>,
     stranger_reports: u64,
     for_another: u64,
+    /// Memory that the data of all results take, and may take.
+    results_bytes: usize,
+    results_bytes_max: usize,
 }
 
 impl Collector {
@@ -299,6 +328,8 @@ impl Collector {
             strangers: BTreeMap::new(),
             stranger_reports: 0,
             for_another: 0,
+            results_bytes: 0,
+            results_bytes_max: RESULTS_BYTES_ALL,
         }
     }
 
@@ -343,6 +374,11 @@ impl Collector {
         let before = record.state;
         let taken = take(record, report, &self.rules, self.closed, now.since_ms(self.asked_at).max(0));
         let after = record.state;
+        if report.result.is_some() {
+            self.results_bytes -= record.results_bytes;
+            record.keep_within(self.results_bytes_max.saturating_sub(self.results_bytes));
+            self.results_bytes += record.results_bytes;
+        }
         self.moved(&report.host, before, after, now);
         taken
     }
@@ -557,6 +593,20 @@ fn tells_an_end(result: &ActionResult) -> bool {
     let of_the_watch = [UNKNOWN_REQUEST.code, SHUTTING_DOWN.code, STILL_RUNNING.code, REPLAYED.code];
     !matches!(result.outcome, Outcome::Refused | Outcome::Invalid) && !of_the_watch.contains(&result.code.as_str())
 }
+
+/// What a value takes in memory, about. Values nest at most as deep as a message may.
+fn bytes_in_memory(value: &Value) -> usize {
+    let below = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(bytes_in_memory).sum(),
+        Value::Object(map) => map.iter().map(|(name, value)| ENTRY_BYTES + name.len() + bytes_in_memory(value)).sum(),
+    };
+    size_of::<Value>() + below
+}
+
+/// What an entry of a map takes besides its name's letters and its value: the name itself, and the map's share.
+const ENTRY_BYTES: usize = size_of::<String>() + 16;
 
 /// One report on one record. Everything but bookkeeping over all hosts.
 fn take(record: &mut HostRecord, report: &ProgressReport, rules: &Rules, closed: bool, elapsed_ms: i64) -> Taken {

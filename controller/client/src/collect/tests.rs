@@ -55,6 +55,30 @@ fn replayed(name: &str) -> ProgressReport {
     ProgressReport { state: ReportState::Finished, result, ..running(name, 0) }
 }
 
+#[test]
+fn data_beyond_the_room_for_all_hosts_are_left_out_and_told() {
+    let mut collector = collector(&["a", "b", "c", "d"]);
+    collector.results_bytes_max = 100_000;
+    for name in ["a", "b", "c", "d"] {
+        let mut report = finished(name, 0, Outcome::Succeeded);
+        let zeros = if name == "d" { 3 } else { 2_000 };
+        report.result.as_mut().unwrap().data = serde_json::json!({ "list": vec![0; zeros] });
+        assert_eq!(collector.take(&report, ASKED), Taken::Finished);
+        // Whoever repeats himself gets no more room by that.
+        assert_eq!(collector.take(&report, ASKED), Taken::Duplicate);
+    }
+    let told = |name: &str| {
+        let result = collector.host(&host(name)).unwrap().result.clone().unwrap();
+        (result.data.is_null(), result.truncated_from_bytes.is_some(), result.message.contains("left out"))
+    };
+    assert_eq!(told("a"), (false, false, false));
+    assert_eq!(told("b"), (true, true, true), "a takes 64 KB, b would take as much");
+    assert_eq!(told("c"), (true, true, true));
+    assert_eq!(told("d"), (false, false, false), "what is small still fits");
+    assert!(collector.results_bytes <= collector.results_bytes_max);
+    assert_eq!(collector.counts().succeeded, 4);
+}
+
 fn collector(names: &[&str]) -> Collector {
     let hosts = names.iter().map(|name| host(name)).collect();
     Collector::new([request(1)], caller(), Expected::Hosts(hosts), RULES, ASKED)

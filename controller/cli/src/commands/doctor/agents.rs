@@ -38,6 +38,9 @@ pub(super) async fn check(
             if let Some(check) = clocks(&found.summary, asked_at) {
                 report.add(check);
             }
+            if let Some(check) = super::backlog::check(controller, &found.hosts).await {
+                report.add(check);
+            }
         }
         Err(error @ ClientError::NobodyListens { .. }) => {
             report.add(Check::ok("permissions", "may read its replies and publish commands"));

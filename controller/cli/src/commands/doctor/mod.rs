@@ -1,6 +1,7 @@
 //! `muster doctor`: everything between this terminal and the hosts, checked in the order in which it is needed.
 
 mod agents;
+mod backlog;
 mod identity;
 mod network;
 
@@ -87,8 +88,19 @@ impl Check {
 }
 
 /// All checks, in order.
-const NAMES: [&str; 10] =
-    ["config", "key", "certificate", "revocation", "names", "network", "login", "permissions", "agents", "clocks"];
+const NAMES: [&str; 11] = [
+    "config",
+    "key",
+    "certificate",
+    "revocation",
+    "names",
+    "network",
+    "login",
+    "permissions",
+    "agents",
+    "clocks",
+    "backlog",
+];
 
 /// Prints each check as it ends, and remembers it.
 struct Report<'a> {
