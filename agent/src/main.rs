@@ -8,5 +8,6 @@ mod start;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    muster_daemon::return_large_blocks();
     commands::run()
 }

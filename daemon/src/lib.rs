@@ -24,6 +24,7 @@ mod clock;
 pub mod config;
 pub mod disk;
 pub mod logging;
+mod memory;
 mod recent;
 pub mod signals;
 mod tasks;
@@ -33,6 +34,7 @@ pub use backoff::Backoff;
 pub use blocking::{Blocking, Panicked};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, RealDisk, SimulatedDisk, WriteError};
+pub use memory::return_large_blocks;
 pub use recent::{Recent, Remembered};
 pub use tasks::{TaskKind, Tasks};
 

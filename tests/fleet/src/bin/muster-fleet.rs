@@ -105,6 +105,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    muster_daemon::return_large_blocks();
     muster_pki::tls::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build();
     let done = runtime.context("start a runtime").and_then(|runtime| {
