@@ -1,6 +1,7 @@
 //! Work that makes its thread wait, such as for a disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// Where work that waits for the disk is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,6 +12,8 @@ pub enum Blocking {
     /// At once, on the thread that asks: for simulations, whose disks never make anybody wait and whose order of
     /// steps must be the same each time.
     Inline,
+    /// As [`Inline`](Self::Inline), and it takes so long before and after the work, as a slow disk does.
+    Slow(Duration),
 }
 
 /// The work panicked, or the program ended before it began.
@@ -30,7 +33,15 @@ impl Blocking {
             Self::Inline => {
                 // Others get their turn here, as they do while a thread works.
                 tokio::task::yield_now().await;
-                catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
+                let done = catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked);
+                tokio::task::yield_now().await;
+                done
+            }
+            Self::Slow(time) => {
+                tokio::time::sleep(time).await;
+                let done = catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked);
+                tokio::time::sleep(time).await;
+                done
             }
         }
     }
@@ -40,9 +51,9 @@ impl Blocking {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_result_and_a_panic_come_back_either_way() {
-        for blocking in [Blocking::Threads, Blocking::Inline] {
+        for blocking in [Blocking::Threads, Blocking::Inline, Blocking::Slow(Duration::from_secs(1))] {
             assert_eq!(blocking.run(|| 7).await, Ok(7));
             assert_eq!(blocking.run(|| panic!("on purpose")).await, Err::<(), _>(Panicked));
         }

@@ -79,6 +79,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-tests",
         ],
     ),
+    (
+        "muster-simulation",
+        &[
+            "muster-protocol",
+            "muster-daemon",
+            "muster-pki",
+            "muster-bus",
+            "muster-plugin-api",
+            "muster-agent",
+            "muster-client",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -183,7 +183,10 @@ pub(crate) async fn recover_all(core: &Arc<Core>) -> Vec<RequestId> {
             return answered;
         }
     };
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    // Oldest first, and not in the file system's own order.
+    paths.sort();
+    for path in paths {
         answered.extend(recover_one(core, &path).await);
     }
     answered

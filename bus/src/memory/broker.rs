@@ -62,6 +62,7 @@ impl Message {
             routing_key: self.routing_key.clone(),
             content_type: self.content_type.clone(),
             body: self.body.clone(),
+            signatures: self.signatures.clone(),
             queue: queue.to_owned(),
         }
     }

@@ -65,6 +65,8 @@ pub struct Stored {
     pub content_type: String,
     /// The body.
     pub body: Bytes,
+    /// The signatures header.
+    pub signatures: Bytes,
     /// The queue that it is about to enter.
     pub queue: String,
 }

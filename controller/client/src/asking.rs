@@ -231,6 +231,8 @@ pub struct Asking<'a> {
     reply_queues_lost: u32,
     asked: BTreeMap<HostName, RequestId>,
     unsent: VecDeque<Sendable>,
+    /// Nothing can be sent before the connection is made again.
+    connection_lost: bool,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
     collector: Collector,
     quiet: Option<Quiet>,
@@ -273,6 +275,7 @@ impl<'a> Asking<'a> {
             asked: commands.iter().flat_map(Prepared::asked).collect(),
             commands,
             unsent,
+            connection_lost: false,
             sending: FuturesUnordered::new(),
             collector,
             quiet: course.quiet,
@@ -311,7 +314,7 @@ impl<'a> Asking<'a> {
                 self.finish_with(End::Complete);
                 continue;
             }
-            self.wait().await;
+            self.wait(now).await;
         }
     }
 
@@ -327,14 +330,17 @@ impl<'a> Asking<'a> {
     }
 
     /// Waits for the first of: a confirmation, a delivery, the next deadline.
-    async fn wait(&mut self) {
-        while self.sending.len() < IN_FLIGHT_MAX
+    async fn wait(&mut self, now: Timestamp) {
+        while !self.connection_lost
+            && self.sending.len() < IN_FLIGHT_MAX
             && let Some(sendable) = self.unsent.pop_front()
         {
             let message = self.message(&sendable);
             self.sending.push(send(Arc::clone(&self.controller.link), sendable, message));
         }
-        let wakeup = self.collector.next_wakeup(self.now()).into_iter().chain(self.quiet_at()).min();
+        // What is over by now was seen to, or waits for the broker to take the commands.
+        let quiet_at = self.quiet_at().filter(|at| *at > now);
+        let wakeup = self.collector.next_wakeup(now).into_iter().chain(quiet_at).min();
         let sleep =
             wakeup.map(|at| self.began + Duration::from_millis(at.since_ms(self.began_at).max(0).unsigned_abs()));
         tokio::select! {
@@ -384,6 +390,8 @@ impl<'a> Asking<'a> {
             (PublishError::Unconfirmed { .. } | PublishError::Bus(BusError::Closed(_)), _)
                 if self.controller.replies.ended() == ConsumerEnd::ConnectionLost =>
             {
+                // Sent at once it would fail at once, and the end of the connection never be noticed.
+                self.connection_lost = true;
                 self.unsent.push_back(sendable);
             }
             // It may have arrived; the host's silence or answer will tell.
@@ -502,6 +510,7 @@ impl<'a> Asking<'a> {
         self.controller.link = link;
         self.controller.replies = replies;
         self.outage = None;
+        self.connection_lost = false;
         self.reconnects += 1;
         let now = self.now();
         self.collector.resumed(now);

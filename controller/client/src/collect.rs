@@ -519,17 +519,16 @@ impl Collector {
         self.closed || (window_over && self.counts.pending == 0 && self.counts.running == 0)
     }
 
-    /// When [`advance`](Self::advance) has something to do next, if nothing arrives before. A window that is over at
-    /// `now` wakes nobody again while somebody still runs.
+    /// When there is something to do next, if nothing arrives before, once [`advance`](Self::advance) was told that it
+    /// is `now`. Never a time that is over, so that nobody who waits for it turns in circles.
     #[must_use]
     pub fn next_wakeup(&self, now: Timestamp) -> Option<Timestamp> {
         if self.closed {
             return None;
         }
-        let window_open = self.anyone && now < self.start_deadline();
-        let start = (window_open || self.counts.pending > 0).then(|| self.start_deadline());
+        let start = (self.anyone || self.counts.pending > 0).then(|| self.start_deadline());
         let run = self.running.first().map(|(deadline, _)| *deadline);
-        start.into_iter().chain(run).min()
+        start.into_iter().chain(run).filter(|at| *at > now).min()
     }
 
     /// Stops the collection. Hosts that have not ended stay as they are: they were asked and go on.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_bus::Fault;
+use muster_bus::{Cut, Fault, Step, Weather};
 use muster_client::testing::{Fleet, FollowUpBehaviour, Say, behaving, succeeding};
-use muster_client::{Asking, ClientError, Controller, End, Event};
+use muster_client::{Asking, Audience, ClientError, Controller, End, Event};
 use muster_protocol::{Identity, Outcome, routing};
 use serde_json::json;
 
@@ -235,4 +235,61 @@ async fn what_the_broker_forbids_is_said() {
     let summary = controller.ask(&question(&["fast"])).unwrap().finish().await;
     let End::Failed(error) = &summary.end else { panic!("{:?}", summary.end) };
     assert_eq!(error.code(), "broker-denied");
+}
+
+/// Runs something on a thread of its own, because what never pauses cannot be stopped from within.
+fn comes_to_an_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        // Whoever waits may be gone by then.
+        drop(sender.send(runtime.block_on(work)));
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("the client comes to an end")
+}
+
+/// Found by the simulation: whatever was sent over the dead connection failed at once and was sent again, so the
+/// client did nothing else any more.
+#[test]
+fn a_connection_that_breaks_while_commands_are_sent_is_made_again() {
+    let seen = comes_to_an_end(async {
+        let fleet = fleet().await;
+        let mut controller = fleet.controller().await;
+        let mut cuts_left = 1;
+        fleet.broker.set_weather(move |identity, step| {
+            let is_cut = step == Step::Publish && *identity == lea() && cuts_left > 0;
+            cuts_left -= i32::from(is_cut);
+            Weather { cut: if is_cut { Cut::Before } else { Cut::Nowhere }, ..Weather::default() }
+        });
+        let summary = controller.ask(&question(&["fast", "slow"])).unwrap().finish().await;
+        (summary.end, summary.counts.succeeded, summary.reconnects)
+    });
+    assert_eq!(seen, (End::Complete, 2, 1));
+}
+
+/// Found by the simulation: once the window for answers to a broadcast was over, the client waited for a time that
+/// had passed, again and again, as long as somebody was still at work or the broker had not taken the command.
+#[test]
+fn a_broadcast_that_outlasts_its_window_waits_without_turning_in_circles() {
+    for blocked in [false, true] {
+        let seen = comes_to_an_end(async move {
+            let fleet = fleet().await;
+            let mut controller = fleet.controller().await;
+            let mut question = question(&["fast"]);
+            question.audience = Audience::Everyone;
+            question.reply_timeout_ms = 1_000;
+            if blocked {
+                fleet.broker.set_blocked(Some("low on memory"));
+            }
+            let broker = fleet.broker.clone();
+            let heal = async move {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                broker.set_blocked(None);
+            };
+            let asking = controller.ask(&question).unwrap().finish();
+            let (summary, ()) = futures_util::future::join(asking, heal).await;
+            (summary.end, summary.counts.succeeded)
+        });
+        assert_eq!(seen, (End::Complete, 2), "blocked: {blocked}");
+    }
 }
