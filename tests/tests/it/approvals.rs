@@ -1,8 +1,10 @@
 //! The two-person rule: what one person has signed does nothing until others have signed the same bytes.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use muster_tests::pki::Member;
 use muster_tests::programs::{Access, AgentProcess, AgentSettings, Finished, Operator, Party, python_peer};
@@ -139,6 +141,7 @@ fn one_signature_does_nothing_and_two_run_it_once() {
     // A second time is harmless, and the request is known as any other.
     let twice = lea.run(&["send", "last", text(&of_bob), "--json"]).unwrap().expect(6);
     assert_eq!(codes(&twice), ["replayed", "replayed"]);
+    assert!(twice.stderr.contains(&format!("muster watch {id}")), "{}", twice.stderr);
     assert_eq!(starts.count(), 2);
     let requests = lea.run(&["request", "list", "--json"]).unwrap().expect(0).json().unwrap();
     assert_eq!(requests["requests"][0]["request_id"], id, "{requests}");
@@ -354,7 +357,7 @@ fn secrets_wait_sealed() {
     assert!(shown.stdout.contains("secret_input = ***"), "{}", shown.stdout);
     assert!(shown.stderr.contains("you cannot see the values of secret_input"), "{}", shown.stderr);
     let sent = lea.run(&["send", text(&file), "--json"]).unwrap().expect(0);
-    assert_eq!(sent.stdout.matches("length 28").count() >= 2, true, "{}", sent.stdout);
+    assert!(sent.stdout.matches("length 28").count() >= 2, "{}", sent.stdout);
 }
 
 #[test]
@@ -385,4 +388,49 @@ fn an_independent_program_has_its_command_signed_by_two() {
     assert_eq!(starts.count(), 0);
     assert_eq!(ask(&["--cosign", &cosign])["code"], "ok");
     assert_eq!(starts.count(), 1);
+}
+
+/// `muster` in a terminal of its own, with a line typed into it.
+fn typed(operator: &Operator, words: &[&str], line: &str) -> (Option<i32>, String) {
+    let muster = operator.command(words).unwrap();
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+    let command: Vec<String> = std::iter::once(muster.get_program()).chain(muster.get_args()).map(quoted).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &command.join(" "), "/dev/null"]).env_clear();
+    for (name, value) in muster.get_envs() {
+        script.env(name, value.unwrap_or_default());
+    }
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut said = Vec::new();
+    // It is there before anything is typed: a terminal would echo it in front of the question.
+    while !String::from_utf8_lossy(&said).contains("anything else to stop:") {
+        let mut some = [0; 4096];
+        match stdout.read(&mut some).unwrap() {
+            0 => break,
+            count => said.extend_from_slice(&some[..count]),
+        }
+    }
+    child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+    stdout.read_to_end(&mut said).unwrap();
+    (child.wait().unwrap().code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn an_approver_types_the_number_of_hosts() {
+    let stage = Stage::new(&IDENTITIES);
+    let _agents = agents(&stage, "[{ group = \"sre\" }]");
+    let (lea, bob) = (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]));
+    let file = stage.folder().join("x.pending");
+    pending(&lea, "command=true", &file, &[]);
+    let before = fs::read(&file).unwrap();
+    for wrong in ["y\n", "\n", "3\n", "\u{4}"] {
+        let (code, said) = typed(&bob, &["approve", text(&file)], wrong);
+        assert_eq!(code, Some(9), "{wrong:?}: {said}");
+        assert!(said.contains("nothing was signed"), "{said}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
+    let (code, said) = typed(&bob, &["approve", text(&file)], "2\n");
+    assert_eq!(code, Some(0), "{said}");
+    lea.run(&["send", text(&file)]).unwrap().expect(0);
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_protocol::code::NEEDS_APPROVAL;
+use muster_protocol::code::{NEEDS_APPROVAL, REPLAYED};
 use muster_protocol::ddl::Action;
 use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
 
@@ -117,6 +117,17 @@ pub(crate) fn say_needs_approval(scene: &Scene<'_>, rows: &[Row], file: Option<&
     }
 }
 
+/// Where a pending command had been started before: how to see what came of it.
+pub(crate) fn say_sent_before(scene: &Scene<'_>, rows: &[Row], request: Option<RequestId>) {
+    let before = |row: &&Row| row.result.as_ref().is_some_and(|result| result.code == REPLAYED.code);
+    let count = rows.iter().filter(before).count();
+    if let Some(request) = request.filter(|_| count > 0) {
+        let hosts = number::counted(count, "host has", "hosts have");
+        scene.printer.note(format!("{hosts} had it before; nothing was started a second time"));
+        scene.printer.note(format!("  see what came of it: muster watch {request}"));
+    }
+}
+
 /// The same command line, to make a pending command: without flags that have no meaning then.
 fn pending_words(words: &[String]) -> String {
     const ALONE: &[&str] = &["--detach", "--async", "--stream", "--raw"];
@@ -141,6 +152,10 @@ fn pending_words(words: &[String]) -> String {
             line.push("--pending".to_owned());
         }
     }
+    if !asked {
+        // Such as `plugin install`.
+        line.push("--pending".to_owned());
+    }
     line.join(" ")
 }
 
@@ -155,6 +170,7 @@ mod tests {
             assert_eq!(pending_words(&words), expected);
         };
         check("run|service.restart|name=ssh|-t|role = web", "run --pending service.restart name=ssh -t 'role = web'");
+        check("plugin|install|x.pack|--all", "plugin install x.pack --all --pending");
         check(
             "--context|prod|run|shell.run|command=run x|--wave|1,rest|--stop-after=1|--detach|-H|a",
             "--context prod run --pending shell.run 'command=run x' -H a",

@@ -11,7 +11,9 @@ use muster_protocol::{HostName, RequestId, TaskState, Timestamp};
 
 use crate::ask::WaitArguments;
 use crate::ask::action::{How, Wanted};
-use crate::ask::aftermath::{say_go_on, say_incomplete, say_needs_approval, say_raw, say_silent, say_stop};
+use crate::ask::aftermath::{
+    say_go_on, say_incomplete, say_needs_approval, say_raw, say_sent_before, say_silent, say_stop,
+};
 use crate::ask::conclude::{self, Head};
 use crate::ask::confirm::{Guard, confirm};
 use crate::ask::drive::{Course, Driven, Until, drive};
@@ -298,6 +300,9 @@ impl Journey<'_> {
         say_stop(scene, &rows, way, &end);
         say_silent(scene, &rows, wanted, went.alive_until);
         say_needs_approval(scene, &rows, self.signed.map(|signed| signed.file));
+        if self.signed.is_some() {
+            say_sent_before(scene, &rows, request_id);
+        }
         say_incomplete(live, went.missing_bytes, exit, request_id)?;
         Ok(exit)
     }
@@ -427,7 +432,7 @@ impl Journey<'_> {
                 action: format!("{}.{}", self.wanted.plugin(), self.wanted.action.name),
                 what: self.wanted.shown(),
                 time_limit_ms: question.time_limit_ms,
-                ttl_ms: question.ttl_ms,
+                ttl_ms: self.signed.map_or(question.ttl_ms, |signed| signed.queue_ms),
                 read_only: self.wanted.action.muster.read_only || self.wanted.options.noop,
                 commands: BTreeMap::new(),
             });

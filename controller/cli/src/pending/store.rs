@@ -226,3 +226,93 @@ fn lock(path: &Path) -> Result<File, Failure> {
     }
     Err(failed(&io::Error::other("another process holds it")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use muster_client::testing::{Fleet, NOW};
+    use muster_client::{Audience, Question};
+    use muster_protocol::HostName;
+
+    use super::*;
+
+    async fn pending(fleet: &Fleet) -> Pending {
+        let mut controller = fleet.controller().await;
+        let hosts = [HostName::new("web1").unwrap()].into();
+        let mut question = Question::new(Audience::Hosts(hosts), "host".parse().unwrap(), "ping".parse().unwrap());
+        question.ttl_ms = 3_600_000;
+        controller.write(&question).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_pending_command_is_found_by_its_file_and_by_its_id() {
+        let (folder, fleet) = (tempfile::tempdir().unwrap(), Fleet::new());
+        let store = Store::at(folder.path().join("pending"));
+        assert_eq!(store.find("last").unwrap_err().exit, ExitCode::NoMatch);
+        assert_eq!(store.files().unwrap(), Vec::<PathBuf>::new());
+        let made = pending(&fleet).await;
+        let path = store.place_for(made.id()).unwrap();
+        create(&path, &made.to_bytes()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        let id = made.id().to_string();
+        for given in ["last", id.as_str(), &id[..8], &id[id.len() - 4..], &id.to_uppercase(), path.to_str().unwrap()] {
+            assert_eq!(store.find(given).unwrap(), path, "{given}");
+        }
+        for given in ["abc", "ffff", ""] {
+            assert_eq!(store.find(given).unwrap_err().code, "no-pending", "{given}");
+        }
+        let other = path.with_file_name(format!("{}ffff-ffff.pending", &id[..8]));
+        create(&other, b"x").unwrap();
+        assert_eq!(store.find(&id[..8]).unwrap_err().code, "ambiguous-pending");
+        // What is there is never overwritten, and nothing is left of what could not be written.
+        assert_eq!(create(&path, b"y").unwrap_err().code, "file");
+        assert_eq!(fs::read(&path).unwrap(), made.to_bytes());
+    }
+
+    /// Everybody signs the same file at the same time, and nobody's signature is lost.
+    #[tokio::test]
+    async fn those_who_sign_at_once_do_not_lose_each_other() {
+        let (folder, fleet) = (tempfile::tempdir().unwrap(), Fleet::new());
+        let made = pending(&fleet).await;
+        let path = folder.path().join("x.pending");
+        create(&path, &made.to_bytes()).unwrap();
+        let trust = fleet.authority.trust().unwrap();
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c", "d", "e", "f"] {
+                let approvals =
+                    made.approve(&fleet.authority.credentials(&format!("user/{name}")).unwrap(), NOW).unwrap();
+                let (path, trust) = (&path, &trust);
+                scope.spawn(move || {
+                    update(path, trust, NOW, |there| {
+                        there.add(&approvals, trust, NOW).map_err(|error| failure(&error, None))
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        let all = load(&path, &trust, NOW).unwrap();
+        assert_eq!(all.signers().len(), 7);
+        assert_eq!(all.caller().short(), "user/lea");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[tokio::test]
+    async fn the_file_of_another_user_stays_his() {
+        let (folder, fleet) = (tempfile::tempdir().unwrap(), Fleet::new());
+        let made = pending(&fleet).await;
+        let path = folder.path().join("x.pending");
+        create(&path, &made.to_bytes()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let trust = fleet.authority.trust().unwrap();
+        update(&path, &trust, NOW, |_| Ok(())).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "who could read it still can");
+        if chown(&path, Some(12_345), None).is_err() {
+            // Only root can give a file away, and the tests run as root.
+            return;
+        }
+        assert_eq!(update(&path, &trust, NOW, |_| Ok(())).unwrap_err().code, "foreign-file");
+        assert_eq!(fs::read(&path).unwrap(), made.to_bytes());
+    }
+}
