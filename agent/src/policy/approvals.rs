@@ -15,7 +15,6 @@
 //! signature never makes more people missing.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use muster_pki::Signer;
 use muster_protocol::limits::SIGNATURES_MAX;
@@ -65,15 +64,12 @@ impl Shortfall {
             };
             sentence.push_str(&more);
             let names: Vec<&str> = one.groups.iter().map(GroupName::as_str).collect();
-            // Writing to a string cannot fail.
-            let _ = match (names.as_slice(), one.count) {
-                ([], 1) => write!(sentence, " by another user"),
-                ([], _) => write!(sentence, " by other users"),
-                ([group], 1) => write!(sentence, " by a member of group {group}"),
-                ([group], _) => write!(sentence, " by members of group {group}"),
-                (groups, 1) => write!(sentence, " by a member of group {}", groups.join(" or ")),
-                (groups, _) => write!(sentence, " by members of group {}", groups.join(" or ")),
-            };
+            sentence.push_str(&match (names.as_slice(), one.count) {
+                ([], 1) => " by another user".to_owned(),
+                ([], _) => " by other users".to_owned(),
+                (groups, 1) => format!(" by a member of group {}", groups.join(" or ")),
+                (groups, _) => format!(" by members of group {}", groups.join(" or ")),
+            });
         }
         sentence
     }

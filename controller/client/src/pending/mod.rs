@@ -192,7 +192,9 @@ impl Pending {
             return Err(PendingError::AlreadyApproved { identity: Box::new(identity.clone()) });
         }
         let one_more = credentials.sign(Command::TYPE.as_str(), b"");
-        self.commands.iter().try_for_each(|one| check_room(&[&one.signatures[..], &[one_more.clone()]].concat()))
+        self.commands
+            .iter()
+            .try_for_each(|one| check_room(&[&one.signatures[..], std::slice::from_ref(&one_more)].concat()))
     }
 
     /// Signs it as somebody who approves of it, at `now`.
