@@ -79,7 +79,7 @@ async fn nothing_that_a_host_says_acts_on_a_terminal() {
     let mut commands = rogue.listen("agent.evil.ams1", routing::EXCHANGE_COMMAND, &keys).await;
     let name: HostName = "evil.ams1".parse().unwrap();
     // Whatever is asked, it answers three times: words, bytes, and an end nobody knows.
-    let answering = tokio::spawn(async move {
+    let answering = async {
         let mut turn = 0u32;
         loop {
             let (command, _) = next_command(&mut commands).await;
@@ -101,7 +101,7 @@ async fn nothing_that_a_host_says_acts_on_a_terminal() {
             }
             rogue.answer(&command, &report, rogue.credentials()).await;
         }
-    });
+    };
     let lea = stage.operator("lea", &[]);
     let lines: &[&[&str]] = &[
         &["run", "host.ping", "-H", "evil.ams1"],
@@ -118,7 +118,7 @@ async fn nothing_that_a_host_says_acts_on_a_terminal() {
         &["plugin", "list", "--host", "evil.ams1"],
         &["doctor"],
     ];
-    let (lea, failures) = tokio::task::spawn_blocking(move || {
+    let asking = tokio::task::spawn_blocking(move || {
         let mut failures = Vec::new();
         let mut seen = 0;
         for arguments in lines {
@@ -132,11 +132,11 @@ async fn nothing_that_a_host_says_acts_on_a_terminal() {
         }
         // A test that showed nothing of it would prove nothing.
         assert!(seen >= 8, "what the host says was shown by {seen} lines only");
-        (lea, failures)
-    })
-    .await
-    .unwrap();
-    answering.abort();
-    drop(lea);
+        failures
+    });
+    let failures: Vec<String> = tokio::select! {
+        () = answering => unreachable!("it answers for ever"),
+        failures = asking => failures.unwrap(),
+    };
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
