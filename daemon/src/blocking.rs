@@ -26,7 +26,6 @@ impl Blocking {
     ///
     /// # Errors
     /// [`Panicked`].
-    #[expect(clippy::disallowed_methods, reason = "the one place that uses threads that may wait")]
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
         match self {
             Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|_| Panicked),

@@ -1,6 +1,7 @@
 //! The command line of `musterd`.
 
 mod audit;
+mod journal;
 mod policy;
 mod spool;
 mod status;
@@ -75,6 +76,11 @@ enum Command {
         #[command(subcommand)]
         command: spool::SpoolCommand,
     },
+    /// Look at the requests that this host remembers.
+    Journal {
+        #[command(subcommand)]
+        command: journal::JournalCommand,
+    },
     /// Look at the audit log.
     Audit {
         #[command(subcommand)]
@@ -101,6 +107,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::PrintStarterPolicy) => print(STARTER),
         Some(Command::Policy { command }) => return policy::run(command, &cli.files),
         Some(Command::Spool { command }) => spool::run(command, &cli.files),
+        Some(Command::Journal { command }) => journal::run(command, &cli.files),
         Some(Command::Audit { command }) => return audit::run(command, &cli.files),
     };
     match done {

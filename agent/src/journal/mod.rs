@@ -26,6 +26,7 @@
 //! ([`Seen::Forgotten`]): a command that expires before that point may have been seen and does not run.
 
 mod compaction;
+mod look;
 mod record;
 mod room;
 
@@ -39,6 +40,7 @@ use muster_protocol::{Code, Identity, ReplyRoute, RequestId, Timestamp, code};
 use serde::{Deserialize, Serialize};
 
 pub use compaction::compact_shared;
+pub use look::{Summary, look};
 pub use record::FORMAT_VERSION;
 use record::{Finished, Line, Record};
 pub use room::Kind;

@@ -253,3 +253,41 @@ fn the_spool_is_listed() {
     assert_eq!((&list[0]["why"], &list[0]["tries"]), (&"unroutable".into(), &3.into()));
     assert_eq!(list[1]["damaged"], true);
 }
+
+#[test]
+fn the_journal_is_listed_while_an_agent_could_use_it() {
+    use muster_agent::journal::{Journal, Started};
+    let folder = Folder::new();
+    folder.check(&["journal", "list"], false, &["there is no journal in"]);
+    fs::create_dir_all(folder.path("state")).unwrap();
+    let path = folder.path("state/journal");
+    let (mut journal, _) = Journal::open(&crate::kit::real_disk(), &path, now()).unwrap();
+    let started = |read_only| Started {
+        id: crate::kit::fresh_id(),
+        caller: "muster:user/lea".parse().unwrap(),
+        reply_to: "user/lea.s1".parse().unwrap(),
+        action: "lab.change".to_owned(),
+        read_only,
+        at_ms: now(),
+        keep_until_ms: now().plus_ms(60_000),
+        sequence_reserved: 1,
+    };
+    let (running, ended) = (started(false), started(true));
+    journal.start(running.clone()).unwrap();
+    journal.start(ended.clone()).unwrap();
+    journal.finish(ended.id).unwrap();
+    let before = fs::read(&path).unwrap();
+    let row = format!("{}  user/lea  lab.change  changes  since 20", running.id);
+    let counts = "1 of 40000 that change something, 1 of 40000 that only read, 0 of 20000 refused, the last until 20";
+    folder.check(&["journal", "list"], true, &[&row, "1 running or interrupted\n", counts]);
+    let text = folder.check(&["journal", "list", "--json"], true, &[]);
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(summary["unfinished"][0]["id"], running.id.to_string());
+    assert_eq!(fs::read(&path).unwrap(), before, "looking changes nothing");
+    // A torn end and a damaged line are told.
+    let mut damaged = before.clone();
+    damaged[60] ^= 1;
+    damaged.extend_from_slice(b"half");
+    fs::write(&path, &damaged).unwrap();
+    folder.check(&["journal", "list"], true, &["4 bytes of an unfinished record", "1 line is damaged"]);
+}
