@@ -9,6 +9,7 @@
 //! promises            find tests that the tables of promises name and that do not exist
 //! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --help for more
 //! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
+//! simulate [--seed N]  a fleet of real agents in simulated time, under faults from a seed; --seeds COUNT
 //! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code
 //! book                build the book with mdbook, where that is installed
@@ -31,12 +32,13 @@ mod machine;
 mod named_tests;
 mod package;
 mod run;
+mod simulate;
 mod supply;
 mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | fuzz [TARGET]\n       \
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | simulate | fuzz [TARGET]\n       \
      | arrows | links | promises | generate [--check] | book\n       \
      | package [--profile dist|dev] [--check] | reproducible | supply";
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["demo", rest @ ..] => demo::demo(rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["simulate", rest @ ..] => simulate::simulate(rest),
         ["test"] => test::everything(None),
         ["test", filter] => test::everything(Some(filter)),
         ["fleet", rest @ ..] => fleet::fleet("run", rest),

@@ -23,9 +23,9 @@ use crate::site::NOW;
 use crate::stage::Stage;
 use crate::world::Paper;
 
-/// What may pass beyond a question's own times until it has ended, in milliseconds: the client's own grace, and a
-/// connection that is made again.
-const END_GRACE_MS: u64 = 60_000;
+/// What may pass beyond a question's own times until it has ended, in milliseconds: the client's own grace, and the
+/// times without a connection, which hosts are given back.
+const END_GRACE_MS: u64 = 600_000;
 
 /// What a controller was told of one host.
 #[derive(Debug, Clone)]
