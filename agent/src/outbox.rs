@@ -30,6 +30,9 @@ const RUNNING_EXPIRATION_MS: u64 = 60_000;
 /// waits by itself; others go on.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Shortest pause between two looks through the spool that nothing new is the reason for.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// Longest pause between two tries to send a report whose reader is not there. It grows with the time that the
 /// reader has been away.
 const UNROUTABLE_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -199,15 +202,18 @@ impl Core {
         };
         if !sent {
             // Nothing keeps it that could be kept on.
-            let _recorded =
-                self.give_up(parcel, &format!("no room to keep it, and it could not be sent; its code was {code}"));
+            let _recorded = self.give_up(
+                parcel,
+                &format!("no room to keep it, and it could not be sent; its code was {code}"),
+                Durability::Synced,
+            );
         }
     }
 
     /// Records that a report is given up. False if that cannot be recorded: a report that is kept stays then.
-    fn give_up(&self, parcel: &Parcel, why: &str) -> bool {
+    fn give_up(&self, parcel: &Parcel, why: &str, durability: Durability) -> bool {
         let event = given_up(parcel, why);
-        let write = || lock(&self.audit).write(self.now(), event.clone(), Durability::Written);
+        let write = || lock(&self.audit).write(self.now(), event.clone(), durability);
         if let Err(error) = self.reserve.use_for(write) {
             report_error("Could not record that a report is given up", &error);
             return false;
@@ -244,7 +250,7 @@ impl Core {
             shown = self.show_spool(shown);
             let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };
             let next = lock(&self.spool).next_retry();
-            let wake_at = next.into_iter().fold(Instant::now() + pause, Instant::min);
+            let wake_at = wake_at(Instant::now(), pause, next.filter(|_| !blocked && self.link().is_some()));
             tokio::select! {
                 biased;
                 () = self.tasks.stopping().cancelled() => return,
@@ -268,7 +274,7 @@ impl Core {
         let _sending = self.spool_sending.lock().await;
         let expired = lock(&self.spool).expired(self.now());
         for (key, parcel) in expired {
-            if self.give_up(&parcel, "it could not be delivered before it expired") {
+            if self.give_up(&parcel, "it could not be delivered before it expired", durability(key)) {
                 lock(&self.spool).remove(key);
             }
         }
@@ -330,7 +336,7 @@ impl Core {
         };
         match for_good {
             Some(why) => {
-                if self.give_up(parcel, why) {
+                if self.give_up(parcel, why, durability(key)) {
                     lock(&self.spool).remove(key);
                 } else {
                     lock(&self.spool).put_off(key, Instant::now() + UNROUTABLE_PAUSE_MAX);
@@ -351,6 +357,17 @@ fn given_up(parcel: &Parcel, why: &str) -> Event {
     let mut event = Event::new("report", "given_up").with_message(why);
     event.request_id = Some(parcel.request_id.to_string());
     event
+}
+
+/// How the loss of a report is recorded: of one that would have survived the host, so that the record does too.
+fn durability(key: Key) -> Durability {
+    if key.is_durable() { Durability::Synced } else { Durability::Written }
+}
+
+/// When the spool is looked at again. A report whose time has come and that could not be sent all the same, because
+/// there is no connection or the broker takes nothing, must not make the agent try without a pause.
+fn wake_at(now: Instant, pause: Duration, next_retry: Option<Instant>) -> Instant {
+    next_retry.map_or(now + pause, |at| at.clamp(now + RETRY_PAUSE_MIN.min(pause), now + pause))
 }
 
 fn outgoing(parcel: &Parcel, expiration_ms: u64, care: bool) -> Outgoing {
@@ -375,4 +392,22 @@ pub(crate) fn signatures_header(signatures: &[Signature]) -> Bytes {
 fn report_encoding(error: &MessageError) {
     // The builder keeps within all limits, so this is a mistake of the program.
     tracing::error!(%error, "A report could not be encoded");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the simulation: a report that was put off came due while there was no connection, and the agent looked
+    /// through its spool without end.
+    #[tokio::test(start_paused = true)]
+    async fn the_spool_is_never_looked_at_again_at_once() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let (pause, ago) = (Duration::from_secs(60), |seconds| now.checked_sub(Duration::from_secs(seconds)));
+        assert_eq!(wake_at(now, pause, None), now + pause);
+        assert_eq!(wake_at(now, pause, ago(90)), now + RETRY_PAUSE_MIN);
+        assert_eq!(wake_at(now, pause, Some(now)), now + RETRY_PAUSE_MIN);
+        assert_eq!(wake_at(now, pause, Some(now + Duration::from_secs(7))), now + Duration::from_secs(7));
+        assert_eq!(wake_at(now, pause, Some(now + Duration::from_secs(600))), now + pause);
+    }
 }

@@ -118,6 +118,12 @@ impl Key {
     pub fn request_id(&self) -> RequestId {
         self.request_id
     }
+
+    /// Whether it is the outcome that lies on disk.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.copy == 0
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
