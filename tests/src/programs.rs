@@ -139,6 +139,14 @@ impl AgentProcess {
     /// # Errors
     /// When the program cannot be started.
     pub fn start_in(host: HostName, folder: &Path) -> Result<Self> {
+        Self::start_under(host, folder, &[])
+    }
+
+    /// The same through a program that becomes another one, such as `ip netns exec NAME`.
+    ///
+    /// # Errors
+    /// As [`Self::start_in`].
+    pub fn start_under(host: HostName, folder: &Path, wrapper: &[&str]) -> Result<Self> {
         let socket = folder.join("notify");
         if socket.exists() {
             fs::remove_file(&socket)?;
@@ -146,7 +154,16 @@ impl AgentProcess {
         let notifications = UnixDatagram::bind(&socket).with_context(|| format!("bind `{}`", socket.display()))?;
         notifications.set_read_timeout(Some(Duration::from_millis(200)))?;
         let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join("log"))?;
-        let child = Command::new(program("musterd")?)
+        let musterd = program("musterd")?;
+        let mut command = match wrapper {
+            [] => Command::new(musterd),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(musterd);
+                command
+            }
+        };
+        let child = command
             .arg("--config")
             .arg(folder.join("musterd.toml"))
             .env_clear()

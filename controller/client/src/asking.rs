@@ -305,6 +305,10 @@ impl<'a> Asking<'a> {
                 continue;
             }
             let now = self.now();
+            // A host is silent only once it was asked: what the broker does not take yet is not the host's fault.
+            if !self.accepted {
+                self.collector.all_sent(now);
+            }
             let given_up = self.collector.advance(now);
             if !given_up.is_empty() {
                 self.events.push_back(Event::GivenUp(given_up));

@@ -22,6 +22,10 @@ pub(crate) const OUTAGE_MS_MAX: i64 = 120_000;
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How many refusals are taken for somebody who is at work on the broker: users, exchanges and permissions are imported
+/// one after the other.
+const REFUSALS_MAX: u32 = 8;
+
 /// A connection with a live consumer on the reply queue.
 pub(crate) type Reopened = (Arc<dyn Link>, Consumer);
 
@@ -33,6 +37,7 @@ pub(crate) struct Outage {
     route: ReplyRoute,
     give_up_at: Timestamp,
     backoff: Backoff,
+    refusals: u32,
     /// What is told if there is no way back.
     error: ClientError,
     attempt: Attempt,
@@ -60,7 +65,7 @@ impl Outage {
         let mut backoff = Backoff::new(Duration::from_millis(100), PAUSE_MAX, 2.0);
         let pause = backoff.next(random);
         let attempt = attempt(bus.clone(), link, route.clone(), pause);
-        Self { bus, route, give_up_at: now.plus_ms(OUTAGE_MS_MAX), backoff, error, attempt }
+        Self { bus, route, give_up_at: now.plus_ms(OUTAGE_MS_MAX), backoff, refusals: 0, error, attempt }
     }
 
     /// Waits for the try that goes on. Safe to cancel.
@@ -78,6 +83,12 @@ impl Outage {
         let source = match result {
             Ok(reopened) => return Tried::Reopened(reopened),
             Err(ClientError::Bus(source)) if may_pass(&source) => source,
+            Err(ClientError::Bus(source @ (BusError::Denied { .. } | BusError::NotFound { .. })))
+                if self.refusals < REFUSALS_MAX =>
+            {
+                self.refusals += 1;
+                source
+            }
             Err(fatal) => return Tried::GivenUp(fatal),
         };
         if !matches!(self.error, ClientError::ReplyQueueGone { .. }) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use super::lab::{Lab, eventually, id_and_code, random, task};
+use super::lab::{Lab, ends, eventually, id_and_code, random, task};
 
 /// How often each kind of action has its agent killed.
 const KILLS: usize = 8;
@@ -46,10 +46,6 @@ struct Before {
 
 fn length(lab: &Lab, file: &str) -> u64 {
     fs::metadata(lab.state(file)).map_or(0, |meta| meta.len())
-}
-
-fn ends(lab: &Lab) -> usize {
-    lab.agent.audit().lines().filter(|line| line.contains(r#""event":"finished""#)).count()
 }
 
 /// The journal and the audit log are whole, whatever happened to the process that wrote them.

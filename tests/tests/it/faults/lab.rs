@@ -351,6 +351,11 @@ pub(super) fn kill_hard(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
+/// How many actions have ended.
+pub(super) fn ends(lab: &Lab) -> usize {
+    lab.agent.audit().lines().filter(|line| line.contains(r#""event":"finished""#)).count()
+}
+
 /// Waits for a condition.
 #[track_caller]
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

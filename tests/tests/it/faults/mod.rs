@@ -3,7 +3,10 @@
 //! Each test is a row of `docs/reliability.md`, which says what is guaranteed; the name of the test stands in it.
 
 mod agent;
+mod broker;
 mod certificates;
 mod controller;
 mod lab;
+mod network;
+mod operator;
 mod process;
