@@ -69,12 +69,14 @@ pub(crate) fn need_package_managers() -> Result<()> {
     need("What the tests of `package` need is not installed", PACKAGE_MANAGERS)
 }
 
-/// What the tests of the plugin `service` start in namespaces.
+/// What the tests of the plugin `service` start in namespaces, and those of cut networks.
 const SERVICE_MANAGERS: &[Program] = &[
     ("/lib/systemd/systemd", "systemd"),
     ("/usr/bin/dbus-daemon", "dbus"),
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/bin/unshare", "util-linux"),
+    // The tests of cut networks make namespaces of their own.
+    ("/usr/sbin/ip", "iproute2"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/sbin/update-rc.d", "init-system-helpers"),
 ];

@@ -7,7 +7,7 @@ use muster_tests::stage::Stage;
 use nix::sys::signal::Signal;
 use rand::RngExt as _;
 
-use super::lab::{HOST, IDENTITIES, KINDS, Lab, ends, eventually, id_and_code, lives, random};
+use super::lab::{HOST, IDENTITIES, KINDS, Lab, eventually, id_and_code, lives, random};
 
 /// The host of the lab on the node that may be broken.
 pub(super) struct Broken {
