@@ -23,7 +23,7 @@ pub fn return_large_blocks() {
     }
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -22,8 +22,11 @@ const ROLES: &[(&str, u32, &[&str])] = &[
 /// Data centres with their share in a hundred hosts.
 const PLACES: &[(&str, u32)] = &[("ams1", 45), ("fra2", 35), ("par1", 15), ("sin1", 5)];
 
+/// Family, name, release and kernel of a system.
+type System = (&'static str, &'static str, &'static str, &'static str);
+
 /// Systems with their share in a hundred hosts: family, name, release, kernel.
-const SYSTEMS: &[((&str, &str, &str, &str), u32)] = &[
+const SYSTEMS: &[(System, u32)] = &[
     (("Debian", "Debian", "12", "6.1.0"), 45),
     (("Debian", "Debian", "11", "5.10.0"), 15),
     (("Debian", "Ubuntu", "22.04", "5.15.0"), 15),
