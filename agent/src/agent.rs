@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use muster_bus::Link;
 use muster_daemon::{Blocking, Clock, Disk, TaskKind, Tasks};
-use muster_pki::PkiError;
+use muster_pki::{PkiError, Trust};
 use muster_plugin_api::Registry;
 use muster_protocol::{AnnouncementKind, HostName, Identity, RequestId, code};
 use tokio::sync::watch;
@@ -261,7 +262,7 @@ impl Agent {
             blocking: parts.blocking,
             random_seed: parts.random_seed,
         }));
-        core.restore_revocation_lists();
+        core.restore_revocation_lists()?;
         Ok(Self {
             core,
             reload: parts.reload.map(ReloadSlot),
@@ -442,9 +443,10 @@ impl Core {
         };
         let needs_connection = before.credentials.fingerprint() != new.credentials.fingerprint()
             || authorities(&before) != authorities(&new);
+        // Also if they could not be written down: who is revoked stays so.
+        self.install_kept(&new.trust, &before.trust.crl_pem());
         *lock(&self.materials) = new;
         *lock(&self.pulse.policy_loaded_at) = self.now();
-        self.restore_revocation_lists();
         self.certificate_doubted.notify_one();
         tracing::info!(reconnects = needs_connection, "Reloaded certificates, revocation lists and policy");
         self.note(Event::new("agent", "reloaded"));
@@ -454,16 +456,21 @@ impl Core {
     }
 
     /// Puts the lists that came over the bus back into force. One that is older than the file's stays out.
-    fn restore_revocation_lists(&self) {
+    ///
+    /// # Errors
+    /// When it cannot be read: without it somebody might be obeyed whose certificate is revoked.
+    fn restore_revocation_lists(&self) -> Result<(), StateError> {
         let path = self.state.file(files::REVOCATION_LIST);
-        let text = match self.state.read(files::REVOCATION_LIST) {
-            Ok(Some(text)) => String::from_utf8_lossy(&text).into_owned(),
-            Ok(None) => return,
-            Err(error) => {
-                return tracing::warn!(path = %path.display(), %error, "Could not read the kept revocation list");
-            }
-        };
-        let trust = self.materials().trust;
+        let read = self.state.read(files::REVOCATION_LIST);
+        let text = read.map_err(|source| StateError::Io { action: "read", path, source })?;
+        if let Some(text) = text {
+            self.install_kept(&self.materials().trust, &String::from_utf8_lossy(&text));
+        }
+        Ok(())
+    }
+
+    /// Puts lists into force that were in force before. One that is older than what is there stays out.
+    fn install_kept(&self, trust: &Trust, text: &str) {
         for list in text.split_inclusive("-----END X509 CRL-----") {
             if list.trim().is_empty() {
                 continue;
@@ -471,6 +478,18 @@ impl Core {
             if let Err(error) = trust.install_crl(list.as_bytes(), self.now()) {
                 tracing::info!(error = chain(&error), "A kept revocation list is not used");
             }
+        }
+    }
+
+    /// Writes the lists in force down for the next start, where that did not work before.
+    pub(crate) fn keep_revocation_lists(&self) {
+        if !self.revocations_unkept.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let text = self.materials().trust.crl_pem();
+        if let Err(error) = self.state.write(files::REVOCATION_LIST, text.as_bytes()) {
+            self.revocations_unkept.store(true, Ordering::SeqCst);
+            crate::core::report_error("Could not keep the new revocation list for the next start", &error);
         }
     }
 
@@ -487,9 +506,8 @@ impl Core {
                 );
                 self.note(Event::new("revocation_list", "allowed").with_message(message));
                 self.certificate_doubted.notify_one();
-                if let Err(error) = self.state.write(files::REVOCATION_LIST, trust.crl_pem().as_bytes()) {
-                    crate::core::report_error("Could not keep the new revocation list for the next start", &error);
-                }
+                self.revocations_unkept.store(true, Ordering::SeqCst);
+                self.keep_revocation_lists();
             }
             Ok(_) => tracing::debug!("The revocation list is in force already"),
             Err(error) => {

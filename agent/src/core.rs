@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -148,6 +149,8 @@ pub(crate) struct Core {
     pub(crate) certificate_doubted: Notify,
     /// The plugins that are to be asked what they watch.
     pub(crate) profiles_due: Due,
+    /// Revocation lists in force are not written down for the next start.
+    pub(crate) revocations_unkept: AtomicBool,
     pub(crate) facts: FactStore,
     pub(crate) inventory: Mutex<Arc<InventorySnapshot>>,
     pub(crate) state: StateDirectory,
@@ -249,6 +252,7 @@ impl Core {
             inventory_changed: Notify::new(),
             certificate_doubted: Notify::new(),
             profiles_due: Due::default(),
+            revocations_unkept: AtomicBool::new(false),
             facts: parts.facts,
             inventory: Mutex::default(),
             work_directory: parts.state.file(files::WORK),

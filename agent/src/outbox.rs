@@ -246,6 +246,7 @@ impl Core {
         loop {
             self.settle_audit();
             self.keep_reserve();
+            self.keep_revocation_lists();
             let blocked = self.empty_spool().await;
             shown = self.show_spool(shown);
             let pause = if blocked { RETRY_PAUSE } else { SWEEP_INTERVAL };

@@ -218,6 +218,11 @@ impl Host {
                     pause = RESTART;
                 }
             }
+            // What an agent could not write down, or lost with its host, the next one cannot know.
+            let kept = self.disk.content(&self.directory.path().join("state/crl.pem")).unwrap_or_default();
+            if !String::from_utf8_lossy(&kept).contains(stage.site.list_after.trim()) {
+                stage.world.at(self.index, |place| place.revoked_since_ms = None);
+            }
             if let Some(crash) = crashed {
                 stage.trace.note(format_args!("{} crashed: {crash:?}", self.name));
             }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::controllers::Verdict;
 use crate::host::Host;
+use crate::options::FaultKind;
 use crate::stage::Stage;
 use crate::world::{Ended, Place, Start, Told, is_reading};
 
@@ -157,13 +158,18 @@ fn judge_verdict(stage: &Stage, verdict: &Verdict) {
     let Some(host) = stage.hosts.iter().find(|host| host.name == verdict.host) else {
         return stage.world.violate("only hosts answer", format!("{:?}", verdict.host));
     };
-    let (starts, refused_in) = stage.world.at(host.index, |place| {
+    let (starts, refused_in, boots) = stage.world.at(host.index, |place| {
         let ids = verdict.requests.iter();
         let starts: Vec<Start> = ids.clone().flat_map(|id| place.starts.get(id).cloned().unwrap_or_default()).collect();
-        let told = ids.flat_map(|id| place.told.get(id).into_iter().flatten());
+        let told: Vec<Told> = ids.flat_map(|id| place.told.get(id).into_iter().flatten()).cloned().collect();
         let refused_in: BTreeSet<u64> =
-            told.filter(|told| told.code == code::JOURNAL_FAILED.code).map(|told| told.life).collect();
-        (starts, refused_in)
+            told.iter().filter(|told| told.code == code::JOURNAL_FAILED.code).map(|told| told.life).collect();
+        let boots: BTreeSet<u64> = told
+            .iter()
+            .filter(|told| Some(told.code.as_str()) == verdict.code.as_deref())
+            .map(|told| told.boot)
+            .collect();
+        (starts, refused_in, boots)
     });
     let code = verdict.code.as_deref();
     let done = starts.iter().filter(|start| start.ended == Some(Ended::Done)).count();
@@ -175,8 +181,10 @@ fn judge_verdict(stage: &Stage, verdict: &Verdict) {
         (TaskState::Refused, Some("replayed"), _) => true,
         // What could not be recorded could not be remembered beyond the agent's end either.
         (TaskState::Refused, Some("journal-failed"), _) => starts.iter().all(|start| !refused_in.contains(&start.life)),
-        (TaskState::Refused, Some(_), _) => starts.is_empty(),
-        (_, None, Some(Cause::NoQueue | Cause::NotSent)) => starts.is_empty(),
+        // That it was refused is written and not synced, so only the end of the host can make it forgotten.
+        (TaskState::Refused, Some(_), _) => starts.iter().all(|start| !boots.contains(&start.boot)),
+        // Unless somebody who had seen the command sent it once more.
+        (_, None, Some(Cause::NoQueue | Cause::NotSent)) => starts.is_empty() || stage.options.has(FaultKind::Attack),
         (TaskState::Pending | TaskState::Running, ..) => true,
         _ => true,
     };

@@ -184,7 +184,7 @@ impl State {
         self.trace.note(format_args!("{sender} tells {} {}", report.request_id.short(), result.code));
         let body = Sha256::digest(&stored.body).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let start = result.data["start"].as_u64();
-        let told = Told { code: result.code, sequence: report.sequence, start, body, life: 0 };
+        let told = Told { code: result.code, sequence: report.sequence, start, body, life: 0, boot: 0 };
         self.world.told(place, report.request_id, told);
     }
 

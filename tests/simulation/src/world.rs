@@ -109,8 +109,9 @@ pub(crate) struct Told {
     pub(crate) start: Option<u64>,
     /// Begin of the body's digest.
     pub(crate) body: String,
-    /// The how-manieth life of the agent it was.
+    /// The how-manieth life of the agent it was, and of the host.
     pub(crate) life: u64,
+    pub(crate) boot: u64,
 }
 
 /// One host, as the world knows it.
@@ -268,7 +269,7 @@ impl World {
     /// The last report of a request has reached the broker.
     pub(crate) fn told(&self, host: usize, id: RequestId, told: Told) {
         self.at(host, |place| {
-            let told = Told { life: place.life, ..told };
+            let told = Told { life: place.life, boot: place.boot, ..told };
             place.told.entry(id).or_default().insert(told);
         });
     }
