@@ -164,7 +164,9 @@ impl Process {
             return None;
         }
         let ticks: Option<i64> = fields.get(19).and_then(|ticks| ticks.parse().ok());
-        let started_ms = boot_s.zip(ticks).map(|(boot, ticks)| boot.saturating_mul(1000).saturating_add(ticks.saturating_mul(1000) / TICKS_PER_S));
+        let started_ms = boot_s
+            .zip(ticks)
+            .map(|(boot, ticks)| boot.saturating_mul(1000).saturating_add(ticks.saturating_mul(1000) / TICKS_PER_S));
         let command = String::from_utf8_lossy(words).replace('\0', " ");
         let command: String = command.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Some(Self { name: name.to_owned(), command, parent: fields.get(1)?.parse().ok()?, started_ms })

@@ -373,6 +373,7 @@ pub(super) fn lives(pid: i32) -> bool {
 }
 
 /// Random numbers from a seed that is printed; `MUSTER_TEST_SEED` gives one of before.
+#[expect(clippy::print_stdout, reason = "shown by the test runner if the test fails")]
 pub(super) fn random() -> SmallRng {
     let given = std::env::var("MUSTER_TEST_SEED").ok().map(|text| text.parse().expect("a number"));
     let seed = given.unwrap_or_else(rand::random::<u64>);

@@ -43,6 +43,7 @@ enum Cut {
 
 impl Net {
     /// `None` where the machine does not let one be made and that is allowed.
+    #[expect(clippy::print_stdout, reason = "what is left out is said loudly")]
     fn new() -> Option<Self> {
         let number: u16 = rand::random();
         let net = Self {
