@@ -232,6 +232,8 @@ pub(crate) enum RecordError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    #[error("there is no room on the disk for the end of an action, so none begins")]
+    NoRoom(#[source] std::io::Error),
     #[error(transparent)]
     Panicked(#[from] Panicked),
 }
@@ -392,8 +394,12 @@ impl Core {
     pub(crate) async fn record_start(&self, started: Started, event: Event) -> Result<(), RecordError> {
         let (journal, audit, now) = (self.journal.clone(), self.audit.clone(), self.now());
         let durable = !started.read_only;
+        let reserve = self.reserve.clone();
         let write = move || {
             let id = started.id;
+            if durable {
+                reserve.check().map_err(RecordError::NoRoom)?;
+            }
             // Locks are held for writing only, a statement each; the disk is waited for without them.
             let begun = lock(&journal).begin(started)?;
             if let Some(Err(error)) = begun.map(|unsynced| unsynced.sync()) {

@@ -3,7 +3,7 @@
 //! An action that has begun will end, and on a full disk its end could not be recorded: after a restart it would be
 //! told as interrupted. So the agent keeps a file that holds nothing. When the record of an end finds no room, the
 //! file is deleted and the record written again; once there is room the file is made anew. Nothing that only begins
-//! gets this room.
+//! gets this room: where it was used and cannot be made anew, no action that changes something begins.
 
 use std::io;
 use std::path::PathBuf;
@@ -43,6 +43,17 @@ impl Reserve {
             self.release();
         }
         made
+    }
+
+    /// Makes sure that what begins will find room for its end, if that depends on room.
+    ///
+    /// # Errors
+    /// The disk is full. What else is in the way of a file does not count.
+    pub fn check(&self) -> io::Result<()> {
+        match self.ensure() {
+            Err(error) if is_full(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn make(&self) -> io::Result<()> {

@@ -36,6 +36,39 @@ pub(crate) fn remove_at_exit(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Unmounts a directory when this process has ended. Call it off once it is unmounted.
+#[derive(Debug)]
+pub(crate) struct UnmountAtExit {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl UnmountAtExit {
+    /// Watches over what is mounted there.
+    ///
+    /// # Errors
+    /// The shell cannot be started.
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
+        let (shell, pipe) = shell("umount -l -- \"$1\"", directory.as_os_str())?;
+        Ok(Self { shell, pipe: Some(pipe) })
+    }
+
+    /// Leaves it alone from now on.
+    pub(crate) fn call_off(&mut self) {
+        call_off(&mut self.shell, self.pipe.take());
+    }
+}
+
+/// Tells a shell that there is nothing to clean up any more.
+fn call_off(shell: &mut Child, pipe: Option<ChildStdin>) {
+    if let Some(mut pipe) = pipe {
+        // A shell that is gone cleans nothing up.
+        pipe.write_all(b"done\n").ok();
+        drop(pipe);
+        shell.wait().ok();
+    }
+}
+
 /// Kills a child when this process has ended. Call it off before the child is waited for: afterwards its
 /// number may belong to somebody else.
 #[derive(Debug)]
@@ -56,11 +89,6 @@ impl KillAtExit {
 
     /// Leaves the process alone from now on.
     pub(crate) fn call_off(&mut self) {
-        if let Some(mut pipe) = self.pipe.take() {
-            // A shell that is gone kills nobody.
-            pipe.write_all(b"done\n").ok();
-            drop(pipe);
-            self.shell.wait().ok();
-        }
+        call_off(&mut self.shell, self.pipe.take());
     }
 }

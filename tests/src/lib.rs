@@ -8,4 +8,5 @@ mod cleanup;
 pub mod pki;
 pub mod programs;
 pub mod rabbit;
+pub mod small_disk;
 pub mod stage;

@@ -147,6 +147,24 @@ impl AgentProcess {
     /// # Errors
     /// As [`Self::start_in`].
     pub fn start_under(host: HostName, folder: &Path, wrapper: &[&str]) -> Result<Self> {
+        Self::spawn(host, folder, wrapper, &program("musterd")?, &[])
+    }
+
+    /// The same with another copy of the program, and with these variables in its environment.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start_as(host: HostName, folder: &Path, program: &Path, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn(host, folder, &[], program, environment)
+    }
+
+    fn spawn(
+        host: HostName,
+        folder: &Path,
+        wrapper: &[&str],
+        program: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let socket = folder.join("notify");
         if socket.exists() {
             fs::remove_file(&socket)?;
@@ -154,12 +172,11 @@ impl AgentProcess {
         let notifications = UnixDatagram::bind(&socket).with_context(|| format!("bind `{}`", socket.display()))?;
         notifications.set_read_timeout(Some(Duration::from_millis(200)))?;
         let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join("log"))?;
-        let musterd = program("musterd")?;
         let mut command = match wrapper {
-            [] => Command::new(musterd),
+            [] => Command::new(program),
             [first, rest @ ..] => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(musterd);
+                command.args(rest).arg(program);
                 command
             }
         };
@@ -169,6 +186,7 @@ impl AgentProcess {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("NOTIFY_SOCKET", &socket)
+            .envs(environment.iter().copied())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

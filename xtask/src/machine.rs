@@ -90,6 +90,23 @@ pub(crate) fn need_service_managers() -> Result<()> {
     need("What the tests of `service` need is not installed", SERVICE_MANAGERS)
 }
 
+/// What the tests of faults do to programs: a clock of its own for one, fewer files and processes, a small disk.
+const FAULTS: &[Program] = &[
+    ("/usr/bin/faketime", "faketime"),
+    ("/usr/bin/mount", "mount"),
+    ("/usr/bin/nohup", "coreutils"),
+    ("/usr/bin/prlimit", "util-linux"),
+    ("/usr/bin/setpriv", "util-linux"),
+];
+
+/// Makes sure that the tests of faults find what they need besides RabbitMQ.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub(crate) fn need_faults() -> Result<()> {
+    need("What the tests of faults need is not installed", FAULTS)
+}
+
 /// What makes packages, and the fresh root that they are tried in.
 const PACKAGING: &[Program] = &[
     ("/usr/bin/dh", "debhelper"),

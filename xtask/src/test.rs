@@ -16,6 +16,7 @@ pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     machine::need_package_managers()?;
     machine::need_service_managers()?;
     machine::need_puppet()?;
+    machine::need_faults()?;
     machine::need_cxx()?;
     machine::need_packaging()?;
     if filter.is_none() {

@@ -54,7 +54,7 @@ pub(crate) use source::{Source, total};
 pub(crate) use tell::{Cut, Teller};
 
 use crate::admit::{Authorized, RunningAction};
-use crate::core::{Core, Running, StopReason, lock, report_error};
+use crate::core::{Core, Running, StopReason, chain, lock, report_error};
 use crate::execute::stop_grace;
 use crate::outbox::Care;
 use crate::report::Ending;
@@ -103,7 +103,8 @@ async fn not_begun(core: &Arc<Core>, live: &Arc<Live>, error: &std::io::Error) {
     lock(&core.detached).remove(&id);
     live.ended.send_replace(true);
     core.running_changed.notify_waiters();
-    let ending = Ending::new(&code::START_FAILED, format!("the directory of the action cannot be made: {error}"));
+    let ending =
+        Ending::new(&code::START_FAILED, format!("the directory of the action cannot be made: {}", chain(error)));
     core.note(tell::finished_event(live, &ending));
     core.send_finished(&live.order.address(), 0, Vec::new(), ending, Care::Durable).await;
     core.record_finish(id, false).await;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_daemon::disk::RealDisk;
 use muster_daemon::signals::{Request, Signals};
 use muster_daemon::{Clock, TaskKind, Tasks};
 use muster_plugin_api::{ActionContext, ActionReply, OutputReceiver, OutputSink, Plugin};
@@ -27,7 +28,8 @@ use crate::core::StopReason;
 use crate::execute::{OUTPUT_PIECES, TIME_LIMIT_SLACK, caught, ending};
 use crate::mask;
 use crate::report::Ending;
-use crate::state::make_private_directory;
+use crate::reserve::{RESERVE_BYTES, Reserve};
+use crate::state::{files, make_private_directory};
 
 /// How long to wait for the lock: an agent that looks has it for an instant.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -289,6 +291,12 @@ impl Run {
         }
     }
 
+    /// The room that the agent keeps for the ends of actions, which this is.
+    fn reserve(&self) -> Reserve {
+        let state = self.directory.path().ancestors().nth(2).unwrap_or(Path::new("/"));
+        Reserve::new(Arc::new(RealDisk), state.join(files::RESERVE), RESERVE_BYTES)
+    }
+
     /// Leaves the reply, also if the disk is full for a while; without its data if it has to be.
     async fn leave_reply(self, mut ending: Ending) -> Result<(), RunnerError> {
         if let Err(error) = std::fs::remove_dir_all(self.directory.work()) {
@@ -301,7 +309,8 @@ impl Run {
         let mut reply = Reply::new(&ending, self.now());
         (reply.written, reply.kept) = self.writer.totals();
         let deadline = Instant::now() + REPLY_PATIENCE;
-        while let Err(error) = self.directory.write_reply(&self.lock, &reply) {
+        let reserve = self.reserve();
+        while let Err(error) = reserve.use_for(|| self.directory.write_reply(&self.lock, &reply)) {
             // Without the directory nobody wants a reply any more.
             if Instant::now() >= deadline || !self.directory.path().exists() {
                 return Err(RunnerError::System { action: "write the reply", source: error });

@@ -19,6 +19,10 @@
 //! Waiting for the disk takes no lock ([`Unsynced`]): while a slow disk syncs one record, others are looked up and
 //! written.
 //!
+//! # Hands that clear up
+//!
+//! A file that was removed while the agent runs is noticed before the next record and written anew from memory, so that a restart does not forget what it held.
+//!
 //! # Clocks that jump
 //!
 //! Ids are dropped once their window is over. If the clock jumps ahead and back, a dropped id could
@@ -549,6 +553,12 @@ impl Journal {
     }
 
     fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
+        let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if !self.suspect && self.disk.metadata(&self.path).is_err_and(is_gone) {
+            // A record in a file that nobody finds again would be none. What it held is in memory.
+            tracing::warn!(path = %self.path.display(), "The journal was removed by something else; writing it anew");
+            self.suspect = true;
+        }
         if self.suspect {
             self.rewrite()?;
         }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
+use muster_tests::programs::program;
+use nix::sys::signal::Signal;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use super::lab::{Lab, ends, eventually, id_and_code, random, task};
+use super::lab::{Lab, ends, eventually, id_and_code, lives, random, task};
 
 /// How often each kind of action has its agent killed.
 const KILLS: usize = 8;
@@ -112,4 +114,71 @@ fn an_agent_killed_at_any_moment_finds_its_detached_action_and_tells_how_it_real
 #[test]
 fn an_agent_killed_at_any_moment_of_a_reading_action_reads_once_and_says_so() {
     kill_at_random_moments("read", &mut random());
+}
+
+/// An agent that does not run is dropped by the broker, and what it had taken without an acknowledgement comes again.
+#[test]
+fn an_agent_that_was_stopped_for_a_while_takes_up_where_it_was() {
+    let lab = Lab::new();
+    let change = lab.begin_run("lab.change", &["until=one"]);
+    let apart = lab.begin_run("lab.apart", &["until=one"]);
+    lab.started_times(2);
+    lab.agent.signal(Signal::SIGSTOP).unwrap();
+    lab.open("one");
+    let silent = lab.run("lab.read", &["--reply-timeout", "1s"]).expect(5);
+    assert_eq!(task(&silent)["state"], "no_reply", "{}", silent.stdout);
+    // It waits for the host.
+    let waiting = lab.begin_run("lab.read", &["--reply-timeout", "60s"]);
+    waiting.record("accepted");
+    lab.agent.signal(Signal::SIGCONT).unwrap();
+    for run in [change, apart, waiting] {
+        let (id, code) = id_and_code(&run.finish().expect(0));
+        assert_eq!((code.as_str(), lab.starts_of(&id)), ("ok", 1));
+    }
+    check_records(&lab);
+}
+
+#[test]
+fn an_agent_restarted_or_upgraded_under_an_action_of_its_own_tells_how_it_really_ended() {
+    let mut lab = Lab::new();
+    let musterd = program("musterd").unwrap();
+    let folder = lab.stage.folder().to_owned();
+    let (older, newer) = (folder.join("musterd-older"), folder.join("musterd-newer"));
+    for copy in [&older, &newer] {
+        fs::copy(&musterd, copy).unwrap();
+    }
+    lab.agent.stop().unwrap();
+    lab.start_again_as(&older, &[]);
+    let run = lab.begin_run("lab.apart", &["until=one"]);
+    let start = lab.started_times(1);
+    // As a package does it: the file is replaced first, then the agent is told to stop.
+    fs::remove_file(&older).unwrap();
+    assert!(lab.agent.stop().unwrap().success(), "it does not wait for what runs by itself");
+    lab.start_again_as(&newer, &[]);
+    assert!(lives(start.pid), "it goes on");
+    lab.open("one");
+    let (id, code) = id_and_code(&run.finish().expect(0));
+    assert_eq!((code.as_str(), lab.starts_of(&id)), ("ok", 1));
+    check_records(&lab);
+    lab.check_works();
+}
+
+/// What runs in the agent itself is waited for; what is sent meanwhile is done by the next one.
+#[test]
+fn an_agent_that_is_told_to_stop_waits_for_its_actions_and_the_next_one_does_the_rest() {
+    let mut lab = Lab::new();
+    let run = lab.begin_run("lab.change", &["until=one"]);
+    lab.started_times(1);
+    lab.agent.signal(Signal::SIGTERM).unwrap();
+    eventually("it stops", || lab.agent.log().contains("Stopping running=1"));
+    let next = lab.begin_run("lab.change", &["--reply-timeout", "60s"]);
+    next.record("accepted");
+    lab.open("one");
+    eventually("it ends", || lab.agent.ended().unwrap().is_some());
+    assert!(lab.agent.ended().unwrap().unwrap().success());
+    assert_eq!(task(&run.finish().expect(0))["code"], "ok");
+    assert_eq!(lab.starts().len(), 1);
+    lab.start_again();
+    let (id, code) = id_and_code(&next.finish().expect(0));
+    assert_eq!((code.as_str(), lab.starts_of(&id)), ("ok", 1));
 }

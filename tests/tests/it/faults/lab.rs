@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use muster_tests::pki::Member;
 use muster_tests::programs::{AgentProcess, AgentSettings, Finished, Operator, Party};
+use muster_tests::small_disk::SmallDisk;
 use muster_tests::stage::{Stage, host};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,6 +80,8 @@ pub(super) struct Lab {
     /// Where all of it happens. Dropped after the agent.
     pub(super) agent: AgentProcess,
     pub(super) lea: Operator,
+    /// Where the agent keeps its state, if that is a disk of its own.
+    pub(super) disk: Option<SmallDisk>,
     pub(super) stage: Stage,
 }
 
@@ -109,6 +112,17 @@ impl Lab {
         Self::of(stage, agent)
     }
 
+    /// An agent whose state is on a disk of so many bytes.
+    pub(super) fn on_small_disk(bytes: u64) -> Self {
+        let mut disk = None;
+        let mut lab = Self::started("", |folder| {
+            disk = Some(SmallDisk::mount(&folder.join(HOST).join("state"), bytes).unwrap());
+        });
+        lab.disk = disk;
+        lab.agent.wait_ready().unwrap();
+        lab
+    }
+
     /// An agent with a certificate of its own, whose files others do not use.
     pub(super) fn as_member(stage: Stage, member: &Member) -> Self {
         let settings = settings(stage.folder(), "");
@@ -122,7 +136,7 @@ impl Lab {
     fn of(stage: Stage, agent: AgentProcess) -> Self {
         let lea = stage.operator("lea", &["admins"]);
         know_plugin(stage.folder(), "lea");
-        Self { agent, lea, stage }
+        Self { agent, lea, disk: None, stage }
     }
 
     /// Has the agent read its files again, and waits until it has.
@@ -201,8 +215,13 @@ impl Lab {
 
     /// Starts an agent on what the last one has left, and waits until it is ready.
     pub(super) fn start_again(&mut self) {
+        self.start_again_as(&muster_tests::programs::program("musterd").unwrap(), &[]);
+    }
+
+    /// The same with another copy of the program, and with these variables in its environment.
+    pub(super) fn start_again_as(&mut self, program: &Path, environment: &[(&str, &str)]) {
         let folder = self.agent.folder().to_owned();
-        self.agent = AgentProcess::start_in(HOST.parse().unwrap(), &folder).unwrap();
+        self.agent = AgentProcess::start_as(HOST.parse().unwrap(), &folder, program, environment).unwrap();
         self.agent.wait_ready().unwrap();
     }
 

@@ -5,7 +5,9 @@
 mod agent;
 mod broker;
 mod certificates;
+mod clock;
 mod controller;
+mod disk;
 mod lab;
 mod network;
 mod operator;
