@@ -344,7 +344,9 @@ async fn report_interrupted(core: &Arc<Core>, recovered: &[RequestId]) {
         if !lock(&core.spool).holds_outcome(id) {
             tell_interrupted(core, &started).await;
         }
-        core.record_finish(id, started.read_only).await;
+        if !started.read_only {
+            core.record_finish(id, false).await;
+        }
     }
 }
 

@@ -354,8 +354,11 @@ impl Watcher {
         }
         let sequence = self.next_sequence();
         self.core.send_finished(&self.address, sequence, output, ending, care).await;
-        // Only now: after a crash in between, the report in the spool says that it has ended.
-        self.core.record_finish(id, self.read_only).await;
+        // Only now: after a crash in between, the report in the spool says that it has ended. One that is only in
+        // memory is recorded as ended when it has left.
+        if care != Care::Confirmed {
+            self.core.record_finish(id, self.read_only).await;
+        }
         self.core.counters.actions_finished.add_one();
     }
 }

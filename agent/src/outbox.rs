@@ -128,6 +128,7 @@ impl Core {
                 "Could not keep a final report until it is confirmed; trying to send it once"
             );
             self.send_once(&parcel, code.code).await;
+            self.settle(&parcel).await;
         }
         self.spool_changed.notify_one();
     }
@@ -153,6 +154,7 @@ impl Core {
                 for parcel in &evicted {
                     self.counters.reports_given_up.add_one();
                     tracing::warn!(request.id = %parcel.request_id, why = EVICTED, "Gave up a final report");
+                    self.settle(parcel).await;
                 }
             }
             Care::Confirmed | Care::Cheap => {
@@ -160,6 +162,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Records the end of a request that only read once its report has left memory: until then a restart would have
+    /// to tell of it.
+    async fn settle(&self, parcel: &Parcel) {
+        if lock(&self.journal).is_unfinished_read(&parcel.request_id) {
+            self.record_finish(parcel.request_id, true).await;
+        }
     }
 
     /// Makes the room for ends on the disk anew where it was used.
@@ -277,6 +287,7 @@ impl Core {
         for (key, parcel) in expired {
             if self.give_up(&parcel, "it could not be delivered before it expired", durability(key)) {
                 lock(&self.spool).remove(key);
+                self.settle(&parcel).await;
             }
         }
         let waiting = lock(&self.spool).waiting(Instant::now());
@@ -289,9 +300,11 @@ impl Core {
                 Ok(()) => {
                     self.counters.reports_sent.add_one();
                     lock(&self.spool).remove(key);
+                    self.settle(&parcel).await;
                 }
                 // What the broker does not take now, it does not take from the next report either.
                 Err(error) if self.not_sent(key, &parcel, &error) => return true,
+                Err(_) if lock(&self.spool).get(key).is_none() => self.settle(&parcel).await,
                 Err(_) => {}
             }
         }

@@ -415,6 +415,12 @@ impl ActionDirectory {
         put(REQUEST, serde_json::to_vec(order)?)
     }
 
+    /// Whether it was made for an action that had ended, by [`Self::write_result`].
+    #[must_use]
+    pub fn is_result(&self) -> bool {
+        self.path.exists() && !self.cursor().exists()
+    }
+
     /// Takes the lock if nobody has it. Opened for reading only, so that letting go of it does not look like
     /// the end of a runner.
     ///

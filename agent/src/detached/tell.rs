@@ -198,7 +198,22 @@ async fn wait_for_end(core: &Arc<Core>, live: &Arc<Live>) -> bool {
     }
 }
 
+/// Makes the last report of an action that ran in an agent which ended before it could: there is its result and
+/// nothing else. Its number lies behind all that were noted ahead.
+async fn tell_result(core: &Arc<Core>, live: &Arc<Live>) -> bool {
+    let id = live.order.request_id;
+    let noted = lock(&core.journal).unfinished().into_iter().find(|started| started.id == id);
+    let sequence = noted.map_or(u32::MAX - 1, |started| started.sequence_reserved);
+    let (core, address, addressee) = (core.clone(), live.order.address(), Addressee::MayBeAway);
+    let teller = Teller { core: core.clone(), address, sequence, log: None, addressee };
+    // That it ended was written into the audit log before there was a result.
+    conclude(&core, live, Some(teller), None, false).await
+}
+
 async fn tell_all(core: &Arc<Core>, live: &Arc<Live>) -> io::Result<Result<(), Cut>> {
+    if live.directory.is_result() && *live.ended.borrow() {
+        return Ok(if tell_result(core, live).await { Ok(()) } else { Err(Cut::Stopped) });
+    }
     let (log, last) = CursorLog::open(&live.directory.cursor())?;
     let address = live.order.address();
     let addressee = Addressee::MayBeAway;

@@ -329,6 +329,12 @@ impl Journal {
         self.entries.get(id).is_some_and(|entry| entry.running.is_some())
     }
 
+    /// Whether a request that only reads was started and has not finished.
+    #[must_use]
+    pub fn is_unfinished_read(&self, id: &RequestId) -> bool {
+        self.entries.get(id).and_then(|entry| entry.running.as_ref()).is_some_and(|started| started.read_only)
+    }
+
     /// Requests that were started and have not finished, oldest first.
     #[must_use]
     pub fn unfinished(&self) -> Vec<Started> {
