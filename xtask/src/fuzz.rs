@@ -184,8 +184,12 @@ impl Engine {
             .arg(format!("-max_len={}", target.bytes_max))
             .arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"))
             .arg(format!("-timeout={INPUT_S_MAX}"))
-            .arg(format!("-artifact_prefix={}/", own.join("failed").display()))
-            .arg(format!("-dict={}", own.join("words").display()));
+            .arg(format!("-artifact_prefix={}/", own.join("failed").display()));
+        // libFuzzer refuses an empty dictionary.
+        let words = own.join("words");
+        if fs::metadata(&words).is_ok_and(|meta| meta.len() > 0) {
+            command.arg(format!("-dict={}", words.display()));
+        }
         command
     }
 
