@@ -149,7 +149,8 @@ fn decode(text: &str) -> Result<String, &'static str> {
 fn without_password(text: &str) -> String {
     let Some(at) = text.rfind('@') else { return text.to_owned() };
     // Also where the scheme was forgotten, and what stands before is all that could be one.
-    let scheme = text.find("://").filter(|scheme| *scheme < at).map_or("", |scheme| &text[..scheme + 3]);
+    let word = |end: &usize| text[..*end].bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let scheme = text.find("://").filter(|end| *end < at && word(end)).map_or("", |end| &text[..end + 3]);
     format!("{scheme}...{}", &text[at..])
 }
 
@@ -216,9 +217,13 @@ mod tests {
     fn a_password_is_refused_and_not_repeated() {
         let error = "amqps://lea:secret@broker/".parse::<BrokerUrl>().unwrap_err().to_string();
         assert!(error.contains("certificate is the login") && !error.contains("secret"), "{error}");
-        for text in
-            ["lea:secret@broker", "lea:secret@amqps://broker", "amqp://lea:sec@ret@broker", "https://lea:secret@b"]
-        {
+        for text in [
+            "lea:secret@broker",
+            "lea:secret@amqps://broker",
+            "amqp://lea:sec@ret@broker",
+            "lea:sec@ret://b@b",
+            "https://lea:secret@b",
+        ] {
             let error = text.parse::<BrokerUrl>().unwrap_err().to_string();
             assert!(!error.contains("sec") && error.contains("@"), "{error}");
         }
