@@ -407,8 +407,8 @@ impl Journal {
     /// An id that is known already stays as it is. Not synced, as for an action that only reads.
     ///
     /// # Errors
-    /// When the record cannot be written: the id is remembered all the same, until the agent ends. Or when the caller
-    /// has as many refused requests remembered as he may; the id then counts as not seen.
+    /// When the record cannot be written, or the caller has as many refused requests remembered as he may. The id
+    /// then counts as not seen.
     pub fn refuse(
         &mut self,
         id: RequestId,
@@ -429,12 +429,11 @@ impl Journal {
         });
         let line = record.to_line();
         self.check_room(caller, Kind::Refusal, line.len(), now)?;
-        let written = self.append(&line);
+        self.append(&line)?;
         let share = Some(self.room.take(caller, Kind::Refusal));
         let bytes = line.len() as u64;
-        // Also if it is not written: as long as the agent runs, what it has said stays true.
         self.insert(id, Entry { keep_until, running: None, unwritten: None, refused: Some(code), share, bytes });
-        written
+        Ok(())
     }
 
     fn check_room(&mut self, caller: &Identity, kind: Kind, bytes: usize, now: Timestamp) -> Result<(), JournalError> {

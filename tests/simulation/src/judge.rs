@@ -158,18 +158,16 @@ fn judge_verdict(stage: &Stage, verdict: &Verdict) {
     let Some(host) = stage.hosts.iter().find(|host| host.name == verdict.host) else {
         return stage.world.violate("only hosts answer", format!("{:?}", verdict.host));
     };
-    let (starts, refused_in, boots) = stage.world.at(host.index, |place| {
+    let (starts, boots) = stage.world.at(host.index, |place| {
         let ids = verdict.requests.iter();
         let starts: Vec<Start> = ids.clone().flat_map(|id| place.starts.get(id).cloned().unwrap_or_default()).collect();
         let told: Vec<Told> = ids.flat_map(|id| place.told.get(id).into_iter().flatten()).cloned().collect();
-        let refused_in: BTreeSet<u64> =
-            told.iter().filter(|told| told.code == code::JOURNAL_FAILED.code).map(|told| told.life).collect();
         let boots: BTreeSet<u64> = told
             .iter()
             .filter(|told| Some(told.code.as_str()) == verdict.code.as_deref())
             .map(|told| told.boot)
             .collect();
-        (starts, refused_in, boots)
+        (starts, boots)
     });
     let code = verdict.code.as_deref();
     let done = starts.iter().filter(|start| start.ended == Some(Ended::Done)).count();
@@ -179,8 +177,8 @@ fn judge_verdict(stage: &Stage, verdict: &Verdict) {
         (TaskState::Failed, Some(_), _) => starts.iter().any(|start| start.ended != Some(Ended::Done)),
         // That there was a copy says nothing of what became of the first.
         (TaskState::Refused, Some("replayed"), _) => true,
-        // What could not be recorded could not be remembered beyond the agent's end either.
-        (TaskState::Refused, Some("journal-failed"), _) => starts.iter().all(|start| !refused_in.contains(&start.life)),
+        // What could not be recorded has not run, and may be sent again.
+        (TaskState::Refused, Some("journal-failed"), _) => true,
         // That it was refused is written and not synced, so only the end of the host can make it forgotten.
         (TaskState::Refused, Some(_), _) => starts.iter().all(|start| !boots.contains(&start.boot)),
         // Unless somebody who had seen the command sent it once more.
