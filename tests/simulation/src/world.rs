@@ -95,8 +95,6 @@ pub(crate) struct Start {
     pub(crate) action: String,
     /// The how-manieth life of the host it was.
     pub(crate) boot: u64,
-    /// The how-manieth life of its agent.
-    pub(crate) life: u64,
     pub(crate) ended: Option<Ended>,
 }
 
@@ -237,13 +235,13 @@ impl World {
             if caller.name() == "rita" && place.revoked_since_ms.is_some_and(|since| now_ms > since + DECISION_MS) {
                 wrong.push(("nothing of a revoked certificate starts", format!("`{action}`")));
             }
-            let (boot, life) = (place.boot, place.life);
+            let boot = place.boot;
             let starts = place.starts.entry(id).or_default();
             let may_again = is_reading(action) && starts.iter().all(|start| start.boot != boot);
             if !starts.is_empty() && !may_again {
                 wrong.push(("nothing starts twice", format!("start number {} of `{action}`", starts.len() + 1)));
             }
-            starts.push(Start { action: action.to_owned(), boot, life, ended: None });
+            starts.push(Start { action: action.to_owned(), boot, ended: None });
             (wrong, starts.len(), place.name.clone())
         };
         self.tally.add(if is_reading(action) { "starts of reading actions" } else { "starts of changing actions" });
