@@ -117,7 +117,7 @@ fn policy(input: &[u8]) {
     let descriptions: Vec<Ddl> = muster_plugin_api::builtin_ddls().to_vec();
     let arguments: Map<String, Value> = serde_json::from_slice(input.rest()).unwrap_or_default();
     let known = Known { descriptions: descriptions.iter().collect(), facts: Some(&arguments) };
-    let _ = policy.warnings(&known);
+    drop(policy.warnings(&known));
     let host = HostName::new("web1.example.com").expect("a host's name");
     let (names, collectives, calls) = (BTreeSet::new(), BTreeSet::<CollectiveName>::new(), BTreeMap::new());
     let scope = HostScope {

@@ -114,7 +114,7 @@ fn collector(input: &[u8]) {
         match input.byte() % 8 {
             0 => {
                 now = now.plus_ms(i64::from(input.short()) * 10);
-                let _ = collector.advance(now);
+                drop(collector.advance(now));
             }
             1 => {
                 let host = &hosts[usize::from(input.byte()) % hosts.len()];
@@ -152,7 +152,7 @@ fn collector(input: &[u8]) {
         // A time that is over would make whoever waits for it spin.
         assert!(wakeup > now || !collector.advance(now).is_empty(), "a wakeup has a purpose");
         now = now.max(wakeup);
-        let _ = collector.advance(now);
+        drop(collector.advance(now));
     }
     assert!(collector.is_complete(now), "every question ends");
 }

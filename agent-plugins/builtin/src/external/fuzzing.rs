@@ -26,5 +26,5 @@ pub fn answer(action: &Action, reply: Option<&[u8]>, lines: Option<&[u8]>, exit_
         }
         (Err(failure), _) => assert!(!failure.message.is_empty(), "a failure says something"),
     }
-    let _ = reply::activation(written(reply), exit_code, None);
+    drop(reply::activation(written(reply), exit_code, None));
 }

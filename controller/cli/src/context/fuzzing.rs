@@ -16,7 +16,7 @@ pub(crate) fn resolve_all(file: &Path, variables: &BTreeMap<String, String>) -> 
     let selection = Selection { config: Some(file.to_owned()), ..Selection::default() };
     let locations = Locations::detect(&selection, variables);
     let Ok(files) = Files::read(&locations) else { return 0 };
-    let _ = choose(&selection, variables, &files, &locations);
+    drop(choose(&selection, variables, &files, &locations));
     let names: Vec<String> = files.raw.context.keys().cloned().collect();
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let mut good = 0;
