@@ -36,6 +36,10 @@ const BATCH_MAX: usize = 64;
 /// is not to be fought.
 const REPLY_QUEUES_MAX: u32 = 5;
 
+/// Most connections in a row that break before a host had the time to answer, and bring no news. A broker, or whatever is in front
+/// of it, that takes every connection and breaks it would otherwise be asked for ever: each return gives the hosts their time back.
+const CONNECTIONS_IN_VAIN_MAX: u32 = 10;
+
 /// Most rejected deliveries whose host is remembered. More are only counted.
 const REJECTIONS_MAX: usize = 100;
 
@@ -221,8 +225,17 @@ impl Course {
 pub struct Asking<'a> {
     controller: &'a mut Controller,
     commands: Vec<Prepared>,
-    /// How many of the commands are the question itself; those behind them watch it.
-    questions: usize,
+    /// Watch the question since the last return from an outage; those of returns before are forgotten.
+    watches: Vec<Prepared>,
+    /// The number of the first of them, as [`Sendable`] counts: behind the commands and all watches before.
+    first_watch: usize,
+    /// How long a host may take to answer, in milliseconds.
+    start_timeout_ms: i64,
+    /// When the connection came back last.
+    came_back: Option<Timestamp>,
+    /// Whether a host was heard since then.
+    heard: bool,
+    in_vain: u32,
     expiration_ms: u64,
     output_events: bool,
     signed_by: Option<BTreeSet<Identity>>,
@@ -271,7 +284,12 @@ impl<'a> Asking<'a> {
             again: course.again,
             outage: None,
             reply_queues_lost: 0,
-            questions: commands.len(),
+            watches: Vec::new(),
+            first_watch: commands.len(),
+            start_timeout_ms: course.rules.start_timeout_ms,
+            came_back: None,
+            heard: false,
+            in_vain: 0,
             asked: commands.iter().flat_map(Prepared::asked).collect(),
             commands,
             unsent,
@@ -339,7 +357,7 @@ impl<'a> Asking<'a> {
             && self.sending.len() < IN_FLIGHT_MAX
             && let Some(sendable) = self.unsent.pop_front()
         {
-            let message = self.message(&sendable);
+            let Some(message) = self.message(&sendable) else { continue };
             self.sending.push(send(Arc::clone(&self.controller.link), sendable, message));
         }
         // What is over by now was seen to, or waits for the broker to take the commands.
@@ -363,14 +381,16 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn message(&self, sendable: &Sendable) -> Outgoing {
-        let command = &self.commands[sendable.command];
+    /// The message; none if it is a watch that newer ones have replaced.
+    fn message(&self, sendable: &Sendable) -> Option<Outgoing> {
+        let watch = || self.watches.get(sendable.command.checked_sub(self.first_watch)?);
+        let command = self.commands.get(sendable.command).or_else(watch)?;
         let routing_key = match (&sendable.host, &command.destinations) {
             (Some(host), _) => routing::host_key(host),
             (None, Destinations::Broadcast(key)) => key.clone(),
             (None, Destinations::Hosts(_)) => unreachable!("a command to hosts is sent to each of them"),
         };
-        Outgoing {
+        Some(Outgoing {
             exchange: routing::EXCHANGE_COMMAND,
             routing_key,
             content_type: command.content_type.to_owned(),
@@ -380,7 +400,7 @@ impl<'a> Asking<'a> {
             persistent: false,
             mandatory: true,
             correlation_id: Some(command.id.to_string()),
-        }
+        })
     }
 
     fn on_sent(&mut self, (sendable, result): Sent) {
@@ -451,6 +471,7 @@ impl<'a> Asking<'a> {
         let taken = self.collector.take(&report, now);
         let (host, output) = (report.host, report.output);
         let counts = matches!(taken, Taken::Started | Taken::Progress | Taken::Finished);
+        self.heard |= counts;
         if self.output_events && counts && !output.is_empty() {
             self.events.push_back(Event::Output(host.clone(), output));
         }
@@ -482,13 +503,25 @@ impl<'a> Asking<'a> {
                 (Some(self.controller.link.clone()), error)
             }
             ConsumerEnd::ConnectionLost | ConsumerEnd::Closed => {
-                (None, ClientError::closed(self.controller.link.closed().await))
+                let error = ClientError::closed(self.controller.link.closed().await);
+                if self.was_in_vain() {
+                    return self.fail(error);
+                }
+                (None, error)
             }
         };
         self.events.push_back(Event::Disconnected(error.with_causes()));
         let now = self.now();
         let Controller { parts, route, .. } = &mut *self.controller;
         self.outage = Some(Outage::new((parts.bus.clone(), link), route.clone(), error, now, &mut parts.random));
+    }
+
+    /// Whether the connection that has ended was one too many that came back for nothing.
+    fn was_in_vain(&mut self) -> bool {
+        let lived_ms = self.came_back.map(|at| self.now().since_ms(at));
+        let in_vain = !self.heard && lived_ms.is_some_and(|lived_ms| lived_ms < self.start_timeout_ms);
+        self.in_vain = if in_vain { self.in_vain + 1 } else { 0 };
+        self.in_vain >= CONNECTIONS_IN_VAIN_MAX
     }
 
     /// Waits for the next thing on the way back to answers.
@@ -517,17 +550,19 @@ impl<'a> Asking<'a> {
         self.connection_lost = false;
         self.reconnects += 1;
         let now = self.now();
+        (self.came_back, self.heard) = (Some(now), false);
         self.collector.resumed(now);
         self.events.push_back(Event::Reconnected);
         let waiting = std::mem::take(&mut self.unsent);
         let is_waiting = |sendable: &Sendable| {
             waiting.iter().any(|other| (other.command, &other.host) == (sendable.command, &sendable.host))
         };
-        let again: Vec<Sendable> = sendables(&self.commands[..self.questions])
+        let again: Vec<Sendable> = sendables(&self.commands)
             .into_iter()
             .filter(|sendable| !is_waiting(sendable) && self.is_silent(sendable))
             .collect();
-        self.unsent = waiting.into_iter().filter(|sendable| sendable.command < self.questions).chain(again).collect();
+        self.unsent =
+            waiting.into_iter().filter(|sendable| sendable.command < self.commands.len()).chain(again).collect();
         if let Again::Attach { replay } = self.again
             && let Err(error) = self.attach(replay)
         {
@@ -544,7 +579,8 @@ impl<'a> Asking<'a> {
     /// Watches every named host that has not ended.
     fn attach(&mut self, replay: bool) -> Result<(), ClientError> {
         let goes_on = |host: &&HostName| self.collector.host(host).is_some_and(|record| !record.is_final());
-        let parts: Vec<Part> = self.commands[..self.questions]
+        let parts: Vec<Part> = self
+            .commands
             .iter()
             .filter_map(|command| match &command.destinations {
                 Destinations::Hosts(hosts) => {
@@ -556,7 +592,8 @@ impl<'a> Asking<'a> {
             .collect();
         let watch = FollowUp::new(Wish::Watch { replay, follow: true }, parts);
         let watches = self.controller.sign(|sender, next_id| follow_up::prepare(&watch, sender, next_id))?;
-        let first = self.commands.len();
+        self.first_watch += self.watches.len();
+        let first = self.first_watch;
         for watch in &watches {
             if let Destinations::Hosts(hosts) = &watch.destinations {
                 self.collector.attach(watch.id, hosts);
@@ -564,7 +601,7 @@ impl<'a> Asking<'a> {
         }
         let behind = sendables(&watches).into_iter().map(|one| Sendable { command: first + one.command, ..one });
         self.unsent.extend(behind);
-        self.commands.extend(watches);
+        self.watches = watches;
         Ok(())
     }
 
@@ -621,12 +658,12 @@ impl<'a> Asking<'a> {
 
     /// The ids of its messages, in the order of their hosts' names.
     pub fn requests(&self) -> impl Iterator<Item = RequestId> {
-        self.commands[..self.questions].iter().map(|command| command.id)
+        self.commands.iter().map(|command| command.id)
     }
 
     /// Its messages with the hosts that each goes to; none for a broadcast.
     pub fn parts(&self) -> impl Iterator<Item = (RequestId, &[HostName])> {
-        self.commands[..self.questions].iter().filter_map(|command| match &command.destinations {
+        self.commands.iter().filter_map(|command| match &command.destinations {
             Destinations::Hosts(hosts) => Some((command.id, hosts.as_slice())),
             Destinations::Broadcast(_) => None,
         })
@@ -657,7 +694,7 @@ impl<'a> Asking<'a> {
             rejected: self.rejected,
             rejections: self.rejections,
             reconnects: self.reconnects,
-            requests: self.commands[..self.questions].iter().map(|command| command.id).collect(),
+            requests: self.commands.iter().map(|command| command.id).collect(),
             asked: self.asked,
             elapsed_ms,
             hosts: self.collector.into_hosts(),

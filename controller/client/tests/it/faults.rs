@@ -120,6 +120,29 @@ async fn a_host_that_has_forgotten_is_not_waited_for_to_the_end_of_its_time() {
     assert!(summary.elapsed_ms < 12_000, "{}", summary.elapsed_ms);
 }
 
+/// Each return gives the hosts their time back, so whoever breaks every connection at once kept a command line for ever.
+#[tokio::test(start_paused = true)]
+async fn connections_that_break_again_and_again_without_news_end_it() {
+    let fleet = fleet_that_is_watched("unknown-request").await;
+    let mut controller = fleet.controller().await;
+    let mut asking = controller.ask(&question(&["web1"])).unwrap();
+    while asking.collector().counts().running < 1 {
+        asking.next().await.unwrap();
+    }
+    assert_eq!(fleet.broker.disconnect(&lea()), 1);
+    let mut returns = 0;
+    while let Some(event) = asking.next().await {
+        if event == Event::Reconnected {
+            returns += 1;
+            assert!(returns < 100, "it never gives up");
+            assert_eq!(fleet.broker.disconnect(&lea()), 1);
+        }
+    }
+    let summary = asking.into_summary();
+    let End::Failed(error) = &summary.end else { panic!("{:?}", summary.end) };
+    assert_eq!((error.code(), returns, summary.counts.running), ("connection-lost", 10, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_command_that_was_lost_with_the_connection_is_sent_again_as_it_was() {
     let fleet = fleet().await;
