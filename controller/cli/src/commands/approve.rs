@@ -13,7 +13,7 @@ use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, Format, Printer, Text, number};
-use crate::pending::{SCHEMA, Store, View, failure, store};
+use crate::pending::{SCHEMA, Store, View, failure, shown_in_part, store};
 use crate::session::Login;
 use crate::target::quoted;
 
@@ -73,10 +73,12 @@ pub(crate) fn approve(
     let command = pending.command();
     let action = catalogue.action(&format!("{}.{}", command.plugin, command.action)).ok().map(|(_, action)| action);
     let view = View::of(&pending, &path, action, context, now);
-    if !printer.format().is_json() {
-        view.lines(now, arguments.full).into_iter().for_each(|line| printer.line(line));
-        view.warnings.iter().for_each(|warning| printer.warning(warning));
+    let asks = !arguments.yes && arguments.expect.is_none();
+    let mut warnings = view.warnings.clone();
+    if !arguments.full {
+        warnings.extend(shown_in_part(&view.arguments));
     }
+    show(view.lines(now, arguments.full), &warnings, asks, printer);
     confirm(arguments, &pending, &login.credentials, printer)?;
     let approvals = pending.approve(&login.credentials, invocation.now()).map_err(failed)?;
     let (signed, out) = match &arguments.signature_only {
@@ -113,6 +115,22 @@ pub(crate) fn approve(
     Ok(ExitCode::Success)
 }
 
+/// Shows what would be signed. With `--json` the document comes once it is signed; who is asked before is shown it
+/// beside the question, `--quiet` or not: nobody signs what he was not shown.
+fn show(lines: Vec<Text>, warnings: &[String], asks: bool, printer: &Printer) {
+    let is_json = printer.format().is_json();
+    for line in lines {
+        match is_json {
+            false => printer.line(line),
+            true if asks => printer.warned(line),
+            true => {}
+        }
+    }
+    if asks || !is_json {
+        warnings.iter().for_each(|warning| printer.warning(warning));
+    }
+}
+
 /// Lets the approver say yes. Nothing has been signed at this point.
 ///
 /// # Errors
@@ -147,6 +165,32 @@ fn confirm(
             Err(Failure::new(ExitCode::NotConfirmed, "not-confirmed", what)
                 .hint("the same command with --yes")
                 .hint(format!("the same command with --expect {count}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::capture::printer;
+    use crate::output::{Settings, Surroundings};
+
+    /// Before, `approve --json` at a terminal asked for the number of hosts and showed nothing else.
+    #[test]
+    fn nobody_is_asked_to_sign_what_he_was_not_shown() {
+        let check = |format: Format, asks: bool, out: &str, err: &str| {
+            let settings = Settings { format, quiet: true, ..Settings::default() };
+            let (printer, data, remarks) = printer(settings, Surroundings::default());
+            show(vec![Text::from("action shell.run")], &["look twice".to_owned()], asks, &printer);
+            assert_eq!((data.text().as_str(), remarks.text().as_str()), (out, err), "{format:?}, asks: {asks}");
+        };
+        let (action, warning) = ("action shell.run\n", "warning: look twice\n");
+        for asks in [true, false] {
+            check(Format::Table, asks, action, warning);
+        }
+        for format in [Format::Json, Format::Jsonl] {
+            check(format, true, "", &format!("{action}{warning}"));
+            check(format, false, "", "");
         }
     }
 }

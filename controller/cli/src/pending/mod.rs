@@ -14,7 +14,7 @@ use std::path::Path;
 use muster_client::PendingError;
 
 pub(crate) use store::Store;
-pub(crate) use view::{SCHEMA, View};
+pub(crate) use view::{SCHEMA, View, shown_in_part};
 
 use crate::output::{ExitCode, Failure, number};
 

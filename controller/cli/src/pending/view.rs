@@ -142,9 +142,8 @@ impl View {
             line("", Text::new().dim(first_line(description)));
         }
         for (name, value) in &self.arguments {
-            let count = value_characters(value);
             let limit = if full { usize::MAX } else { VALUE_CHARACTERS_MAX };
-            let mut shown = value_lines(value, limit);
+            let (mut shown, count) = value_lines(value, limit);
             if count > limit {
                 shown.push(format!("... {} characters; --full shows all", number::count(count)));
             }
@@ -186,22 +185,27 @@ impl View {
     }
 }
 
-fn value_characters(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.chars().count(),
-        other => other.to_string().chars().count(),
-    }
+/// A warning for each argument of which [`View::lines`] shows only the beginning without `full`.
+pub(crate) fn shown_in_part(arguments: &Map<String, Value>) -> Vec<String> {
+    let is_cut = |value: &Value| value_lines(value, VALUE_CHARACTERS_MAX).1 > VALUE_CHARACTERS_MAX;
+    let warn =
+        |name: &String| format!("argument `{name}` is shown in part: read all of it with --full before you sign");
+    arguments.iter().filter(|(_, value)| is_cut(value)).map(|(name, _)| warn(name)).collect()
 }
 
-/// A value in lines: text of several lines as they are, marked, everything else as JSON. At most so many characters.
-fn value_lines(value: &Value, limit: usize) -> Vec<String> {
-    let cut = |text: &str| text.chars().take(limit).collect::<String>();
-    match value {
-        Value::String(text) if text.contains('\n') => {
-            cut(text).split('\n').map(|line| format!("| {}", visible(line))).collect()
-        }
-        other => vec![visible(&cut(&other.to_string()))],
-    }
+/// A value in lines: text of several lines as they are, marked, everything else as JSON. At most `limit` characters of it are
+/// in them; with them comes how many it has, counted as it is written here, since JSON takes more than one for some.
+fn value_lines(value: &Value, limit: usize) -> (Vec<String>, usize) {
+    let (text, has_lines) = match value {
+        Value::String(text) if text.contains('\n') => (text.clone(), true),
+        other => (other.to_string(), false),
+    };
+    let cut: String = text.chars().take(limit).collect();
+    let lines = match has_lines {
+        true => cut.split('\n').map(|line| format!("| {}", visible(line))).collect(),
+        false => vec![visible(&cut)],
+    };
+    (lines, text.chars().count())
 }
 
 fn first_line(text: &str) -> &str {
@@ -239,9 +243,32 @@ mod tests {
         check("p\u{430}ypal", "p\\u{430}ypal");
         check("\u{202e}txt.exe", "\\u{202e}txt.exe");
         check("\r", "\\u{d}");
-        let lines = |text: &str, limit: usize| value_lines(&Value::from(text), limit);
+        let lines = |text: &str, limit: usize| value_lines(&Value::from(text), limit).0;
         assert_eq!(lines("a \n\tb\n", 99), ["| a ", "| \\u{9}b", "| "]);
         assert_eq!(lines("one ", 99), ["\"one \""], "blanks at the end are seen");
         assert_eq!(lines("a\nbcd", 3), ["| a", "| b"]);
+    }
+
+    /// Before, the characters of the text were counted and those of its JSON were cut, so that the end of a command
+    /// behind a row of tabs or quotes was neither shown nor told to be missing.
+    #[test]
+    fn whatever_is_left_out_is_told() {
+        let check = |value: Value| {
+            let (whole, written) = value_lines(&value, usize::MAX);
+            for limit in 1..=written {
+                let (shown, count) = value_lines(&value, limit);
+                assert_eq!(count, written, "{value}");
+                assert_eq!(shown == whole, limit == written, "{value} in {limit}");
+            }
+        };
+        check(Value::from(format!("true{}; rm -rf /", "\t".repeat(20))));
+        check(Value::from(format!("echo {}; rm -rf /", "\"\\".repeat(20))));
+        check(Value::from("\u{1}\u{e4}\u{1}; rm -rf /"));
+        check(Value::from("one\ntwo\t\nthree"));
+        check(serde_json::json!({"a": ["\t\t", 1.5, null], "\"b\"": true}));
+        let arguments = serde_json::json!({"a": "x".repeat(1_998), "b": "x".repeat(1_999), "c": "\t".repeat(1_000)});
+        let warned = shown_in_part(arguments.as_object().unwrap());
+        assert_eq!(warned.len(), 2, "with its quotes it has 2,000, 2,001 and 2,002 characters");
+        assert!(warned[0].contains("`b`") && warned[1].contains("`c`"), "{warned:?}");
     }
 }
