@@ -170,6 +170,11 @@ pub(super) const CODES: &[Code] = &[
         explanation: "The command stopped waiting. Hosts that were asked go on. Exit code 10.",
     },
     Code {
+        code: "unread",
+        summary: "nobody reads the output any more",
+        explanation: "Whatever read the output has closed it, as `head` does after its lines, before anything was sent. Nothing was sent. Where hosts had been asked already they go on, and `muster watch` shows them. Exit code 10.",
+    },
+    Code {
         code: "ctrl-c",
         summary: "stopped by the operator",
         explanation: "Ctrl-C ends the waiting, never the work: hosts that were asked go on. Exit code 130.",
