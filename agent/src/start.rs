@@ -160,10 +160,17 @@ fn build(config: Config, files: &Files) -> anyhow::Result<Agent> {
         })),
     };
     let state_dir = config.state_dir().to_owned();
+    let check = || {
+        muster_agent::state::check_trusted(&state_dir)
+            .with_context(|| format!("trust state directory `{}`", state_dir.display()))
+    };
+    // Before anything in it is removed or written, and not after: it may be somewhere else than was meant.
+    if state_dir.symlink_metadata().is_ok() {
+        check()?;
+    }
     let agent = Agent::new(config, parts)?;
-    // It is there by now. Nothing has been done yet with what was read from it.
-    muster_agent::state::check_trusted(&state_dir)
-        .with_context(|| format!("trust state directory `{}`", state_dir.display()))?;
+    // One that was not there is by now. Nothing has been done yet with what was read from it.
+    check()?;
     Ok(agent)
 }
 
@@ -274,7 +281,6 @@ pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<
     }
 }
 
-/// Looks at the directory of the agent's state as its start does. One that is not there yet is made then.
 /// Whoever can put others in their place decides who this host is, and whom it obeys.
 fn identity_files(config: &Config) -> [(&'static str, &Path); 3] {
     [("pki.key", config.key()), ("pki.certificate", config.certificate()), ("pki.ca", config.ca())]
@@ -292,6 +298,7 @@ fn check_identity_files(config: &Config, complaints: &mut Vec<Complaint>) {
     }
 }
 
+/// Looks at the directory of the agent's state as its start does. One that is not there yet is made then.
 fn check_state_directory(config: &Config, complaints: &mut Vec<Complaint>) {
     let path = config.state_dir();
     match muster_agent::state::check_trusted(path) {

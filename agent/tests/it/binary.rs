@@ -181,6 +181,26 @@ fn what_others_can_write_is_not_trusted() {
     assert!(said.contains(&format!("chmod go-w {}", folder.path("state").display())), "{said}");
 }
 
+/// Before, the start was refused only once the directory had been emptied of old work and its journal written anew.
+#[test]
+fn a_state_directory_that_others_can_replace_is_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path("outer/state/work")).unwrap();
+    fs::write(folder.path("outer/state/work/kept"), "").unwrap();
+    for (name, mode) in [("outer/state/work", 0o700), ("outer/state", 0o700), ("outer", 0o777)] {
+        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (usual, other) = (folder.path("state"), folder.path("outer/state"));
+    folder.config(|text| text.replace(usual.to_str().unwrap(), other.to_str().unwrap()));
+    let output = folder.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("on the way to it"), "{said}");
+    let left = || fs::read_dir(&other).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(left(), ["work"], "nothing was made");
+    assert!(other.join("work/kept").exists(), "nothing was removed");
+}
+
 #[test]
 fn the_agent_itself_only_warns_of_unknown_keys() {
     let folder = Folder::new();
