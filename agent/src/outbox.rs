@@ -165,9 +165,10 @@ impl Core {
     }
 
     /// Records the end of a request that only read once its report has left memory: until then a restart would have
-    /// to tell of it.
+    /// to tell of it. While it is at work its end is still to come: what has left is the answer to a copy of it.
     async fn settle(&self, parcel: &Parcel) {
-        if lock(&self.journal).is_unfinished_read(&parcel.request_id) {
+        let is_at_work = lock(&self.running).get(&parcel.request_id).is_some_and(|running| !running.ended);
+        if !is_at_work && lock(&self.journal).is_unfinished_read(&parcel.request_id) {
             self.record_finish(parcel.request_id, true).await;
         }
     }

@@ -418,6 +418,34 @@ fn after_a_crash_the_interruption_is_told_and_nothing_runs_again() {
     });
 }
 
+/// Before, the answer to a copy (`replayed`) was taken for the end of what it is a copy of, and a crash after it was not told.
+#[test]
+fn the_answer_to_a_copy_is_not_the_end_of_what_runs() {
+    let stage = Stage::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let id = runtime.block_on(async {
+        let _agent = stage.start(Setup::default()).await;
+        let mut controller = stage.controller(&stage.site.lea).await;
+        let command = command(&stage.site.lea, "watch", json!({}));
+        controller.send(&command, &stage.site.lea).await;
+        assert_eq!(controller.report().await.sequence, 0);
+        // When the second answer is here, the agent is done with the first.
+        for _ in 0..2 {
+            controller.send(&command, &stage.site.lea).await;
+            assert_eq!(controller.code(command.id).await, "replayed");
+        }
+        command.id
+    });
+    runtime.shutdown_background();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let agent = stage.start(Setup::default()).await;
+        let mut controller = stage.controller(&stage.site.lea).await;
+        assert_eq!(controller.code(id).await, "interrupted");
+        agent.stop().await;
+    });
+}
+
 #[tokio::test]
 async fn a_delivery_repeated_after_a_broken_connection_is_not_a_replay() {
     let stage = Stage::new();
