@@ -292,6 +292,8 @@ impl<'a> Asking<'a> {
             in_vain: 0,
             asked: commands.iter().flat_map(Prepared::asked).collect(),
             commands,
+            // A question to nobody has nothing to wait for.
+            accepted: unsent.is_empty(),
             unsent,
             connection_lost: false,
             sending: FuturesUnordered::new(),
@@ -299,7 +301,6 @@ impl<'a> Asking<'a> {
             quiet: course.quiet,
             began_at,
             began: Instant::now(),
-            accepted: false,
             events: VecDeque::new(),
             end: None,
             rejected: 0,

@@ -30,6 +30,15 @@ async fn every_host_answers_and_nobody_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_question_to_nobody_is_answered_at_once() {
+    let fleet = Fleet::new();
+    let mut controller = fleet.controller().await;
+    let asked = controller.ask(&question(&[])).unwrap().finish();
+    let summary = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an end");
+    assert_eq!((summary.end, summary.counts.total(), summary.elapsed_ms), (End::Complete, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_come_in_order() {
     let fleet = Fleet::new();
     fleet.hosts(&["web1"], json!({}), succeeding(json!(null))).await;

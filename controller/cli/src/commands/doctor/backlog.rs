@@ -26,6 +26,9 @@ const PROBLEMS_MAX: usize = 8;
 
 /// Asks and judges. `None` where nobody tells anything.
 pub(super) async fn check(controller: &mut Controller, hosts: &BTreeSet<HostName>) -> Option<Check> {
+    if hosts.is_empty() {
+        return None;
+    }
     let asked = limit::choose(hosts.iter().cloned().collect(), limit::Amount::Count(ASKED_MAX), 1);
     let (plugin, action) = ("host".parse().ok()?, "status".parse().ok()?);
     let question = Question {
