@@ -9,9 +9,9 @@ use muster_agent::config::{Config, Raw};
 use muster_agent::detached::Runner;
 use muster_agent::facts::Sources;
 use muster_agent::policy::Policy;
-use muster_agent::{Agent, Connection, Handle, Materials, Parts, ReloadMaterials, Stopped};
+use muster_agent::{Agent, Connection, Handle, Materials, Parts, ReloadMaterials, StartError, Stopped};
 use muster_bus::{Bus as _, ConsumeOptions, Consumer, Guarantee, Link, MemoryBroker, Outgoing, QueueSpec};
-use muster_daemon::{ManualClock, TaskKind, Tasks};
+use muster_daemon::{Blocking, Disk, ManualClock, SimulatedDisk, TaskKind, Tasks};
 use muster_pki::testing::TestAuthority;
 use muster_pki::{Credentials, Trust};
 use muster_plugin_api::{
@@ -340,6 +340,8 @@ pub(crate) struct Setup {
     pub(crate) runner: Option<Runner>,
     /// One more plugin.
     pub(crate) plugin: Option<Arc<dyn Plugin>>,
+    /// Instead of the real one.
+    pub(crate) disk: Option<SimulatedDisk>,
 }
 
 impl Default for Setup {
@@ -351,6 +353,7 @@ impl Default for Setup {
             reload: None,
             runner: None,
             plugin: None,
+            disk: None,
         }
     }
 }
@@ -383,6 +386,10 @@ impl Stage {
     }
 
     pub(crate) fn build(&self, setup: Setup) -> Agent {
+        self.try_build(setup).unwrap()
+    }
+
+    pub(crate) fn try_build(&self, setup: Setup) -> Result<Agent, StartError> {
         let mut raw = Raw { state_dir: self.state.path().join("state"), ..Raw::default() };
         raw.broker.urls = vec!["amqps://unused.example.com".parse().unwrap()];
         (setup.change)(&mut raw);
@@ -392,18 +399,22 @@ impl Stage {
         if let Some(plugin) = setup.plugin {
             registry.register(plugin).unwrap();
         }
+        let (disk, blocking) = match setup.disk {
+            Some(disk) => (disk.mount(), Blocking::Inline),
+            None => (real_disk(), Blocking::Threads),
+        };
         let parts = Parts {
             materials: self.materials(&setup.policy),
             registry,
             facts: Sources::given(host(), facts, classes),
             clock: Arc::new(self.clock.clone()),
-            disk: real_disk(),
-            blocking: muster_daemon::Blocking::Threads,
+            disk,
+            blocking,
             random_seed: 7,
             runner: setup.runner,
             reload: setup.reload,
         };
-        Agent::new(Config::from_values(raw).unwrap(), parts).unwrap()
+        Agent::new(Config::from_values(raw).unwrap(), parts)
     }
 
     /// Starts an agent and waits until it takes commands.
@@ -532,6 +543,6 @@ pub(crate) fn limit_files(bytes: Option<u64>) {
 }
 
 /// The machine's own disk.
-pub(crate) fn real_disk() -> Arc<dyn muster_daemon::Disk> {
+pub(crate) fn real_disk() -> Arc<dyn Disk> {
     Arc::new(muster_daemon::RealDisk)
 }

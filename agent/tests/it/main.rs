@@ -14,6 +14,7 @@ mod crash;
 mod detached;
 mod facts;
 mod journal;
+mod kept;
 mod kit;
 mod plugins;
 mod policy;

@@ -1,7 +1,7 @@
 //! What must be so when everything has healed and everybody has stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use muster_agent::{audit, spool};
 use muster_client::Cause;
@@ -77,7 +77,7 @@ impl Kept {
 }
 
 /// The lines of an audit log and of the files before it.
-fn lines(host: &Host, log: &PathBuf) -> Vec<Value> {
+fn lines(host: &Host, log: &Path) -> Vec<Value> {
     let mut files: Vec<PathBuf> = host
         .disk
         .files()

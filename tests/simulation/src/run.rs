@@ -116,10 +116,10 @@ async fn live(options: Options, site: Arc<Site>) -> Outcome {
     network.install(&broker);
     broker.limit_queues("agent.", 1_000);
     let mut hosts = Vec::with_capacity(count);
-    for index in 0..count {
+    for (index, (name, credentials)) in names.iter().zip(&site.hosts).enumerate() {
         let clock = SimulatedClock::new(began, NOW);
-        world.add_host(names[index].clone(), clock.clone());
-        match Host::new(options.seed, index, site.hosts[index].clone(), clock) {
+        world.add_host(name.clone(), clock.clone());
+        match Host::new(options.seed, index, credentials.clone(), clock) {
             Ok(host) => hosts.push(Arc::new(host)),
             Err(error) => world.violate("there is room for the files of a run", error.to_string()),
         }

@@ -1,0 +1,136 @@
+//! What an agent keeps for the next one, on a disk that fails and under a host that ends.
+
+use std::path::PathBuf;
+
+use muster_bus::Outgoing;
+use muster_daemon::SimulatedDisk;
+use muster_daemon::disk::Fault;
+use muster_pki::{Credentials, Trust};
+use muster_protocol::envelope::CONTENT_TYPE_CRL;
+use muster_protocol::routing::reply_queue;
+use serde_json::json;
+
+use crate::kit::{NOW, Setup, Stage, command, eventually, route, signed};
+
+/// Longer than a report is kept.
+const LONG_MS: i64 = 40 * 24 * 3_600 * 1_000;
+
+fn file(stage: &Stage, name: &str) -> PathBuf {
+    stage.state.path().join("state").join(name)
+}
+
+fn text(stage: &Stage, disk: &SimulatedDisk, name: &str) -> String {
+    String::from_utf8_lossy(&disk.content(&file(stage, name)).unwrap_or_default()).into_owned()
+}
+
+fn on(disk: &SimulatedDisk) -> Setup {
+    Setup { disk: Some(disk.clone()), ..Setup::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_report_is_given_up_is_known_after_the_host_ended_right_then() {
+    for seed in 0..12 {
+        let (stage, disk) = (Stage::new(), SimulatedDisk::new(seed));
+        let agent = stage.start(on(&disk)).await;
+        let controller = stage.controller(&stage.site.lea).await;
+        stage.broker.delete_queue(&reply_queue(&route(&stage.site.lea)));
+        let change = command(&stage.site.lea, "change", json!({ "name": "x" }));
+        controller.send(&change, &stage.site.lea).await;
+        let spool = file(&stage, "spool");
+        eventually("a report that waits", || {
+            let files = disk.files();
+            if files.iter().any(|path| path.starts_with(&spool)) { Ok(()) } else { Err(format!("{files:?}")) }
+        })
+        .await;
+        stage.clock.advance_ms(LONG_MS);
+        let is_recorded = || {
+            let audit = text(&stage, &disk, "audit.jsonl");
+            if audit.contains("given_up") { Ok(()) } else { Err(audit) }
+        };
+        eventually("a report that is given up", is_recorded).await;
+        disk.end_host(seed);
+        agent.handle.kill();
+        assert_eq!(is_recorded(), Ok(()), "seed {seed}");
+    }
+}
+
+/// A list that revokes `eve`, as it comes over the bus.
+fn revoking(stage: &Stage, eve: &Credentials) -> Outgoing {
+    stage.site.authority.revoke(eve).unwrap();
+    Outgoing {
+        content_type: CONTENT_TYPE_CRL.to_owned(),
+        body: stage.site.authority.crl_pem().unwrap().into(),
+        signatures: Vec::new().into(),
+        ..signed(&command(eve, "read", json!({})), &[eve])
+    }
+}
+
+/// A trust that nobody told of any revocation.
+fn fresh(stage: &Stage) -> Trust {
+    Trust::from_pem(&stage.site.authority.ca_pem()).unwrap()
+}
+
+/// What a trust says of something that `eve` signed.
+fn is_revoked(trust: &Trust, eve: &Credentials) -> Result<(), String> {
+    let signature = eve.sign("text/plain", b"x");
+    match trust.verify("text/plain", b"x", &[signature], NOW) {
+        Ok(_) => Err("she is still believed".to_owned()),
+        Err(_) => Ok(()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_cannot_read_who_is_revoked_does_not_start() {
+    let (mut stage, disk) = (Stage::new(), SimulatedDisk::new(1));
+    stage.site.trust = fresh(&stage);
+    let eve = stage.site.authority.credentials("user/eve").unwrap();
+    let agent = stage.start(on(&disk)).await;
+    stage.controller(&stage.site.lea).await.publish(revoking(&stage, &eve)).await;
+    eventually("the list", || is_revoked(&stage.site.trust, &eve)).await;
+    agent.stop().await;
+    // Whatever fails once while the next one starts: it knows, or it is not there.
+    let (mut started, mut refused) = (0, 0);
+    for step in 1.. {
+        disk.end_process();
+        let fired = disk.faults_fired();
+        disk.inject(disk.operations() + step, Fault::InputOutput);
+        stage.site.trust = fresh(&stage);
+        match stage.try_build(on(&disk)) {
+            Ok(agent) => {
+                assert_eq!(is_revoked(&stage.site.trust, &eve), Ok(()), "step {step}");
+                drop(agent);
+                started += 1;
+            }
+            Err(_) => refused += 1,
+        }
+        disk.clear_faults();
+        if disk.faults_fired() == fired {
+            break;
+        }
+    }
+    assert!(started > 0 && refused > 0, "{started} started, {refused} did not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_revoked_stays_so_over_a_reload_and_is_written_down_as_soon_as_there_is_room() {
+    let (mut stage, disk) = (Stage::new(), SimulatedDisk::new(1));
+    stage.site.trust = fresh(&stage);
+    let eve = stage.site.authority.credentials("user/eve").unwrap();
+    let (first, second) = (stage.site.trust.clone(), fresh(&stage));
+    let reloaded = muster_agent::Materials { trust: second.clone(), ..stage.materials(crate::kit::ALLOW_ALL) };
+    let reload: muster_agent::ReloadMaterials = Box::new(move || Ok(reloaded.clone()));
+    let agent = stage.start(Setup { reload: Some(reload), ..on(&disk) }).await;
+    disk.inject_from(disk.operations() + 1, Fault::NoRoom);
+    stage.controller(&stage.site.lea).await.publish(revoking(&stage, &eve)).await;
+    eventually("the list", || is_revoked(&first, &eve)).await;
+    assert_eq!(text(&stage, &disk, "crl.pem"), "", "there was room for it");
+    agent.handle.reload().await;
+    assert_eq!(is_revoked(&second, &eve), Ok(()));
+    disk.clear_faults();
+    eventually("the list on the disk", || {
+        let text = text(&stage, &disk, "crl.pem");
+        if text.contains("X509 CRL") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    agent.stop().await;
+}
