@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, QueueSpec};
+use muster_bus::{BusError, ConsumeOptions, Consumer, ConsumerEnd, Link, Operation, QueueSpec};
 use muster_pki::VerifyError;
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
 use muster_protocol::{AnnouncementKind, CollectiveName};
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::core::{Connection, Core, chain};
 use crate::presence::{self, Presence};
 use crate::receive::{self, Resolved};
-use crate::reconnect::Reconnect;
+use crate::reconnect::{Answer, Reconnect};
 use crate::state::files;
 
 /// Deliveries the broker sends ahead (DESIGN.md section 5). Each holds at most a megabyte.
@@ -94,13 +94,13 @@ struct Failed {
     /// What kind of reason it is.
     code: &'static str,
     why: String,
-    /// Whether a broker did answer.
-    answered: bool,
+    /// What a broker said.
+    answer: Answer,
 }
 
 impl Failed {
     fn lost(reason: impl std::fmt::Display) -> Self {
-        Self { code: "connection-lost", why: reason.to_string(), answered: true }
+        Self { code: "connection-lost", why: reason.to_string(), answer: Answer::Refused }
     }
 }
 
@@ -121,7 +121,7 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
                 connected = bus.connect() => connected.map_err(|error| told(&error)),
             },
         };
-        let Failed { code, why, answered } = match connected {
+        let Failed { code, why, answer } = match connected {
             Err(failed) => failed,
             Ok(link) => {
                 let since = Instant::now();
@@ -144,7 +144,7 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
                 }
             }
         };
-        let pause = core.with_random(|random| reconnect.pause(answered, random));
+        let pause = core.with_random(|random| reconnect.pause(answer, random));
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         match outage.failed(code, Instant::now()) {
             Telling::New => tracing::warn!(why, pause_ms, "Not connected to the broker; trying again"),
@@ -166,8 +166,12 @@ pub(crate) async fn serve(core: &Arc<Core>, mut reloaded: watch::Receiver<u64>) 
 }
 
 fn told(error: &BusError) -> Failed {
-    let answered = !matches!(error, BusError::Unreachable { .. } | BusError::Settings { .. });
-    Failed { code: error.code(), why: format!("{} ({})", chain(error), error.hint()), answered }
+    let answer = match error {
+        BusError::Unreachable { .. } | BusError::Settings { .. } => Answer::None,
+        BusError::Conflict { operation: Operation::Consume, .. } => Answer::InUse,
+        _ => Answer::Refused,
+    };
+    Failed { code: error.code(), why: format!("{} ({})", chain(error), error.hint()), answer }
 }
 
 /// Why nobody would believe what this host signs, if that is so.
@@ -180,7 +184,7 @@ fn disbelieved(core: &Core) -> Option<Failed> {
         "this host's own certificate would not be believed: {error}; put another one at `{}` and reload",
         core.config.certificate().display()
     );
-    is_over.then(|| Failed { code: error.code().code, why, answered: true })
+    is_over.then(|| Failed { code: error.code().code, why, answer: Answer::Refused })
 }
 
 /// When to look at the host's own certificate again: when it ends, and now and then, since the clock may be set.
@@ -337,6 +341,22 @@ async fn ended(link: &Arc<dyn Link>, end: ConsumerEnd) -> Option<Option<End>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_broker_said_decides_over_the_pause() {
+        let (resource, why) = ("muster.agent.web-1.ams1".to_owned(), "in exclusive use".to_owned());
+        let conflict = |operation| BusError::Conflict { operation, resource: resource.clone(), why: why.clone() };
+        for (error, expected) in [
+            (BusError::Unreachable { tries: Vec::new() }, Answer::None),
+            (conflict(Operation::Consume), Answer::InUse),
+            // A queue that somebody declared otherwise stays so until an operator does something.
+            (conflict(Operation::Declare), Answer::Refused),
+            (BusError::Denied { operation: Operation::Consume, resource: resource.clone(), why }, Answer::Refused),
+        ] {
+            let code = error.code();
+            assert_eq!(told(&error).answer, expected, "{code}");
+        }
+    }
 
     #[test]
     fn an_outage_is_told_once_then_now_and_then() {

@@ -15,7 +15,9 @@ use muster_agent::status::socket::StatusSocket;
 use muster_agent::{Agent, Materials, Parts, host_name};
 use muster_bus::{AmqpBus, AmqpSettings};
 use muster_daemon::signals::{Request, Signals};
-use muster_daemon::{Blocking, Clock as _, RealDisk, Recent, Remembered, SystemClock, TaskKind, Tasks, logging};
+use muster_daemon::{
+    Blocking, Clock as _, RealDisk, Recent, Remembered, SystemClock, TaskKind, Tasks, logging, runtime_with_threads,
+};
 use muster_pki::{Credentials, Trust, tls};
 use muster_plugin_api::{Plugin, Registry};
 use muster_protocol::{HostName, Identity, Timestamp};
@@ -28,21 +30,14 @@ use crate::notify;
 /// Threads for work that blocks: the journal's syncs and name lookups. There is little of either.
 const BLOCKING_THREADS: usize = 4;
 
-/// How long such a thread waits for more work.
-const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
-
 /// What stopping may take beyond the configured time: interrupting, flushing, closing.
 const STOP_EXTRA: Duration = Duration::from_secs(25);
 
 /// One thread runs everything: an idle agent must cost next to nothing, and nothing it does itself
 /// takes long.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
-        .build()
-        .context("start the runtime")
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    runtime_with_threads(builder.enable_all(), BLOCKING_THREADS).context("start the runtime")
 }
 
 /// Runs the agent to its end.

@@ -1,7 +1,10 @@
 //! Work that makes its thread wait, such as for a disk.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
 
 /// Where work that waits for the disk is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,9 +49,33 @@ impl Blocking {
     }
 }
 
+/// Builds a runtime that has a thread for [`Blocking::Threads`] from now on, and starts further ones up to `most`.
+///
+/// Such threads stay. A runtime that had let its last one go would have to start another one for the next work, and where
+/// the system refuses that, as beyond a limit of processes, tokio panics: in the middle of whatever asked for it.
+///
+/// # Errors
+/// The system refuses a thread, or what the runtime needs.
+pub fn runtime_with_threads(builder: &mut Builder, most: usize) -> io::Result<Runtime> {
+    // The runtime could not tell it, so this looks first whether there may be one more.
+    drop(std::thread::Builder::new().spawn(|| ())?.join());
+    let runtime = builder.max_blocking_threads(most).thread_keep_alive(Duration::MAX).build()?;
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runtime_keeps_the_thread_it_has_from_the_start() {
+        let runtime = runtime_with_threads(&mut Builder::new_current_thread(), 1).unwrap();
+        let thread = || runtime.block_on(Blocking::Threads.run(|| std::thread::current().id())).unwrap();
+        let first = thread();
+        assert_ne!(first, std::thread::current().id());
+        assert_eq!(thread(), first);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_result_and_a_panic_come_back_either_way() {

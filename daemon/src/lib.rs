@@ -31,7 +31,7 @@ mod tasks;
 pub mod terminal;
 
 pub use backoff::Backoff;
-pub use blocking::{Blocking, Panicked};
+pub use blocking::{Blocking, Panicked, runtime_with_threads};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, RealDisk, SimulatedDisk, WriteError};
 pub use memory::return_large_blocks;

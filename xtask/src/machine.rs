@@ -93,7 +93,9 @@ pub(crate) fn need_service_managers() -> Result<()> {
 /// What the tests of faults do to programs: a clock of its own for one, fewer files and processes, a small disk.
 const FAULTS: &[Program] = &[
     ("/usr/bin/faketime", "faketime"),
+    ("/usr/bin/findmnt", "util-linux"),
     ("/usr/bin/mount", "mount"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
     ("/usr/bin/nohup", "coreutils"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/setpriv", "util-linux"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use muster_daemon::disk::RealDisk;
 use muster_daemon::signals::{Request, Signals};
-use muster_daemon::{Clock, TaskKind, Tasks};
+use muster_daemon::{Clock, TaskKind, Tasks, runtime_with_threads};
 use muster_plugin_api::{ActionContext, ActionReply, OutputReceiver, OutputSink, Plugin};
 use muster_plugins::process::{ProcessStart, become_subreaper, end_recorded, record_programs};
 use muster_protocol::{Timestamp, code};
@@ -24,12 +24,15 @@ use tokio_util::sync::CancellationToken;
 use super::directory::{ActionDirectory, Begun, FORMAT_VERSION, Found, Order, Reply, RunnerLock, uptime_ms};
 use super::notice::{self, Listener, Notices};
 use super::output::OutputWriter;
-use crate::core::StopReason;
+use crate::core::{StopReason, chain};
 use crate::execute::{OUTPUT_PIECES, TIME_LIMIT_SLACK, caught, ending};
 use crate::mask;
 use crate::report::Ending;
 use crate::reserve::{RESERVE_BYTES, Reserve};
 use crate::state::{files, make_private_directory};
+
+/// Threads for work that blocks, most of all for the disk.
+const BLOCKING_THREADS: usize = 4;
 
 /// How long to wait for the lock: an agent that looks has it for an instant.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -120,13 +123,11 @@ pub fn run_action(
     if let Err(error) = become_subreaper() {
         tracing::warn!(%error, "Processes that leave the action's session will not be found");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One that an action may block, and one that keeps the time meanwhile.
-        .worker_threads(2)
-        .max_blocking_threads(4)
-        .enable_all()
-        .build()
-        .map_err(RunnerError::system("start the runtime"))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // One that an action may block, and one that keeps the time meanwhile.
+    builder.worker_threads(2).enable_all();
+    let runtime =
+        runtime_with_threads(&mut builder, BLOCKING_THREADS).map_err(RunnerError::system("start the runtime"))?;
     let plugin = plugin(&order);
     let run = Run { directory, lock, order, writer, clock, started: Instant::now() };
     let done = runtime.block_on(run.until_ended(plugin, secrets));
@@ -315,7 +316,8 @@ impl Run {
             if Instant::now() >= deadline || !self.directory.path().exists() {
                 return Err(RunnerError::System { action: "write the reply", source: error });
             }
-            tracing::error!(request.id = %self.order.request_id, %error, "Could not write an action's reply; trying again");
+            let error = chain(&error);
+            tracing::error!(request.id = %self.order.request_id, error, "Could not write an action's reply; trying again");
             tokio::time::sleep(REPLY_PAUSE).await;
             if !reply.data.is_null() && Instant::now() + REPLY_PATIENCE / 2 >= deadline {
                 reply.data = Value::Null;

@@ -5,11 +5,15 @@ use std::io::Write as _;
 use std::path::Path;
 
 use muster_tests::programs::{AgentProcess, Finished};
+use muster_tests::small_disk::FailingDisk;
 
-use super::lab::{HOST, KINDS, Lab, eventually, id_and_code, task};
+use super::lab::{HOST, KINDS, Lab, eventually, id_and_code, kill_hard, lives, task};
 
 /// Room for the agent's reserve (2 MiB) and its work, and soon full.
 const SMALL_BYTES: u64 = 6 * 1024 * 1024;
+
+/// Room for an ext4 file system with its journal, and for the agent.
+const FAILING_BYTES: u64 = 24 * 1024 * 1024;
 
 const NO_ROOM: &str = "No space left on device";
 
@@ -111,6 +115,50 @@ fn an_agent_that_cannot_write_does_not_start_and_says_so() {
     lab.disk.as_ref().unwrap().set_read_only(false).unwrap();
     lab.start_again();
     lab.check_works();
+}
+
+/// What ext4 does by itself when it finds an error.
+#[test]
+fn a_disk_that_turns_read_only_under_the_agent_begins_nothing_and_works_again_once_repaired() {
+    let mut disk = None;
+    let mut lab = Lab::started("", |folder| {
+        let state = folder.join(HOST).join("state");
+        disk = Some(FailingDisk::mount(&folder.join("image"), &state, FAILING_BYTES).unwrap());
+    });
+    let mut disk = disk.unwrap();
+    lab.agent.wait_ready().unwrap();
+    lab.check_works();
+    let before = lab.starts().len();
+    let change = lab.begin_run("lab.change", &["until=one"]);
+    let apart = lab.begin_run("lab.apart", &["until=one"]);
+    lab.started_times(before + 2);
+    let of_its_own = lab.starts().into_iter().rfind(|start| start.action == "apart").unwrap();
+    let runner = lab.runner(&of_its_own.request_id);
+    disk.fail().unwrap();
+    for kind in KINDS {
+        check_refused(&lab, lab.run(&format!("lab.{kind}"), &[]), "Read-only file system");
+    }
+    assert_eq!(lab.starts().len(), before + 2);
+    // What runs in the agent ends and is told. What runs by itself ends, and waits for a disk that takes how.
+    lab.open("one");
+    let change = change.finish().expect(3);
+    assert!(task(&change)["stderr"].as_str().unwrap().contains("Read-only file system"), "{}", change.stdout);
+    let (id, code) = id_and_code(&change);
+    assert_eq!((code.as_str(), lab.starts_of(&id)), ("failed", 1), "its program could not write its answer");
+    eventually("it says so", || lab.agent.log().contains("Could not write an action's reply"));
+    assert!(lab.agent.log().contains("Read-only file system"), "{}", lab.agent.log());
+    // As a host that is started again does it.
+    lab.agent.stop().unwrap();
+    kill_hard(runner);
+    eventually("nobody has files open", || !lives(runner));
+    disk.repair().unwrap();
+    lab.start_again();
+    let (id, code) = id_and_code(&apart.finish().expect(3));
+    assert_eq!((code.as_str(), lab.starts_of(&id)), ("interrupted", 1));
+    assert!(!lab.agent.log().contains("panicked"), "{}", lab.agent.log());
+    lab.check_works();
+    lab.musterd(&["audit", "verify"]).expect(0);
+    lab.agent.stop().unwrap();
 }
 
 /// An operator's hand in the state directory of an agent that runs.

@@ -300,6 +300,11 @@ impl Begun {
         i32::try_from(self.child.id()).unwrap()
     }
 
+    /// Whether it is over.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub(super) fn stdout(&self) -> String {
         fs::read_to_string(self.folder.path().join("stdout")).unwrap()
     }
