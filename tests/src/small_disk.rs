@@ -115,7 +115,8 @@ impl FailingDisk {
         let output = Command::new(program).args(words).args(paths).output();
         let output = output.with_context(|| format!("run `{program}`"))?;
         // e2fsck(8): 1 is "errors were corrected".
-        if !output.status.success() && !(program == "e2fsck" && output.status.code() == Some(1)) {
+        let is_repaired = program == "e2fsck" && output.status.code() == Some(1);
+        if !output.status.success() && !is_repaired {
             bail!("`{program}` said: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -178,7 +178,7 @@ fn an_authority_is_replaced_with_two_for_a_while_and_then_the_old_one_counts_for
     assert!(!late.stderr.is_empty());
     for agent in &mut fleet.agents {
         agent.stop().unwrap();
-        *agent = AgentProcess::start_in(agent.host().clone(), &agent.folder().to_owned()).unwrap();
+        *agent = AgentProcess::start_in(agent.host().clone(), agent.folder()).unwrap();
         agent.wait_ready().unwrap();
     }
     assert_eq!(ask(&after, 0), ["ok", "ok"]);
