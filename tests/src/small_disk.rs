@@ -6,10 +6,12 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::cleanup::UnmountAtExit;
+use crate::programs::PATIENCE;
 
 /// A mounted tmpfs (tmpfs(5)). Unmounted when dropped, or when this process ends. Only root can make one.
 #[derive(Debug)]
@@ -141,12 +143,18 @@ impl FailingDisk {
         fs::write(&trigger, "1").with_context(|| format!("write `{}`", trigger.display()))
     }
 
-    /// Repairs it, as an administrator does: out, checked, in again. Nobody may have files on it open.
+    /// Repairs it, as an administrator does: out, checked, in again. Waits for those who have files on it open and end.
     ///
     /// # Errors
-    /// When somebody has, or it cannot be repaired.
+    /// When somebody stays, or it cannot be repaired.
     pub fn repair(&mut self) -> Result<()> {
-        self.call("umount", &[], &[&self.directory])?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.call("umount", &[], &[&self.directory]) {
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         if let Some(mut at_exit) = self.at_exit.take() {
             at_exit.call_off();
         }

@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, getegid, geteuid, setgroups, setresgid, setresuid};
 use tokio::process::Command;
 
+use super::record::Note;
 use super::user::EffectiveUser;
 
 /// Files that programs make can be read by all and written by their owner, as after a login. The agent's own
@@ -33,6 +34,7 @@ pub(super) struct Preparation {
     or_root: bool,
     /// How large an image of its memory the program may allow itself again.
     core_bytes_max: rlim_t,
+    note: Option<Note>,
 }
 
 impl Preparation {
@@ -50,7 +52,7 @@ impl Preparation {
             (Uid::from_raw(user.uid), Gid::from_raw(user.gid), groups)
         });
         let (_, core_bytes_max) = getrlimit(Resource::RLIMIT_CORE)?;
-        Ok(Self { identity, directory, or_root, core_bytes_max })
+        Ok(Self { identity, directory, or_root, core_bytes_max, note: Note::prepare() })
     }
 
     /// Hands it to the command. Runs after the file descriptors 0 to 2 are in place.
@@ -67,6 +69,10 @@ impl Preparation {
     }
 
     fn apply(&self) -> nix::Result<()> {
+        // First, while it may still do everything.
+        if let Some(note) = &self.note {
+            note.write();
+        }
         umask(FILE_MASK);
         // A program that crashes with a secret in its memory leaves no copy of it on disk. A daemon that it starts
         // may still ask for one.

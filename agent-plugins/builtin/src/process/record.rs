@@ -11,8 +11,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, getpid, read, write};
 use tokio::time::Instant;
 
 use super::session::{KILL_PATIENCE, LOOK_INTERVAL, of_session, table};
@@ -30,12 +32,35 @@ pub fn record_programs(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Notes a program that was just started. A record that cannot be written stops no program.
-pub(super) fn note(leader: Pid) {
-    let mut record = RECORD.lock().unwrap_or_else(PoisonError::into_inner);
-    if let (Some(file), Some(started)) = (record.as_mut(), ProcessStart::of(leader.as_raw())) {
-        let line = format!("{leader} {} {}\n", started.ticks, started.boot_id);
-        let _unwritable = file.write_all(line.as_bytes());
+/// How a new process notes itself before it becomes a program. Its parent could be killed between the program's start
+/// and a note of its own, and nobody would find the program then.
+#[derive(Debug)]
+pub(super) struct Note {
+    record: File,
+    boot_id: String,
+}
+
+impl Note {
+    /// Opens and looks up what is needed, in the parent. Gives nothing if nothing is noted, or if that cannot be: a
+    /// record that cannot be written stops no program.
+    pub(super) fn prepare() -> Option<Self> {
+        let record = RECORD.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { record: record.as_ref()?.try_clone().ok()?, boot_id: boot_id()? })
+    }
+
+    /// Notes the process that calls this. Neither allocates nor locks, since it is called between fork and exec.
+    pub(super) fn write(&self) {
+        let mut stat = [0; 1024];
+        let read = open(c"/proc/self/stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .and_then(|file| read(&file, &mut stat));
+        let Ok(Ok(stat)) = read.map(|length| std::str::from_utf8(&stat[..length])) else { return };
+        let Some(ticks) = start_ticks(stat) else { return };
+        let mut line = [0; 128];
+        let mut rest = &mut line[..];
+        if writeln!(rest, "{} {ticks} {}", getpid(), self.boot_id).is_ok() {
+            let left = rest.len();
+            let _unwritable = write(&self.record, &line[..line.len() - left]);
+        }
     }
 }
 
@@ -140,6 +165,16 @@ mod tests {
         check(format!("1 {} {boot}", start.ticks), false);
         check("rubbish".to_owned(), false);
         check(String::new(), false);
+    }
+
+    #[test]
+    fn a_process_notes_itself() {
+        let record = tempfile::NamedTempFile::new().unwrap();
+        let note = Note { record: record.reopen().unwrap(), boot_id: boot_id().unwrap() };
+        note.write();
+        let line = fs::read_to_string(record.path()).unwrap();
+        assert!(line.ends_with('\n'), "{line}");
+        assert_eq!(leader(line.trim_end(), boot_id().as_deref()), Some(getpid()), "{line}");
     }
 
     #[test]

@@ -19,8 +19,8 @@ use nix::unistd::{Pid, getpid};
 use process_wrap::tokio::ChildWrapper;
 use tokio::time::Instant;
 
+use super::LeaveBehind;
 use super::strays::Strays;
-use super::{LeaveBehind, record};
 
 /// How long to wait for the end of a process after the signal that cannot be ignored: only one
 /// that sits in the kernel, on a dead network disk for example, survives that.
@@ -65,9 +65,6 @@ pub(super) fn start(
     // Without an id the child was reaped already, which nobody can have done yet.
     let leader = child.id().and_then(|id| i32::try_from(id).ok());
     leaders.extend(leader);
-    if let Some(leader) = leader {
-        record::note(Pid::from_raw(leader));
-    }
     Ok((child, Session { leader: leader.map(Pid::from_raw), leave_behind, swept: false }))
 }
 
