@@ -74,6 +74,8 @@ fn a_hosts_queue_deleted_by_an_operator_is_made_again() {
     let run = begun(&lab);
     ctl(&lab, &["delete_queue", &queue(&lab, "agent.")]);
     eventually("the queue is missed", || lab.agent.log().contains("declaring the queue again"));
+    // That is said before the pause which keeps hosts apart.
+    eventually("the queue is there again", || lab.agent.log().matches("taking commands").count() > 1);
     lab.open("one");
     check_ends_well(&lab, run);
 }
