@@ -446,7 +446,9 @@ impl Core {
         let needs_connection = before.credentials.fingerprint() != new.credentials.fingerprint()
             || authorities(&before) != authorities(&new);
         // Also if they could not be written down: who is revoked stays so.
-        self.install_kept(&new.trust, &before.trust.crl_pem());
+        if let Err(error) = self.install_kept(&new.trust, &before.trust.crl_pem()) {
+            tracing::error!(error = chain(&error), "A revocation list that was in force could not be taken over");
+        }
         *lock(&self.materials) = new;
         *lock(&self.pulse.policy_loaded_at) = self.now();
         self.certificate_doubted.notify_one();
@@ -460,27 +462,42 @@ impl Core {
     /// Puts the lists that came over the bus back into force. One that is older than the file's stays out.
     ///
     /// # Errors
-    /// When it cannot be read: without it somebody might be obeyed whose certificate is revoked.
+    /// When it cannot be read, or is damaged: without it somebody might be obeyed whose certificate is revoked.
     fn restore_revocation_lists(&self) -> Result<(), StateError> {
         let path = self.state.file(files::REVOCATION_LIST);
         let read = self.state.read(files::REVOCATION_LIST);
-        let text = read.map_err(|source| StateError::Io { action: "read", path, source })?;
-        if let Some(text) = text {
-            self.install_kept(&self.materials().trust, &String::from_utf8_lossy(&text));
-        }
-        Ok(())
+        let text = read.map_err(|source| StateError::Io { action: "read", path: path.clone(), source })?;
+        let Some(text) = text else { return Ok(()) };
+        self.install_kept(&self.materials().trust, &String::from_utf8_lossy(&text)).map_err(|error| {
+            let why = format!(
+                "{}; it holds who was revoked: put the authority's newest list at `pki.crl`, then remove this file",
+                chain(&error)
+            );
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+            StateError::Io { action: "use the kept revocation list", path, source }
+        })
     }
 
     /// Puts lists into force that were in force before. One that is older than what is there stays out.
-    fn install_kept(&self, trust: &Trust, text: &str) {
+    ///
+    /// # Errors
+    /// When one of them is no list, after the others are in force.
+    fn install_kept(&self, trust: &Trust, text: &str) -> Result<(), PkiError> {
+        let mut damaged = Ok(());
         for list in text.split_inclusive("-----END X509 CRL-----") {
             if list.trim().is_empty() {
                 continue;
             }
-            if let Err(error) = trust.install_crl(list.as_bytes(), self.now()) {
-                tracing::info!(error = chain(&error), "A kept revocation list is not used");
+            match trust.install_crl(list.as_bytes(), self.now()) {
+                Ok(_) => {}
+                // An older one than in the file, or of an authority that is trusted no more.
+                Err(error @ (PkiError::CrlRollback { .. } | PkiError::ForeignCrl { .. })) => {
+                    tracing::info!(error = chain(&error), "A kept revocation list is not used");
+                }
+                Err(error) => damaged = Err(error),
             }
         }
+        damaged
     }
 
     /// Writes the lists in force down for the next start, where that did not work before.

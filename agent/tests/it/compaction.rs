@@ -177,13 +177,12 @@ fn run(disk: &SimulatedDisk, fault: Option<(u64, Fault)>) -> Outcome {
             Err(_) => journal.lock().unwrap().sync_failed(id(number)),
         }
     }
-    let outcome = Outcome {
+    Outcome {
         promised,
         operations: disk.operations() - before,
         is_smaller: compacted.unwrap_or(false),
         began_meanwhile,
-    };
-    outcome
+    }
 }
 
 #[test]

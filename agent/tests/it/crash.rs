@@ -147,7 +147,7 @@ impl Opened {
 
     fn end(&mut self, promised: &mut Promised, number: u8) {
         let Self { journal, reserve, .. } = self;
-        let result = reserve.use_for(|| journal.lock().unwrap().finish(id(number)));
+        let result = reserve.use_for(|| journal.get_mut().unwrap().finish(id(number)));
         if promised.noted(result).is_some() {
             promised.ended.insert(number);
         }

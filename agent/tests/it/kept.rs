@@ -1,5 +1,6 @@
 //! What an agent keeps for the next one, on a disk that fails and under a host that ends.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 
 use muster_bus::Outgoing;
@@ -110,6 +111,27 @@ async fn an_agent_that_cannot_read_who_is_revoked_does_not_start() {
         }
     }
     assert!(started > 0 && refused > 0, "{started} started, {refused} did not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_kept_revocation_list_is_damaged_does_not_start() {
+    let (mut stage, disk) = (Stage::new(), SimulatedDisk::new(1));
+    stage.site.trust = fresh(&stage);
+    let eve = stage.site.authority.credentials("user/eve").unwrap();
+    let agent = stage.start(on(&disk)).await;
+    stage.controller(&stage.site.lea).await.publish(revoking(&stage, &eve)).await;
+    eventually("the list", || is_revoked(&stage.site.trust, &eve)).await;
+    agent.stop().await;
+    let path = file(&stage, "crl.pem");
+    for damage in ["garbage", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"] {
+        disk.end_process();
+        disk.put(&path, damage.as_bytes()).unwrap();
+        stage.site.trust = fresh(&stage);
+        let error = stage.try_build(on(&disk)).unwrap_err();
+        let why = error.source().map(ToString::to_string).unwrap_or_default();
+        assert!(error.to_string().contains("crl.pem"), "{error}");
+        assert!(why.contains("put the authority's newest list at `pki.crl`"), "{error}: {why}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -283,7 +283,7 @@ fn discard(
             let ours = bytes.starts_with(b"{\"payloadType\"") || path.extension().is_some_and(|it| it == "pending");
             if !ours {
                 let what = format!("`{}` is no pending command; nothing was removed", path.display());
-                return Err(Failure::new(ExitCode::Usage, "bad-pending", what).hint(format!("rm {}", path.display())));
+                return Err(Failure::new(ExitCode::Usage, "bad-pending", what).hint("muster pending list"));
             }
             paths.push(path);
         }
