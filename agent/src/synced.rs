@@ -6,7 +6,8 @@
 //! - A sync that fails says so once, to whoever asks first, and the next one succeeds although what was to be
 //!   written is lost. So a file whose sync failed has failed for everybody, and a new one takes its place.
 //! - A journal that is made smaller goes on in another file ([`crate::journal::compact_shared`]). Whoever begins to wait during
-//!   the change waits for its end, and then for the new file.
+//!   the change waits for its end, and then for the new file. So does the audit log when it is rotated
+//!   ([`crate::audit::rotate_shared`]).
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,19 +100,45 @@ impl Tracked {
     }
 }
 
+/// Whoever begins to wait for the disk while one file takes another's place waits for the end of that first.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    is_changing: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// From now on whoever begins to wait waits for the end of the change too.
+    pub(crate) fn begin_change(&self) {
+        *lock(&self.is_changing) = true;
+    }
+
+    pub(crate) fn end_change(&self) {
+        *lock(&self.is_changing) = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the end of the change that is under way, if one is.
+    pub(crate) fn pass(&self) {
+        let mut is_changing = lock(&self.is_changing);
+        while *is_changing {
+            is_changing = self.changed.wait(is_changing).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// Where the journal is written now, shared with those who wait for the disk.
 #[derive(Debug)]
 pub(crate) struct Slot {
     current: Mutex<Arc<Tracked>>,
-    is_changing: Mutex<bool>,
-    changed: Condvar,
+    pub(crate) gate: Gate,
 }
 
 impl Slot {
     /// Without a file.
     pub(crate) fn new() -> Self {
         let none = Tracked { file: None, appended: AtomicU64::new(0), state: Mutex::default() };
-        Self { current: Mutex::new(Arc::new(none)), is_changing: Mutex::new(false), changed: Condvar::new() }
+        Self { current: Mutex::new(Arc::new(none)), gate: Gate::default() }
     }
 
     pub(crate) fn current(&self) -> Arc<Tracked> {
@@ -127,23 +154,9 @@ impl Slot {
         self.current().place()
     }
 
-    /// From now on whoever begins to wait waits for the end of the change too.
-    pub(crate) fn begin_change(&self) {
-        *lock(&self.is_changing) = true;
-    }
-
-    pub(crate) fn end_change(&self) {
-        *lock(&self.is_changing) = false;
-        self.changed.notify_all();
-    }
-
     /// Waits until what was appended before this place is on the disk, in whatever file it is by now.
     pub(crate) fn sync(&self, place: &Place) -> io::Result<()> {
-        let mut is_changing = lock(&self.is_changing);
-        while *is_changing {
-            is_changing = self.changed.wait(is_changing).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(is_changing);
+        self.gate.pass();
         let current = self.current();
         // What was in the old file when it was left is in the new one.
         let upto = if Arc::ptr_eq(&current, &place.file) { place.upto } else { current.appended() };

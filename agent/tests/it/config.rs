@@ -110,6 +110,7 @@ fn the_shipped_example_is_good_and_holds_the_defaults() {
         value["host"] = serde_json::Value::Null;
         value["broker"]["urls"] = serde_json::Value::Null;
         value["audit"]["file"] = serde_json::Value::Null;
+        value["status"]["socket"] = serde_json::Value::Null;
     }
     assert_eq!(shown, defaults);
     // And every key is in it.
