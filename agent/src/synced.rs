@@ -10,7 +10,7 @@
 //!   ([`crate::audit::rotate_shared`]).
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use muster_daemon::DiskFile;
@@ -22,19 +22,19 @@ pub(crate) struct Tracked {
     file: Option<Arc<dyn DiskFile>>,
     /// How many records were appended.
     appended: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// How many of them are on the disk for certain.
-    synced: u64,
-    has_failed: bool,
+    /// How many of them are on the disk for certain. Held while the disk is waited for.
+    synced: Mutex<u64>,
+    /// Apart from that, so that whoever asks before he writes does not wait for the disk.
+    has_failed: AtomicBool,
 }
 
 impl Tracked {
     pub(crate) fn new(file: Arc<dyn DiskFile>) -> Self {
-        Self { file: Some(file), appended: AtomicU64::new(0), state: Mutex::default() }
+        Self { file: Some(file), ..Self::without_file() }
+    }
+
+    fn without_file() -> Self {
+        Self { file: None, appended: AtomicU64::new(0), synced: Mutex::new(0), has_failed: AtomicBool::new(false) }
     }
 
     fn file(&self) -> io::Result<&dyn DiskFile> {
@@ -59,21 +59,21 @@ impl Tracked {
     /// Waits until the first so many records are on the disk. Whoever waits behind another for the same finds it
     /// done.
     fn sync(&self, upto: u64) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        if state.has_failed {
+        let mut synced = lock(&self.synced);
+        if self.has_failed() {
             return Err(io::Error::other("an earlier sync of the file failed"));
         }
-        if state.synced >= upto {
+        if *synced >= upto {
             return Ok(());
         }
         let appended = self.appended();
         match self.file()?.sync_data() {
             Ok(()) => {
-                state.synced = appended;
+                *synced = appended;
                 Ok(())
             }
             Err(error) => {
-                state.has_failed = true;
+                self.give_up();
                 Err(error)
             }
         }
@@ -81,7 +81,7 @@ impl Tracked {
 
     /// Whether a sync has failed, so that nobody knows what of the file is on the disk.
     pub(crate) fn has_failed(&self) -> bool {
-        lock(&self.state).has_failed
+        self.has_failed.load(Ordering::SeqCst)
     }
 
     /// A place behind all that was appended until now.
@@ -96,7 +96,7 @@ impl Tracked {
 
     /// Nobody may rely on the file any more.
     pub(crate) fn give_up(&self) {
-        lock(&self.state).has_failed = true;
+        self.has_failed.store(true, Ordering::SeqCst);
     }
 }
 
@@ -137,8 +137,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// Without a file.
     pub(crate) fn new() -> Self {
-        let none = Tracked { file: None, appended: AtomicU64::new(0), state: Mutex::default() };
-        Self { current: Mutex::new(Arc::new(none)), gate: Gate::default() }
+        Self { current: Mutex::new(Arc::new(Tracked::without_file())), gate: Gate::default() }
     }
 
     pub(crate) fn current(&self) -> Arc<Tracked> {

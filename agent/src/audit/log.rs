@@ -425,7 +425,9 @@ impl Audit {
     /// can be; otherwise before the next line.
     pub fn sync_failed(&mut self) {
         let has_failed = |audit: &Self| audit.file.as_ref().is_some_and(|current| current.file.has_failed());
-        let renewed = self.close_pending().and_then(|()| if has_failed(self) { self.renew() } else { Ok(()) });
+        // While a rotation syncs the full file nobody else waits for it here.
+        let closed = if self.has_pending_failed() { self.close_pending() } else { Ok(()) };
+        let renewed = closed.and_then(|()| if has_failed(self) { self.renew() } else { Ok(()) });
         if let Err(error) = renewed {
             crate::core::report_error("Could not write the audit log anew after a failed sync", &error);
         }

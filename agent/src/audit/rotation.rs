@@ -354,6 +354,11 @@ impl Audit {
         Ok(())
     }
 
+    /// Whether a sync of the full file has failed.
+    pub(super) fn has_pending_failed(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.is_closed && pending.old.has_failed())
+    }
+
     /// The name of the file that is written.
     pub(super) fn written_path(&self) -> PathBuf {
         match &self.pending {

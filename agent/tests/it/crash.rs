@@ -148,7 +148,7 @@ impl Opened {
 
     fn end(&mut self, promised: &mut Promised, number: u8) {
         let Self { journal, reserve, .. } = self;
-        let result = reserve.use_for(|| journal.lock().unwrap().finish(id(number)));
+        let result = reserve.use_for(|| journal.get_mut().unwrap().finish(id(number)));
         if promised.noted(result).is_some() {
             promised.ended.insert(number);
         }
@@ -386,6 +386,10 @@ fn a_disk_that_fails_once_at_any_step_is_told_and_nothing_is_lost() {
                 let disk = SimulatedDisk::new(at);
                 disk.inject(at, fault);
                 let promised = run(&disk);
+                if disk.faults_fired() == 0 {
+                    // It does not fit the operation: a sync never lacks room.
+                    continue;
+                }
                 if end_host {
                     disk.end_host(at)
                 } else {
