@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use muster_bus::{Bus, Link};
-use muster_daemon::{Blocking, Clock, Panicked, Tasks};
+use muster_daemon::{Blocking, Clock, Panicked, TaskKind, Tasks};
 use muster_pki::sealing::SealingKey;
 use muster_pki::{Credentials, Trust};
 use muster_plugin_api::Registry;
@@ -21,7 +21,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::{Limits, Refusal, RunningAction, masked, secret_names};
-use crate::audit::{Audit, AuditError, Durability, Event};
+use crate::audit::{Audit, AuditError, Durability, Event, rotate_shared};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::detached::{Changes, Live, Runner};
@@ -266,7 +266,11 @@ impl Core {
             blocking: parts.blocking,
             sealing_key: parts.sealing_key,
             journal: Arc::new(Mutex::new(parts.journal)),
-            audit: Arc::new(Mutex::new(parts.audit)),
+            audit: Arc::new(Mutex::new({
+                let mut audit = parts.audit;
+                audit.defer_rotation();
+                audit
+            })),
             spool: Arc::new(Mutex::new(parts.spool)),
             spool_sending: tokio::sync::Mutex::default(),
             spool_changed: Notify::new(),
@@ -373,6 +377,22 @@ impl Core {
         if let Err(error) = written {
             report_error("Could not write the audit log", &error);
         }
+        self.rotate_audit();
+    }
+
+    /// Sets the file of the audit log aside if it is full; nobody waits for that.
+    pub(crate) fn rotate_audit(&self) {
+        if !lock(&self.audit).is_rotation_due() {
+            return;
+        }
+        let (audit, blocking, now) = (self.audit.clone(), self.blocking, self.now());
+        self.tasks.spawn(TaskKind::Worker, "audit rotation", async move {
+            match blocking.run(move || rotate_shared(&audit, now)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => report_error("Could not rotate the audit log; it goes on", &error),
+                Err(error) => report_error("Could not rotate the audit log; it goes on", &error),
+            }
+        });
     }
 
     /// Has the audit log tell how many refusals it left out.
@@ -387,6 +407,7 @@ impl Core {
         if let Err(error) = lock(&self.audit).write_unverified(self.now(), event) {
             report_error("Could not write the audit log", &error);
         }
+        self.rotate_audit();
     }
 
     /// Records that a request is about to run, in the journal and in the audit log; for an action that
@@ -417,11 +438,10 @@ impl Core {
             }
             audited.map_err(RecordError::from)
         };
-        if !durable {
-            return write();
-        }
         // The disk may take its time; the connection's heartbeat must not wait for it.
-        self.blocking.run(write).await?
+        let recorded = if durable { self.blocking.run(write).await? } else { write() };
+        self.rotate_audit();
+        recorded
     }
 
     /// Records that a request has ended.

@@ -224,8 +224,16 @@ impl Core {
     /// Records that a report is given up. False if that cannot be recorded: a report that is kept stays then.
     fn give_up(&self, parcel: &Parcel, why: &str, durability: Durability) -> bool {
         let event = given_up(parcel, why);
-        let write = || lock(&self.audit).write(self.now(), event.clone(), durability);
-        if let Err(error) = self.reserve.use_for(write) {
+        let write = || {
+            if durability == Durability::Written {
+                return lock(&self.audit).write(self.now(), event.clone(), durability);
+            }
+            let unsynced = lock(&self.audit).write_unsynced(self.now(), event.clone())?;
+            unsynced.sync().inspect_err(|_| lock(&self.audit).sync_failed())
+        };
+        let written = self.reserve.use_for(write);
+        self.rotate_audit();
+        if let Err(error) = written {
             report_error("Could not record that a report is given up", &error);
             return false;
         }

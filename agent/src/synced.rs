@@ -6,10 +6,11 @@
 //! - A sync that fails says so once, to whoever asks first, and the next one succeeds although what was to be
 //!   written is lost. So a file whose sync failed has failed for everybody, and a new one takes its place.
 //! - A journal that is made smaller goes on in another file ([`crate::journal::compact_shared`]). Whoever begins to wait during
-//!   the change waits for its end, and then for the new file.
+//!   the change waits for its end, and then for the new file. So does the audit log when it is rotated
+//!   ([`crate::audit::rotate_shared`]).
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use muster_daemon::DiskFile;
@@ -21,19 +22,19 @@ pub(crate) struct Tracked {
     file: Option<Arc<dyn DiskFile>>,
     /// How many records were appended.
     appended: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// How many of them are on the disk for certain.
-    synced: u64,
-    has_failed: bool,
+    /// How many of them are on the disk for certain. Held while the disk is waited for.
+    synced: Mutex<u64>,
+    /// Apart from that, so that whoever asks before he writes does not wait for the disk.
+    has_failed: AtomicBool,
 }
 
 impl Tracked {
     pub(crate) fn new(file: Arc<dyn DiskFile>) -> Self {
-        Self { file: Some(file), appended: AtomicU64::new(0), state: Mutex::default() }
+        Self { file: Some(file), ..Self::without_file() }
+    }
+
+    fn without_file() -> Self {
+        Self { file: None, appended: AtomicU64::new(0), synced: Mutex::new(0), has_failed: AtomicBool::new(false) }
     }
 
     fn file(&self) -> io::Result<&dyn DiskFile> {
@@ -58,21 +59,21 @@ impl Tracked {
     /// Waits until the first so many records are on the disk. Whoever waits behind another for the same finds it
     /// done.
     fn sync(&self, upto: u64) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        if state.has_failed {
+        let mut synced = lock(&self.synced);
+        if self.has_failed() {
             return Err(io::Error::other("an earlier sync of the file failed"));
         }
-        if state.synced >= upto {
+        if *synced >= upto {
             return Ok(());
         }
         let appended = self.appended();
         match self.file()?.sync_data() {
             Ok(()) => {
-                state.synced = appended;
+                *synced = appended;
                 Ok(())
             }
             Err(error) => {
-                state.has_failed = true;
+                self.give_up();
                 Err(error)
             }
         }
@@ -80,7 +81,7 @@ impl Tracked {
 
     /// Whether a sync has failed, so that nobody knows what of the file is on the disk.
     pub(crate) fn has_failed(&self) -> bool {
-        lock(&self.state).has_failed
+        self.has_failed.load(Ordering::SeqCst)
     }
 
     /// A place behind all that was appended until now.
@@ -95,7 +96,34 @@ impl Tracked {
 
     /// Nobody may rely on the file any more.
     pub(crate) fn give_up(&self) {
-        lock(&self.state).has_failed = true;
+        self.has_failed.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whoever begins to wait for the disk while one file takes another's place waits for the end of that first.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    is_changing: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// From now on whoever begins to wait waits for the end of the change too.
+    pub(crate) fn begin_change(&self) {
+        *lock(&self.is_changing) = true;
+    }
+
+    pub(crate) fn end_change(&self) {
+        *lock(&self.is_changing) = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the end of the change that is under way, if one is.
+    pub(crate) fn pass(&self) {
+        let mut is_changing = lock(&self.is_changing);
+        while *is_changing {
+            is_changing = self.changed.wait(is_changing).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -103,15 +131,13 @@ impl Tracked {
 #[derive(Debug)]
 pub(crate) struct Slot {
     current: Mutex<Arc<Tracked>>,
-    is_changing: Mutex<bool>,
-    changed: Condvar,
+    pub(crate) gate: Gate,
 }
 
 impl Slot {
     /// Without a file.
     pub(crate) fn new() -> Self {
-        let none = Tracked { file: None, appended: AtomicU64::new(0), state: Mutex::default() };
-        Self { current: Mutex::new(Arc::new(none)), is_changing: Mutex::new(false), changed: Condvar::new() }
+        Self { current: Mutex::new(Arc::new(Tracked::without_file())), gate: Gate::default() }
     }
 
     pub(crate) fn current(&self) -> Arc<Tracked> {
@@ -127,23 +153,9 @@ impl Slot {
         self.current().place()
     }
 
-    /// From now on whoever begins to wait waits for the end of the change too.
-    pub(crate) fn begin_change(&self) {
-        *lock(&self.is_changing) = true;
-    }
-
-    pub(crate) fn end_change(&self) {
-        *lock(&self.is_changing) = false;
-        self.changed.notify_all();
-    }
-
     /// Waits until what was appended before this place is on the disk, in whatever file it is by now.
     pub(crate) fn sync(&self, place: &Place) -> io::Result<()> {
-        let mut is_changing = lock(&self.is_changing);
-        while *is_changing {
-            is_changing = self.changed.wait(is_changing).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(is_changing);
+        self.gate.pass();
         let current = self.current();
         // What was in the old file when it was left is in the new one.
         let upto = if Arc::ptr_eq(&current, &place.file) { place.upto } else { current.appended() };

@@ -21,6 +21,13 @@ pub(super) fn numbered(path: &Path, number: u64) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The file that a rotation begins while the full one still has the log's name.
+pub(super) fn next(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".next");
+    path.with_file_name(name)
+}
+
 /// Whether a file has a name as [`numbered`] gives it.
 pub(super) fn is_numbered(path: &Path) -> bool {
     let digits = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
@@ -76,6 +83,18 @@ pub(super) fn first_line(disk: &dyn Disk, path: &Path) -> io::Result<Option<Line
     }
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     decode(line).map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "its first line is no audit line"))
+}
+
+/// Whether lines are written to a file of the log now, or may be.
+pub(super) fn is_written(log: &Path, path: &Path) -> bool {
+    path == log || path == next(log)
+}
+
+/// The file that a rotation has begun and that follows the line with this hash, the last one of a full file.
+pub(super) fn begun(disk: &dyn Disk, path: &Path, last_hash: &str) -> Option<PathBuf> {
+    let next = next(path);
+    let first = first_line(disk, &next).ok()??;
+    (first.previous == last_hash).then_some(next)
 }
 
 /// Reads a file from its beginning.

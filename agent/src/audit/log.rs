@@ -12,8 +12,9 @@ use super::about_itself as itself;
 use super::files::{self, Tail, read_tail};
 use super::limit::{Limiter, WINDOW_MS, Who};
 use super::line::{Line, decode, encode};
+use super::rotation::{Pending, remove_if_there};
 use super::{AuditError, Damage, Event, FIRST_PREVIOUS, FileMark};
-use crate::synced::{Place, Tracked};
+use crate::synced::{Gate, Place, Tracked};
 
 /// How durable a line must be before the caller goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +44,30 @@ impl Default for Rotation {
 /// The open audit log of one host.
 #[derive(Debug)]
 pub struct Audit {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-    host: String,
-    rotation: Rotation,
-    /// `None` between two steps of a rotation that could not be ended.
-    file: Option<Current>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) path: PathBuf,
+    pub(super) host: String,
+    pub(super) rotation: Rotation,
+    /// `None` where none could be begun yet.
+    pub(super) file: Option<Current>,
     /// Hash of the last line.
-    previous: String,
+    pub(super) previous: String,
     /// Number of the last line.
-    sequence: u64,
+    pub(super) sequence: u64,
     /// Number of the first line of the file that is written.
-    first_sequence: u64,
+    pub(super) first_sequence: u64,
     /// Name of the file that was set aside last.
-    set_aside: Option<String>,
+    pub(super) set_aside: Option<String>,
     /// From which size on rotation is tried; beyond [`Rotation::bytes`] after it failed.
-    rotate_at: u64,
+    pub(super) rotate_at: u64,
+    /// Whether somebody else calls [`rotate_shared`](super::rotate_shared).
+    pub(super) is_rotation_deferred: bool,
+    /// Whether somebody is at it.
+    pub(super) is_rotating: bool,
+    /// A rotation whose new file is written already and is not in its place.
+    pub(super) pending: Option<Pending>,
+    /// Keeps those who wait for the disk until a rotation has ended.
+    pub(super) gate: Arc<Gate>,
     limiter: Limiter,
 }
 
@@ -66,6 +75,7 @@ pub struct Audit {
 #[derive(Debug)]
 #[must_use]
 pub struct Unsynced {
+    gate: Arc<Gate>,
     place: Place,
     path: PathBuf,
 }
@@ -77,18 +87,19 @@ impl Unsynced {
     /// When nobody knows whether it is.
     pub fn sync(&self) -> Result<(), AuditError> {
         let failed = |source| AuditError::Io { action: "sync", path: self.path.clone(), source };
+        self.gate.pass();
         self.place.sync().map_err(failed)
     }
 }
 
 /// The file that is written.
 #[derive(Debug)]
-struct Current {
-    file: Arc<Tracked>,
-    identity: FileIdentity,
-    length: u64,
+pub(super) struct Current {
+    pub(super) file: Arc<Tracked>,
+    pub(super) identity: FileIdentity,
+    pub(super) length: u64,
     /// Half a line may be behind the end, which could not be cut off.
-    has_half_line: bool,
+    pub(super) has_half_line: bool,
 }
 
 impl Current {
@@ -130,30 +141,31 @@ impl Audit {
             first_sequence: 1,
             set_aside: None,
             rotate_at: rotation.bytes,
+            is_rotation_deferred: false,
+            is_rotating: false,
+            pending: None,
+            gate: Arc::default(),
             limiter: Limiter::default(),
         };
         audit.sweep().map_err(audit.failed("clean up beside"))?;
-        let mut torn_bytes = 0;
-        let mut last = None;
         let exists = disk.exists(path).map_err(audit.failed("open"))?;
-        if exists {
-            let mut current = Current::open(&**disk, path).map_err(audit.failed("open"))?;
-            let tail = current.file.reader().and_then(read_tail).map_err(audit.failed("read"))?;
-            torn_bytes = tail.torn_bytes;
-            if torn_bytes > 0 {
-                current.file.set_length(tail.length).map_err(audit.failed("cut the torn end of"))?;
-                current.length = tail.length;
-            }
-            last = audit.take_up(path, &tail)?;
-            audit.file = Some(current);
-        }
+        let (last, mut torn_bytes) = if exists { audit.go_on(path)? } else { (None, 0) };
         match last {
             Some(line) if line.details.is_about_itself(itself::CLOSED) => {
-                audit.put_aside()?;
-                audit.begin(now, FULL)?;
+                // Whoever was to sync it may have ended before.
+                let synced = audit.file.as_ref().map_or(Ok(()), |current| current.file.reader()?.sync_data());
+                synced.map_err(audit.failed("close"))?;
+                torn_bytes += match files::begun(&**disk, path, &audit.previous) {
+                    Some(next) => audit.resume(&next)?,
+                    None => audit.put_aside().and_then(|()| audit.begin(now, FULL)).map(|()| 0)?,
+                };
             }
             Some(_) => {}
-            None => audit.begin_at_start(now)?,
+            None => torn_bytes += audit.begin_at_start(now)?,
+        }
+        if audit.pending.is_none() {
+            // What lies there follows nothing.
+            remove_if_there(&**disk, &files::next(path)).map_err(audit.failed("clean up beside"))?;
         }
         if torn_bytes > 0 {
             let message = format!("cut {torn_bytes} bytes of an unfinished line off the end");
@@ -163,6 +175,33 @@ impl Audit {
             crate::core::report_error("Could not remove the oldest file of the audit log", &error);
         }
         Ok(audit)
+    }
+
+    /// Opens a file to go on in it, and cuts off a half-written line. Gives the last line, if there is one, and how
+    /// many bytes were cut.
+    pub(super) fn go_on(&mut self, path: &Path) -> Result<(Option<Line>, u64), AuditError> {
+        let mut current = Current::open(&*self.disk, path).map_err(self.failed("open"))?;
+        let tail = current.file.reader().and_then(read_tail).map_err(self.failed("read"))?;
+        if tail.torn_bytes > 0 {
+            current.file.set_length(tail.length).map_err(self.failed("cut the torn end of"))?;
+            current.length = tail.length;
+        }
+        let last = self.take_up(path, &tail)?;
+        self.file = Some(current);
+        Ok((last, tail.torn_bytes))
+    }
+
+    /// Goes on in the file that a rotation has begun, if a crash has left one that follows the last line; begins one
+    /// otherwise. Gives how many bytes of an unfinished line were cut.
+    fn begin_next(&mut self, now: Timestamp, why: &str) -> Result<u64, AuditError> {
+        let Some(next) = files::begun(&*self.disk, &self.path, &self.previous) else {
+            self.begin(now, why)?;
+            return Ok(0);
+        };
+        self.disk.rename(&next, &self.path).map_err(self.failed("begin"))?;
+        self.disk.sync_directory(files::directory(&self.path)).map_err(self.failed("begin"))?;
+        let path = self.path.clone();
+        self.go_on(&path).map(|(_, torn_bytes)| torn_bytes)
     }
 
     /// Goes on from the last line of a file. Gives that line, if there is one.
@@ -188,7 +227,8 @@ impl Audit {
     }
 
     /// Begins a file where there is none: the first one of all, or the one after the newest that was set aside.
-    fn begin_at_start(&mut self, now: Timestamp) -> Result<(), AuditError> {
+    /// Gives how many bytes of an unfinished line were cut.
+    fn begin_at_start(&mut self, now: Timestamp) -> Result<u64, AuditError> {
         let mut newest: Option<(u64, PathBuf)> = None;
         for path in files::set_aside(&*self.disk, &self.path).map_err(self.failed("look beside"))? {
             match files::first_line(&*self.disk, &path) {
@@ -203,14 +243,18 @@ impl Audit {
         }
         let Some((_, path)) = newest else {
             self.file = Some(Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?);
-            return Ok(());
+            return Ok(0);
         };
         let file = self.disk.open(&path, Open::Read).map_err(self.failed("open"))?;
         let tail = read_tail(&*file).map_err(self.failed("read"))?;
         let last = self.take_up(&path, &tail)?;
         self.set_aside = path.file_name().and_then(|name| name.to_str()).map(ToOwned::to_owned);
         let was_full = last.is_some_and(|line| line.details.is_about_itself(itself::CLOSED));
-        self.begin(now, if was_full { FULL } else { MISSING_AT_START })
+        if was_full {
+            return self.begin_next(now, FULL);
+        }
+        self.begin(now, MISSING_AT_START)?;
+        Ok(0)
     }
 
     /// Removes what a crash left of a file that was being begun.
@@ -264,7 +308,7 @@ impl Audit {
         let place = self.file.as_ref().map(|current| current.file.place()).ok_or_else(missing)?;
         // If the file is full now, closing it syncs it too.
         self.rotate_if_full(now);
-        Ok(Unsynced { place, path: self.path.clone() })
+        Ok(Unsynced { gate: self.gate.clone(), place, path: self.path.clone() })
     }
 
     /// Appends a line about a message whose sender is not verified. All such senders are one caller.
@@ -335,7 +379,10 @@ impl Audit {
     }
 
     /// Makes sure that the file is there and is the one that was written last.
-    fn ready(&mut self, now: Timestamp) -> Result<(), AuditError> {
+    pub(super) fn ready(&mut self, now: Timestamp) -> Result<(), AuditError> {
+        if !self.is_rotating {
+            self.close_pending()?;
+        }
         if self.file.as_ref().is_some_and(|current| current.file.has_failed()) {
             self.renew()?;
         }
@@ -344,6 +391,10 @@ impl Audit {
         if current.has_half_line {
             current.file.set_length(current.length).map_err(failed)?;
             current.has_half_line = false;
+        }
+        if self.pending.is_some() {
+            // Its name is not the log's yet.
+            return Ok(());
         }
         let found = match self.disk.metadata(&self.path) {
             Ok(found) => found,
@@ -373,18 +424,21 @@ impl Audit {
     /// Somebody waited for the disk in vain ([`Unsynced::sync`]). What the disk lost is written anew at once, if it
     /// can be; otherwise before the next line.
     pub fn sync_failed(&mut self) {
-        if self.file.as_ref().is_some_and(|current| current.file.has_failed())
-            && let Err(error) = self.renew()
-        {
+        let has_failed = |audit: &Self| audit.file.as_ref().is_some_and(|current| current.file.has_failed());
+        // While a rotation syncs the full file nobody else waits for it here.
+        let closed = if self.has_pending_failed() { self.close_pending() } else { Ok(()) };
+        let renewed = closed.and_then(|()| if has_failed(self) { self.renew() } else { Ok(()) });
+        if let Err(error) = renewed {
             crate::core::report_error("Could not write the audit log anew after a failed sync", &error);
         }
     }
 
     /// Writes the file anew after a sync of it has failed: what it was to write may be lost on the disk, and is
     /// still read.
-    fn renew(&mut self) -> Result<(), AuditError> {
+    pub(super) fn renew(&mut self) -> Result<(), AuditError> {
         let Some(current) = &self.file else { return Ok(()) };
-        let found = match self.disk.metadata(&self.path) {
+        let path = self.written_path();
+        let found = match self.disk.metadata(&path) {
             Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(self.failed("look at")(error)),
@@ -394,8 +448,8 @@ impl Audit {
         }
         let read = current.file.reader().and_then(|file| file.read_range(0, current.length));
         let bytes = read.map_err(self.failed("read"))?;
-        write_atomic(&*self.disk, &self.path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("renew"))?;
-        self.file = Some(Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?);
+        write_atomic(&*self.disk, &path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("renew"))?;
+        self.file = Some(Current::open(&*self.disk, &path).map_err(self.failed("open"))?);
         tracing::warn!(path = %self.path.display(), "The audit log was written anew, since a sync of it had failed");
         Ok(())
     }
@@ -432,10 +486,12 @@ impl Audit {
         self.put(now, &event, Durability::Synced)
     }
 
-    fn put(&mut self, now: Timestamp, event: &Event, durability: Durability) -> Result<(), AuditError> {
-        let failed_to_encode = self.failed("encode a line of");
-        let encoded = encode(&self.previous, self.sequence + 1, now, &self.host, event);
-        let (bytes, hash) = encoded.map_err(|source| failed_to_encode(source.into()))?;
+    pub(super) fn put(&mut self, now: Timestamp, event: &Event, durability: Durability) -> Result<(), AuditError> {
+        if durability == Durability::Synced {
+            // A line is not on the disk before what it follows.
+            self.close_pending()?;
+        }
+        let (bytes, hash) = self.encode_next(now, event)?;
         let failed = self.failed("write");
         let Some(current) = &mut self.file else {
             return Err(failed(std::io::Error::from(std::io::ErrorKind::NotFound)));
@@ -455,34 +511,13 @@ impl Audit {
         Ok(())
     }
 
-    /// Sets a full file aside. Where that fails the log goes on in the same file for a while: a line that is
-    /// written counts for more than a file of the right size.
-    fn rotate_if_full(&mut self, now: Timestamp) {
-        let length = self.file.as_ref().map_or(0, |current| current.length);
-        if length < self.rotate_at {
-            return;
-        }
-        let rotated = self
-            .close(now)
-            .and_then(|()| self.put_aside())
-            .and_then(|()| self.begin(now, FULL))
-            .and_then(|()| self.prune(now));
-        match rotated {
-            Ok(()) => self.rotate_at = self.rotation.bytes,
-            Err(error) => {
-                crate::core::report_error("Could not rotate the audit log; it goes on", &error);
-                self.rotate_at = length.saturating_add(self.rotation.bytes / 8);
-            }
-        }
+    /// The next line, and its hash.
+    pub(super) fn encode_next(&self, now: Timestamp, event: &Event) -> Result<(Vec<u8>, String), AuditError> {
+        let encoded = encode(&self.previous, self.sequence + 1, now, &self.host, event);
+        encoded.map_err(|source| self.failed("encode a line of")(source.into()))
     }
 
-    /// Step 1: the last line of the file.
-    fn close(&mut self, now: Timestamp) -> Result<(), AuditError> {
-        let event = Event::new(itself::EVENT, itself::CLOSED).with_message("the file is full");
-        self.put(now, &event, Durability::Synced)
-    }
-
-    /// Step 2: the file gets its number.
+    /// A full file that a crash has left in its place gets its number.
     fn put_aside(&mut self) -> Result<(), AuditError> {
         let number = files::next_number(&*self.disk, &self.path).map_err(self.failed("look beside"))?;
         let aside = files::numbered(&self.path, number);
@@ -492,11 +527,10 @@ impl Audit {
         self.disk.sync_directory(files::directory(&self.path)).map_err(self.failed("set aside"))
     }
 
-    /// Step 3: a new file with its first line.
+    /// Begins a new file with its first line, both or neither.
     fn begin(&mut self, now: Timestamp, why: &str) -> Result<(), AuditError> {
         let event = opening(self.mark(self.set_aside.clone()), why);
-        let encoded = encode(&self.previous, self.sequence + 1, now, &self.host, &event);
-        let (bytes, hash) = encoded.map_err(|source| self.failed("encode a line of")(source.into()))?;
+        let (bytes, hash) = self.encode_next(now, &event)?;
         write_atomic(&*self.disk, &self.path, 0o600, &bytes).map_err(Into::into).map_err(self.failed("begin"))?;
         self.file = Some(Current::open(&*self.disk, &self.path).map_err(self.failed("open"))?);
         self.previous = hash;
@@ -505,33 +539,8 @@ impl Audit {
         Ok(())
     }
 
-    /// Steps 4 and 5: the oldest files go. One that rotation did not name, or that is damaged, stays.
-    fn prune(&mut self, now: Timestamp) -> Result<(), AuditError> {
-        let mut kept = Vec::new();
-        for path in files::set_aside(&*self.disk, &self.path).map_err(self.failed("look beside"))? {
-            if files::is_numbered(&path)
-                && let Some((first, mark)) = mark_of(&*self.disk, &path)
-            {
-                kept.push((first, path, mark));
-            }
-        }
-        kept.sort_by_key(|(first, ..)| *first);
-        for (_, path, mark) in kept.iter().take(kept.len().saturating_sub(self.rotation.keep_files)) {
-            self.note_removal(now, mark)?;
-            self.disk.remove_file(path).map_err(self.failed("remove the oldest file of"))?;
-        }
-        Ok(())
-    }
-
-    fn note_removal(&mut self, now: Timestamp, mark: &FileMark) -> Result<(), AuditError> {
-        let mut event = Event::new(itself::EVENT, itself::REMOVED);
-        event.message = format!("rotation removes the oldest file; {} are kept", self.rotation.keep_files);
-        event.file = Some(mark.clone());
-        self.put(now, &event, Durability::Synced)
-    }
-
     /// The file that is written, or was written last.
-    fn mark(&self, name: Option<String>) -> FileMark {
+    pub(super) fn mark(&self, name: Option<String>) -> FileMark {
         FileMark {
             name,
             lines: (self.sequence + 1).saturating_sub(self.first_sequence),
@@ -540,17 +549,17 @@ impl Audit {
         }
     }
 
-    fn failed(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> AuditError + use<> {
+    pub(super) fn failed(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> AuditError + use<> {
         let path = self.path.clone();
         move |source| AuditError::Io { action, path, source }
     }
 }
 
-const FULL: &str = "the file before is full";
+pub(super) const FULL: &str = "the file before is full";
 const MOVED: &str = "something else has moved the file away";
 const MISSING_AT_START: &str = "there was no file when the agent started, and the one before was not full";
 
-fn opening(mark: FileMark, why: &str) -> Event {
+pub(super) fn opening(mark: FileMark, why: &str) -> Event {
     let mut event = Event::new(itself::EVENT, itself::CONTINUED).with_message(why);
     event.file = Some(mark);
     event
@@ -565,7 +574,7 @@ fn append(file: &Arc<Tracked>, bytes: &[u8], durability: Durability) -> std::io:
 }
 
 /// Number of a file's first line, and its mark; `None` if it is damaged.
-fn mark_of(disk: &dyn Disk, path: &Path) -> Option<(u64, FileMark)> {
+pub(super) fn mark_of(disk: &dyn Disk, path: &Path) -> Option<(u64, FileMark)> {
     let first = files::first_line(disk, path).ok()??.sequence;
     let tail = read_tail(&*disk.open(path, Open::Read).ok()?).ok()?;
     let last = decode(&tail.last_line?).ok()?;
@@ -596,11 +605,12 @@ mod tests {
             .unwrap();
     }
 
-    /// Stops a rotation behind each of its steps, as a crash would, and goes on with a new start.
+    /// What an agent of 0.2 leaves, which closed, set aside and began files one behind the other: a crash behind any of
+    /// its steps.
     #[test]
-    fn a_crash_behind_any_step_of_a_rotation_leaves_a_whole_chain() {
+    fn a_rotation_that_an_older_agent_has_begun_is_ended() {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        for stop_behind in 0..=6 {
+        for stop_behind in 0..=5 {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("audit.jsonl");
             let mut audit = Audit::open(&disk, &path, "web1", NOW, SMALL).unwrap();
@@ -614,14 +624,14 @@ mod tests {
             line(&mut audit, 100);
             let head = audit.sequence;
             let oldest = files::numbered(&path, 1);
-            let steps: [&dyn Fn(&mut Audit); 6] = [
-                &|audit| audit.close(NOW).unwrap(),
+            let closed = Event::new(itself::EVENT, itself::CLOSED).with_message("the file is full");
+            let steps: [&dyn Fn(&mut Audit); 5] = [
+                &|audit| audit.put(NOW, &closed, Durability::Synced).unwrap(),
                 &|audit| audit.put_aside().unwrap(),
                 // The new file is written beside its place first.
                 &|_| fs::write(path.with_file_name(".audit.jsonl.1.0.new"), "{\"half").unwrap(),
                 &|audit| audit.begin(NOW, FULL).unwrap(),
-                &|audit| audit.note_removal(NOW, &mark_of(&RealDisk, &oldest).unwrap().1).unwrap(),
-                &|_| fs::remove_file(&oldest).unwrap(),
+                &|audit| audit.prune(NOW).unwrap(),
             ];
             for step in &steps[..stop_behind] {
                 step(&mut audit);

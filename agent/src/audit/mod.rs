@@ -20,12 +20,14 @@
 //!
 //! | step | what | a crash behind it |
 //! |---|---|---|
-//! | close | the last line of the file says that it is full | the next start goes on with the next step |
-//! | set aside | the file gets a number behind its name | the next start goes on with the next step |
-//! | begin | a new file with a first line, both or neither, which names the file before, its lines and its last hash | the next start removes |
+//! | make | an empty file `LOG.next` | the next start removes it |
+//! | switch | the last line of the full file says so; the first line of the next one names it, its lines and its last hash; lines go there | the next start goes on in `LOG.next` if it follows the full file; without it, begins one |
+//! | set aside | the full file gets a number behind its name | the next start goes on with the next step |
+//! | in place | `LOG.next` gets the log's name | nothing is left to do but to remove |
 //! | note | a line names the oldest file, its lines and its last hash | the next start notes it again |
 //! | remove | the oldest file is deleted | nothing is left to do |
 //!
+//! The agent does it beside its work ([`rotate_shared`]); nobody waits for the disk with the log's lock.
 //! So a file that rotation removed is told from one that somebody removed. If something else moves the file
 //! away or empties it, the next line says so, and the chain goes on.
 //!
@@ -38,6 +40,7 @@ mod files;
 mod limit;
 mod line;
 mod log;
+mod rotation;
 mod shorten;
 pub mod show;
 mod verify;
@@ -50,6 +53,7 @@ use serde_json::{Map, Value};
 pub use limit::{REFUSALS_PER_WINDOW, WINDOW_MS};
 pub use line::Line;
 pub use log::{Audit, Durability, Rotation, Unsynced};
+pub use rotation::rotate_shared;
 pub use shorten::TEXT_BYTES_MAX;
 pub(crate) use shorten::shortened;
 pub use verify::{Anchor, Verified, verify, verify_all, verify_all_on};

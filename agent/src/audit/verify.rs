@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::about_itself as itself;
 use super::files;
 use super::line::{Line, NoLine, decode};
+use super::log::mark_of;
 use super::{AuditError, Damage, FIRST_PREVIOUS, FileMark, LINE_BYTES_MAX};
 
 /// How often a log that is being rotated meanwhile is read anew.
@@ -89,7 +90,7 @@ pub fn verify_all_on(disk: &dyn Disk, path: &Path, anchor: Option<&Anchor>) -> R
         }
         let chain = Chain::new(disk, path, anchor).read(&all)?;
         chain.check_beginning(&all)?;
-        if all.last().is_some_and(|last| last != path) && !chain.is_closed {
+        if all.last().is_some_and(|last| !files::is_written(path, last)) && !chain.is_closed {
             return Err(AuditError::Broken {
                 path: path.to_owned(),
                 line: 1,
@@ -149,7 +150,14 @@ pub(super) fn in_order(disk: &dyn Disk, log: &Path) -> Result<Vec<PathBuf>, Audi
         keyed.push((path == *log, first.unwrap_or(u64::MAX), path));
     }
     keyed.sort();
-    Ok(keyed.into_iter().map(|(.., path)| path).collect())
+    let mut all: Vec<PathBuf> = keyed.into_iter().map(|(.., path)| path).collect();
+    // While a full file still has the log's name, lines are in the next one already.
+    if let Some(last) = all.last().and_then(|last| mark_of(disk, last))
+        && let Some(next) = files::begun(disk, log, &last.1.last_hash)
+    {
+        all.push(next);
+    }
+    Ok(all)
 }
 
 /// The number of the first line of a file whose first line is damaged: that of the first sound line, less the
@@ -225,6 +233,7 @@ impl<'a> Chain<'a> {
     fn read_file(&mut self, path: &Path, later: &[PathBuf]) -> Result<(), AuditError> {
         let failed = |source| AuditError::Io { action: "read", path: path.to_owned(), source };
         let mut reader = files::open(self.disk, path).map_err(failed)?;
+        let is_written = files::is_written(self.log, path);
         let mut number = 0;
         loop {
             number += 1;
@@ -233,7 +242,7 @@ impl<'a> Chain<'a> {
             let mut bytes = Vec::new();
             reader.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut bytes).map_err(failed)?;
             if bytes.is_empty() {
-                if number == 1 && path != self.log {
+                if number == 1 && !is_written {
                     return Err(broken(Damage::Truncated, "the file is empty".to_owned()));
                 }
                 return Ok(());
@@ -242,7 +251,7 @@ impl<'a> Chain<'a> {
                 if bytes.len() == LINE_BYTES_MAX {
                     return Err(broken(Damage::Changed, "is longer than any audit line".to_owned()));
                 }
-                if path != self.log {
+                if !is_written {
                     return Err(broken(Damage::Truncated, "the file ends in the middle of a line".to_owned()));
                 }
                 self.verified.torn_bytes = bytes.len() as u64;

@@ -87,7 +87,7 @@ impl Drop for Working<'_> {
                 drop(self.work.disk.remove_file(temporary));
             }
         }
-        self.work.slot.end_change();
+        self.work.slot.gate.end_change();
     }
 }
 
@@ -110,7 +110,7 @@ impl Journal {
     /// What was recorded since the beginning; `None` if the file was written anew meanwhile.
     fn follow(&mut self) -> Option<Vec<u8>> {
         let tail = self.tail.as_mut().map(std::mem::take)?;
-        self.slot.begin_change();
+        self.slot.gate.begin_change();
         Some(tail)
     }
 

@@ -353,6 +353,11 @@ fn a_rotation_that_fails_does_not_stop_the_log() {
             .unwrap();
     }
     assert_eq!(verify_all(&path, None).unwrap().last_sequence, audit.head().0);
+    assert!(directory.path().join("audit.jsonl.next").is_file(), "lines are in the file that has not got its name yet");
+    // A restart meanwhile cannot end it either, and goes on.
+    let mut audit = Audit::open(&crate::kit::real_disk(), &path, "web1", NOW, rotation).unwrap();
+    audit.write(NOW, Event::new("command", "allowed"), Durability::Synced).unwrap();
+    assert_eq!(verify_all(&path, None).unwrap().last_sequence, audit.head().0);
     fs::remove_dir_all(directory.path().join("audit.jsonl.000001")).unwrap();
     for number in 0..40 {
         audit
@@ -360,6 +365,7 @@ fn a_rotation_that_fails_does_not_stop_the_log() {
             .unwrap();
     }
     assert!(directory.path().join("audit.jsonl.000001").is_file());
+    assert!(!directory.path().join("audit.jsonl.next").exists());
     verify_all(&path, None).unwrap();
 }
 

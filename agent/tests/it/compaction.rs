@@ -1,111 +1,19 @@
 //! The journal is made smaller while it is in use, and nobody waits for the disk with its lock.
 
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use muster_agent::journal::{Journal, Seen, Started, Unsynced, compact_shared};
-use muster_daemon::disk::{DirectoryEntry, Fault, Metadata, Open};
-use muster_daemon::{Disk, DiskFile, SimulatedDisk};
+use muster_daemon::SimulatedDisk;
+use muster_daemon::disk::Fault;
 use muster_protocol::{RequestId, Timestamp};
 
 use crate::kit::NOW;
+use crate::watched::{Hook, watched};
 
 const PATH: &str = "/journal";
 const WINDOW: Timestamp = Timestamp(NOW.0 + 60_000);
-
-type Hook = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
-
-/// A disk that says when somebody waits for it.
-struct Watched {
-    disk: Arc<dyn Disk>,
-    hook: Hook,
-}
-
-struct WatchedFile {
-    file: Arc<dyn DiskFile>,
-    hook: Hook,
-}
-
-impl std::fmt::Debug for Watched {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watched")
-    }
-}
-
-impl std::fmt::Debug for WatchedFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WatchedFile")
-    }
-}
-
-fn tell(hook: &Hook) {
-    if let Some(hook) = hook.get() {
-        hook();
-    }
-}
-
-impl Disk for Watched {
-    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(path, how)?;
-        Ok(Arc::new(WatchedFile { file, hook: self.hook.clone() }))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_file(path)
-    }
-    fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_directory(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        self.disk.list(path)
-    }
-    fn make_private_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.make_private_directory(path)
-    }
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        self.disk.metadata(path)
-    }
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        tell(&self.hook);
-        self.disk.sync_directory(path)
-    }
-    fn unused_name(&self) -> String {
-        self.disk.unused_name()
-    }
-}
-
-impl DiskFile for WatchedFile {
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.file.append(bytes)
-    }
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(offset, buffer)
-    }
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.file.set_length(length)
-    }
-    fn allocate(&self, length: u64) -> io::Result<()> {
-        self.file.allocate(length)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        tell(&self.hook);
-        self.file.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        tell(&self.hook);
-        self.file.sync_all()
-    }
-    fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
-    }
-    fn try_lock(&self) -> io::Result<bool> {
-        self.file.try_lock()
-    }
-}
 
 fn id(number: u8) -> RequestId {
     RequestId::from_parts(NOW, [number; 10])
@@ -137,7 +45,7 @@ struct Outcome {
 /// an operation after the preparations.
 fn run(disk: &SimulatedDisk, fault: Option<(u64, Fault)>) -> Outcome {
     let hook = Hook::default();
-    let watched: Arc<dyn Disk> = Arc::new(Watched { disk: disk.mount(), hook: hook.clone() });
+    let watched = watched(disk.mount(), &hook);
     let journal = Arc::new(Mutex::new(Journal::open(&watched, Path::new(PATH), NOW).unwrap().0));
     journal.lock().unwrap().start(started(1)).unwrap();
     let large = Started { action: "x".repeat(100_000), read_only: true, ..started(2) };

@@ -22,6 +22,8 @@ mod policy_commands;
 mod profiles;
 mod report;
 mod reserve;
+mod rotation;
 mod sealing_key;
 mod spool;
 mod status;
+mod watched;

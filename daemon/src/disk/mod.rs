@@ -227,13 +227,20 @@ impl dyn Disk + '_ {
         let mut ancestor = Some(path);
         while let Some(directory) = ancestor.filter(|directory| !directory.as_os_str().is_empty()) {
             if self.exists(directory)? {
+                // Whoever made it may have ended before its name was on the disk.
+                match self.sync_directory(directory_of(directory)) {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    synced => synced?,
+                }
                 break;
             }
             missing.push(directory);
             ancestor = directory.parent();
         }
-        self.make_private_directory(path)?;
-        missing.iter().rev().try_for_each(|directory| self.sync_directory(directory_of(directory)))
+        missing.iter().rev().try_for_each(|directory| {
+            self.make_private_directory(directory)?;
+            self.sync_directory(directory_of(directory))
+        })
     }
 
     /// Removes what a crash left of files that [`write_atomic`] was writing in a directory. Nobody may be writing
