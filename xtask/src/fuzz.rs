@@ -28,6 +28,30 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
 
+/// What is built for coverage: our own code and the libraries that take foreign bytes apart for it. The rest would only
+/// make the build longer and each input slower.
+const COVERED: &[&str] = &[
+    "muster_",
+    "asn1_rs",
+    "der_parser",
+    "flate2",
+    "granit_parser",
+    "miniz_oxide",
+    "nom",
+    "oid_registry",
+    "regex_lite",
+    "roxmltree",
+    "serde_json",
+    "serde_saphyr",
+    "tar",
+    "toml",
+    "winnow",
+    "x509_parser",
+];
+
+/// Where set, this program is called by cargo in the compiler's place.
+pub(crate) const WRAPPER: &str = "MUSTER_FUZZ_RUSTC";
+
 /// Seconds for one target where nothing else is said.
 const SECONDS_DEFAULT: u64 = 30;
 
@@ -71,6 +95,21 @@ impl Order {
         }
         Ok(order)
     }
+}
+
+/// Calls the compiler, given as the first word, with the flags for coverage where the crate is one of [`COVERED`].
+///
+/// # Errors
+/// When the compiler cannot be started.
+pub(crate) fn compile(words: &[String]) -> Result<bool> {
+    let (compiler, words) = words.split_first().context("cargo names the compiler")?;
+    let after = |option: &str| words.iter().position(|word| word == option).and_then(|at| words.get(at + 1));
+    let covered = after("--target").is_some()
+        && after("--crate-name").is_some_and(|name| COVERED.iter().any(|covered| name.starts_with(covered)));
+    let flags = if covered { FLAGS } else { &[] };
+    let status =
+        Command::new(compiler).args(words).args(flags).status().with_context(|| format!("start `{compiler}`"))?;
+    Ok(status.success())
 }
 
 /// Runs the targets that are asked for.
@@ -132,11 +171,12 @@ impl Engine {
         let host = host.trim();
         let started = Instant::now();
         eprintln!("==> build the fuzzing engine");
-        // With an explicit target, build scripts and macros are not built for coverage.
+        // With an explicit target, build scripts and macros can be told from what is built for coverage.
         let status = Command::new(run::cargo())
             .args(["build", "--locked", "--manifest-path", ENGINE, "--target", host])
             .env("CARGO_TARGET_DIR", directory.join("build"))
-            .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))
+            .env("RUSTC_WRAPPER", std::env::current_exe().context("find this program")?)
+            .env(WRAPPER, "1")
             .current_dir(run::root())
             .status()
             .context("start cargo")?;

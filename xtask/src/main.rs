@@ -45,6 +45,16 @@ const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check |
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if std::env::var_os(fuzz::WRAPPER).is_some() {
+        return match fuzz::compile(&arguments) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let done = match words.as_slice() {
         ["demo", rest @ ..] => demo::demo(rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),

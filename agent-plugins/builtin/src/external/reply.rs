@@ -78,7 +78,8 @@ pub(super) fn answer(action: &Action, answer: Answer) -> (ActionReply, Option<St
             Err(why) => (Err(broken(why)), None),
             Ok(lines) if exit_code == 0 => complete(action, lines.data, lines.message.unwrap_or_default()),
             Ok(lines) => {
-                let failure = match lines.message {
+                // An empty line for people says less than the exit code does.
+                let failure = match lines.message.filter(|message| !message.trim().is_empty()) {
                     Some(message) => ActionFailure { message, ..failure },
                     None => failure,
                 };
@@ -160,7 +161,7 @@ fn from_reply(action: &Action, text: &str, exit_code: i32, failure: ActionFailur
         return (Err(broken(message).with_data(Value::Object(data))), None);
     };
     let message =
-        if said.is_empty() { format!("the plugin failed with status code {}", reply.statuscode) } else { said };
+        if said.trim().is_empty() { format!("the plugin failed with status code {}", reply.statuscode) } else { said };
     let failure = ActionFailure::new(meant, message).with_data(Value::Object(data));
     let failure = if exit_code == 0 { failure } else { failure.with_exit_code(exit_code) };
     (Err(failure), None)
@@ -280,6 +281,9 @@ mod tests {
         check(bytes("half a rep"), "", 3, ("failed", no_luck, Value::Null));
         check(Written::Gone, "", 3, ("failed", no_luck, Value::Null));
         check(Written::Nothing, "text=a\n.message=told you", 3, ("failed", "told you", json!({ "text": "a" })));
+        check(Written::Nothing, "text=a\n.message= ", 3, ("failed", no_luck, json!({ "text": "a" })));
+        let silent = bytes(r#"{"statuscode":1,"statusmsg":" "}"#);
+        check(silent, "", 0, ("failed", "the plugin failed with status code 1", json!({})));
         check(
             ok("a"),
             "",
