@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use muster_simulation::{FaultKind, Options, Outcome, Site, run};
 
 /// How long new seeds are tried, and how many at most.
-const FRESH_TIME: Duration = Duration::from_secs(30);
-const FRESH_SEEDS: u64 = 40;
+const FRESH_TIME: Duration = Duration::from_secs(120);
+const FRESH_SEEDS: u64 = 8;
 
 static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| Arc::new(Site::new(100).unwrap()));
 
