@@ -23,6 +23,10 @@ fn help_has_examples_first() {
       ping        See which hosts answer, and how fast
       find        See which hosts match a target
       run         Run an action of a plugin on hosts
+      approve     Sign a pending command of somebody else, once you have seen what
+                  it is
+      send        Send a pending command of yours, and show what comes of it
+      pending     List, show, merge and discard pending commands
       watch       Attach to a request again, until its end
       cancel      Stop a request on its hosts
       request     List what was asked from here lately
