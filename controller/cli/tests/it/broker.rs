@@ -103,6 +103,7 @@ fn doctor_finds_where_it_ends() {
             ("permissions", "not_checked"),
             ("agents", "not_checked"),
             ("clocks", "not_checked"),
+            ("backlog", "not_checked"),
         ]
     );
 }
