@@ -81,8 +81,8 @@ fn is_revoked(trust: &Trust, eve: &Credentials) -> Result<(), String> {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_cannot_read_who_is_revoked_does_not_start() {
+/// An agent that was told that `eve` is revoked, and has ended since.
+async fn stopped_after_a_revocation() -> (Stage, SimulatedDisk, Credentials) {
     let (mut stage, disk) = (Stage::new(), SimulatedDisk::new(1));
     stage.site.trust = fresh(&stage);
     let eve = stage.site.authority.credentials("user/eve").unwrap();
@@ -90,6 +90,12 @@ async fn an_agent_that_cannot_read_who_is_revoked_does_not_start() {
     stage.controller(&stage.site.lea).await.publish(revoking(&stage, &eve)).await;
     eventually("the list", || is_revoked(&stage.site.trust, &eve)).await;
     agent.stop().await;
+    (stage, disk, eve)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_cannot_read_who_is_revoked_does_not_start() {
+    let (mut stage, disk, eve) = stopped_after_a_revocation().await;
     // Whatever fails once while the next one starts: it knows, or it is not there.
     let (mut started, mut refused) = (0, 0);
     for step in 1.. {
@@ -115,13 +121,7 @@ async fn an_agent_that_cannot_read_who_is_revoked_does_not_start() {
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_whose_kept_revocation_list_is_damaged_does_not_start() {
-    let (mut stage, disk) = (Stage::new(), SimulatedDisk::new(1));
-    stage.site.trust = fresh(&stage);
-    let eve = stage.site.authority.credentials("user/eve").unwrap();
-    let agent = stage.start(on(&disk)).await;
-    stage.controller(&stage.site.lea).await.publish(revoking(&stage, &eve)).await;
-    eventually("the list", || is_revoked(&stage.site.trust, &eve)).await;
-    agent.stop().await;
+    let (mut stage, disk, _) = stopped_after_a_revocation().await;
     let path = file(&stage, "crl.pem");
     for damage in ["garbage", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"] {
         disk.end_process();

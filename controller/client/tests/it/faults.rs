@@ -11,6 +11,13 @@ use serde_json::json;
 
 use crate::asking::question;
 
+/// Follows it until a host is at work.
+async fn until_running(asking: &mut Asking<'_>) {
+    while asking.collector().counts().running < 1 {
+        asking.next().await.unwrap();
+    }
+}
+
 /// Goes on until `count` hosts have succeeded.
 async fn until_succeeded(asking: &mut Asking<'_>, count: usize) {
     while asking.collector().counts().succeeded < count {
@@ -95,9 +102,7 @@ async fn an_answer_that_went_to_the_lost_queue_is_told_again() {
     let fleet = fleet_that_is_watched("ok").await;
     let mut controller = fleet.controller().await;
     let mut asking = controller.ask(&question(&["web1"])).unwrap();
-    while asking.collector().counts().running < 1 {
-        asking.next().await.unwrap();
-    }
+    until_running(&mut asking).await;
     assert_eq!(fleet.broker.disconnect(&lea()), 1);
     let summary = asking.finish().await;
     assert_eq!((summary.end, summary.reconnects, summary.requests.len()), (End::Complete, 1, 1));
@@ -111,9 +116,7 @@ async fn a_host_that_has_forgotten_is_not_waited_for_to_the_end_of_its_time() {
     let fleet = fleet_that_is_watched("unknown-request").await;
     let mut controller = fleet.controller().await;
     let mut asking = controller.ask(&question(&["web1"])).unwrap();
-    while asking.collector().counts().running < 1 {
-        asking.next().await.unwrap();
-    }
+    until_running(&mut asking).await;
     assert_eq!(fleet.broker.disconnect(&lea()), 1);
     let summary = asking.finish().await;
     assert_eq!((summary.end, summary.counts.timed_out), (End::Complete, 1));
@@ -126,9 +129,7 @@ async fn connections_that_break_again_and_again_without_news_end_it() {
     let fleet = fleet_that_is_watched("unknown-request").await;
     let mut controller = fleet.controller().await;
     let mut asking = controller.ask(&question(&["web1"])).unwrap();
-    while asking.collector().counts().running < 1 {
-        asking.next().await.unwrap();
-    }
+    until_running(&mut asking).await;
     assert_eq!(fleet.broker.disconnect(&lea()), 1);
     let mut returns = 0;
     while let Some(event) = asking.next().await {
