@@ -123,6 +123,15 @@ impl AgentProcess {
     /// # Errors
     /// When a file cannot be written or the program cannot be started.
     pub fn start(settings: &AgentSettings, access: &Access, party: &Party, folder: &Path) -> Result<Self> {
+        Self::prepare(settings, access, party, folder)?;
+        Self::start_in(settings.host.clone(), folder)
+    }
+
+    /// Writes the agent's files below `folder` without starting it.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn prepare(settings: &AgentSettings, access: &Access, party: &Party, folder: &Path) -> Result<()> {
         let facts = folder.join("facts.d");
         fs::create_dir_all(&facts).with_context(|| format!("create `{}`", facts.display()))?;
         fs::create_dir_all(folder.join("musterd.d"))?;
@@ -130,8 +139,7 @@ impl AgentProcess {
         private_file(&facts.join("site.json"), &serde_json::to_string_pretty(&settings.facts)?)?;
         private_file(&folder.join("classes.txt"), &settings.classes.join("\n"))?;
         private_file(&folder.join("policy.toml"), &settings.policy)?;
-        private_file(&folder.join("musterd.toml"), &configuration(settings, access, party, folder))?;
-        Self::start_in(settings.host.clone(), folder)
+        private_file(&folder.join("musterd.toml"), &configuration(settings, access, party, folder))
     }
 
     /// Starts an agent on files that are already there, as after a restart of the host.

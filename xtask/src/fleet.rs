@@ -1,7 +1,8 @@
-//! `cargo xtask fleet` and `cargo xtask storm`: many real agents in one process. Both build optimised, since what they
-//! show is how fast things are.
+//! `cargo xtask fleet` and `cargo xtask storm`: many real agents in one process; `cargo xtask idle`: one real `musterd`.
+//! All build optimised, since what they show is how fast, or how small, things are.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -14,12 +15,35 @@ use crate::{demo, machine, run};
 /// When something is missing or does not build.
 pub(crate) fn fleet(what: &str, arguments: &[&str]) -> Result<()> {
     machine::need_rabbitmq()?;
+    let program = build()?;
+    hand_over(&program, &[&[what], arguments].concat())
+}
+
+/// Measures the `musterd` that ships, with nothing to do.
+///
+/// # Errors
+/// As [`fleet`].
+pub(crate) fn idle(arguments: &[&str]) -> Result<()> {
+    machine::need_rabbitmq()?;
+    machine::need_sockets()?;
+    let agent = ["build", "--profile", "dist", "--package", "muster-agent", "--bin", "musterd"];
+    run::cargo_step("build the agent as it ships (this takes some minutes)", &agent)?;
+    let program = build()?;
+    let agent = demo::target_directory()?.join("dist/musterd");
+    let agent = agent.to_str().context("the target folder's name is not UTF-8")?;
+    hand_over(&program, &[&["idle", "--program", agent], arguments].concat())
+}
+
+fn build() -> Result<PathBuf> {
     run::cargo_step(
         "build the fleet, optimised (the first time takes some minutes)",
         &["build", "--release", "--package", "muster-fleet", "--package", "muster-cli", "--bins"],
     )?;
-    let program = demo::target_directory()?.join("release/muster-fleet");
-    // In our place, so that Ctrl-C reaches one process, which then stops what it has started.
-    let error = Command::new(&program).arg(what).args(arguments).current_dir(run::root()).exec();
+    Ok(demo::target_directory()?.join("release/muster-fleet"))
+}
+
+/// In our place, so that Ctrl-C reaches one process, which then stops what it has started.
+fn hand_over(program: &Path, arguments: &[&str]) -> Result<()> {
+    let error = Command::new(program).args(arguments).current_dir(run::root()).exec();
     Err(error).with_context(|| format!("start `{}`", program.display()))
 }

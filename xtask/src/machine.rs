@@ -109,6 +109,14 @@ pub(crate) fn need_faults() -> Result<()> {
     need("What the tests of faults need is not installed", FAULTS)
 }
 
+/// Makes sure that `ss` is there, which tells what a connection has carried.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub(crate) fn need_sockets() -> Result<()> {
+    need("What tells of sockets is not installed", &[("/usr/bin/ss", "iproute2")])
+}
+
 /// What makes packages, and the fresh root that they are tried in.
 const PACKAGING: &[Program] = &[
     ("/usr/bin/dh", "debhelper"),

@@ -9,6 +9,7 @@
 //! promises            find tests that the tables of promises name and that do not exist
 //! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --help for more
 //! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
+//! idle [--seconds N]  measure what the agent that ships costs while it has nothing to do
 //! simulate [--seed N]  a fleet of real agents in simulated time, under faults from a seed; --seeds COUNT
 //! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code
@@ -38,7 +39,7 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | simulate | fuzz [TARGET]\n       \
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | idle | simulate | fuzz [TARGET]\n       \
      | arrows | links | promises | generate [--check] | book\n       \
      | package [--profile dist|dev] [--check] | reproducible | supply";
 
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ["test", filter] => test::everything(Some(filter)),
         ["fleet", rest @ ..] => fleet::fleet("run", rest),
         ["storm", rest @ ..] => fleet::fleet("storm", rest),
+        ["idle", rest @ ..] => fleet::idle(rest),
         ["check"] => test::quick(),
         ["links"] => links::check_and_tell(),
         ["promises"] => named_tests::check_and_tell(),

@@ -10,7 +10,8 @@
 //! a [`Meter`], which counts attempts to connect, and through the host's [`Behaviour`], which delays or swallows what
 //! it says. The plugin [`fleet`](plugin) does what a test asks of it and keeps a [`Ledger`] of everything that ran.
 //!
-//! [`storm`] takes the broker away from a fleet and measures how it comes back.
+//! [`storm`] takes the broker away from a fleet and measures how it comes back. [`idle`] measures one real `musterd`
+//! that has nothing to do.
 //!
 //! # Non-goals
 //!
@@ -26,6 +27,7 @@ mod behaviour;
 mod broker;
 mod controller;
 mod fleet;
+pub mod idle;
 pub mod inventory;
 mod meter;
 mod options;

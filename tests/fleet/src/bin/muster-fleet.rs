@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_fleet::idle::{IdleOptions, measure};
 use muster_fleet::storm::{Blow, Measured, StormOptions, storm};
 use muster_fleet::{Fleet, Options, Pauses};
 use muster_tests::programs::{Access, Operator, Party};
@@ -43,6 +44,18 @@ enum Command {
         /// Seconds before each storm: agents count a connection that lived for half a minute as good.
         #[arg(long, default_value_t = 35)]
         settle_s: u64,
+        /// Print everything as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures what a `musterd` costs that has nothing to do.
+    Idle {
+        /// The program [default: the one beside this].
+        #[arg(long)]
+        program: Option<PathBuf>,
+        /// How long to look, in seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
         /// Print everything as JSON.
         #[arg(long)]
         json: bool,
@@ -112,6 +125,9 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Run { fleet } => run(&fleet).await,
+                Command::Idle { program, seconds, json } => {
+                    tokio::task::block_in_place(|| idle(program, Duration::from_secs(seconds), json))
+                }
                 Command::Storm { fleet, blow, compare, running, settle_s, json } => {
                     let pauses = if compare { vec![Pauses::Own, Pauses::Same] } else { vec![Pauses::Own] };
                     let show = Showing { running, settle: Duration::from_secs(settle_s), json };
@@ -163,6 +179,45 @@ async fn run(arguments: &FleetArguments) -> Result<()> {
     let left = fleet.stop().await?;
     eprintln!("    {} interrupted, {} reports left, {} failed", left.interrupted, left.reports, left.failed);
     Ok(())
+}
+
+fn idle(program: Option<PathBuf>, window: Duration, json: bool) -> Result<()> {
+    let program = program.map_or_else(|| muster_tests::programs::program("musterd"), Ok)?;
+    eprintln!("==> `{}` idle for {} s", program.display(), window.as_secs());
+    let idle = measure(&IdleOptions { window, ..IdleOptions::new(program) })?;
+    if json {
+        println!("{}", serde_json::to_string(&idle)?);
+        return Ok(());
+    }
+    println!("  program                    {} KiB", kib(idle.program_bytes));
+    for (when, memory) in [("idle", &idle.memory), ("after facts", &idle.memory_after_refresh)] {
+        println!("  memory, {when:<18} {} KiB PSS, {} KiB alone", kib(memory.pss_bytes), kib(memory.alone_bytes));
+        let of = &memory.of;
+        println!(
+            "                             program {}, libraries {}, heap {}, other {}; dirty {} KiB",
+            kib(of.program_bytes),
+            kib(of.libraries_bytes),
+            kib(of.heap_bytes),
+            kib(of.anonymous_bytes),
+            kib(memory.private_dirty_bytes)
+        );
+    }
+    println!("  threads                    {}", idle.threads);
+    println!(
+        "  processor                  {:.4} % of a core, {:.0} us a minute, {:.0} wake-ups a minute",
+        idle.processor_percent, idle.processor_us_per_minute, idle.wakeups_per_minute
+    );
+    println!(
+        "  network                    {:.0} bytes a minute of TLS, {:.0} with TCP and IP",
+        idle.tls_bytes_per_minute, idle.wire_bytes_per_minute
+    );
+    println!("  of the window              {:?}", idle.wire);
+    println!("  facts and announcement     {:.0} us, {:?}", idle.refresh.processor_us, idle.refresh.wire);
+    Ok(())
+}
+
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1024)
 }
 
 struct Showing {
