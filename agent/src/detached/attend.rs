@@ -168,6 +168,7 @@ async fn perform(core: &Arc<Core>, live: &Arc<Live>, effects: Vec<Effect>) {
             }
             Effect::Close(loss) => Box::pin(close(core, live, loss)).await,
             Effect::Release => {
+                super::tell::note_end(core, live);
                 if let Some(running) = lock(&core.running).get_mut(&live.order.request_id) {
                     running.ended = true;
                 }

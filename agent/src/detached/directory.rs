@@ -10,6 +10,7 @@
 //! | `stop.json` | agent | stop the action, and why |
 //! | `reply.json` | runner, or an agent that holds the lock | how it ended; whoever finds it concludes nothing else |
 //! | `cursor` | agent | which report carried what: [`super::cursor`] |
+//! | `noted` | agent | the audit log says that it has ended |
 //! | `work/` | the action | files it needs meanwhile |
 
 use std::collections::BTreeSet;
@@ -40,6 +41,7 @@ const STOP: &str = "stop.json";
 const REPLY: &str = "reply.json";
 const OUTPUT: &str = "output";
 const CURSOR: &str = "cursor";
+const NOTED: &str = "noted";
 const PROGRAMS: &str = "programs";
 const WORK: &str = "work";
 
@@ -398,6 +400,20 @@ impl ActionDirectory {
     /// When it cannot be written, for example because the disk is full.
     pub fn write_reply(&self, _lock: &RunnerLock, reply: &Reply) -> io::Result<()> {
         self.write(REPLY, reply)
+    }
+
+    /// Whether the audit log says that it has ended.
+    #[must_use]
+    pub fn is_end_noted(&self) -> bool {
+        self.path.join(NOTED).exists()
+    }
+
+    /// Says that the audit log has its end. Not forced to disk, as the line itself is not.
+    ///
+    /// # Errors
+    /// When it cannot be written; an agent that starts then notes the end once more.
+    pub fn end_noted(&self) -> io::Result<()> {
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.path.join(NOTED)).map(drop)
     }
 
     /// Makes the directory of an action that has ended without one. Not forced to disk.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use muster_daemon::Clock;
@@ -15,6 +16,13 @@ use super::notice::{self, Listener, Notices};
 use super::state::{self, Effect, Event, Sighting, State};
 use crate::core::lock;
 
+/// When and how an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) at: Timestamp,
+    pub(crate) code: String,
+}
+
 /// What is known of an action, and ways to learn that something has changed.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -24,6 +32,10 @@ pub(crate) struct Live {
     begun: Mutex<Option<Begun>>,
     /// What is known of the end where the directory is gone, in which it would stand.
     lost: Mutex<Option<Reply>>,
+    /// When and with which code it ended, for whoever asks and must not wait for the disk.
+    end: Mutex<Option<End>>,
+    /// This agent has noted the end.
+    noted: AtomicBool,
     /// Counts up when something other than output has changed.
     pub(crate) seen: watch::Sender<u64>,
     /// Counts up when output has come.
@@ -41,6 +53,8 @@ impl Live {
             state: Mutex::new(state),
             begun: Mutex::default(),
             lost: Mutex::default(),
+            end: Mutex::default(),
+            noted: AtomicBool::new(false),
             seen: watch::Sender::new(0),
             output: watch::Sender::new(0),
             ended,
@@ -96,6 +110,17 @@ impl Live {
     /// Keeps what is known of the end in memory, since there is no place on disk for it.
     pub(super) fn keep_lost(&self, reply: Reply) {
         *lock(&self.lost) = Some(reply);
+    }
+
+    /// When and how it ended, as far as this agent has seen it; never waits for the disk.
+    pub(crate) fn end(&self) -> Option<End> {
+        lock(&self.end).clone()
+    }
+
+    /// Remembers how it ended. Returns whether the end has to be noted: nobody has before.
+    pub(super) fn has_news(&self, reply: &Reply) -> bool {
+        *lock(&self.end) = Some(End { at: reply.ended_at_ms, code: reply.code.clone() });
+        !self.noted.swap(true, Ordering::SeqCst) && !self.directory.is_end_noted()
     }
 
     /// What the runner wrote when it began; read once.

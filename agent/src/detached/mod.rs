@@ -26,6 +26,7 @@ mod attend;
 pub mod cursor;
 pub mod directory;
 mod live;
+pub mod look;
 mod notice;
 pub mod output;
 pub mod recovery;

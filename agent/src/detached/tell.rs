@@ -215,6 +215,10 @@ async fn tell_all(core: &Arc<Core>, live: &Arc<Live>) -> io::Result<Result<(), C
         return Ok(if tell_result(core, live).await { Ok(()) } else { Err(Cut::Stopped) });
     }
     let (log, last) = CursorLog::open(&live.directory.cursor())?;
+    let concluded_before = last.is_some_and(|last| last.last);
+    if *live.ended.borrow() && !concluded_before {
+        note_end(core, live);
+    }
     let address = live.order.address();
     let addressee = Addressee::MayBeAway;
     let mut teller = Teller { core: core.clone(), address, sequence: 0, log: Some(log), addressee };
@@ -232,7 +236,6 @@ async fn tell_all(core: &Arc<Core>, live: &Arc<Live>) -> io::Result<Result<(), C
             }
         };
     }
-    let concluded_before = last.is_some_and(|last| last.last);
     let mut source = Some(match &last {
         Some(last) => Source::behind(&live.directory, last)?,
         None => Source::beginning(&live.directory)?,
@@ -251,6 +254,26 @@ async fn tell_all(core: &Arc<Core>, live: &Arc<Live>) -> io::Result<Result<(), C
     }
     let told = conclude(core, live, Some(teller), source, !concluded_before).await;
     Ok(if told { Ok(()) } else { Err(Cut::Stopped) })
+}
+
+/// Writes into the audit log that an action has ended: as soon as that is known, not only once it can be told, since
+/// the broker may be away for long. Once, also over restarts of the agent.
+pub(super) fn note_end(core: &Core, live: &Live) {
+    if let Some(reply) = live.reply()
+        && live.has_news(&reply)
+    {
+        note(core, live, &reply.ending());
+    }
+}
+
+fn note(core: &Core, live: &Live, ending: &Ending) {
+    core.note(finished_event(live, ending));
+    // Where there is no directory any more, nobody finds it again either.
+    if let Err(error) = live.directory.end_noted()
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "Could not record that the audit log has the end of an action");
+    }
 }
 
 /// Makes the last report and sees that it is safe.
@@ -288,8 +311,8 @@ async fn conclude(
             report_error("Could not record that the last report of an action is made", &error);
         }
     }
-    if is_news {
-        core.note(finished_event(live, &ending));
+    if is_news && live.has_news(&reply) {
+        note(core, live, &ending);
     }
     // A report in the spool says it already; made again it would say the same under the same number.
     if !lock(&core.spool).holds_outcome(id) {

@@ -8,10 +8,11 @@ use muster_protocol::{RequestId, Timestamp};
 use tokio::time::Instant;
 
 use super::{
-    CertificateStatus, ConnectionStatus, FORMAT, FactsStatus, Phase, PolicyStatus, QueueStatus, REQUESTS_MAX,
-    RequestStatus, RevocationStatus, Status, Used,
+    CertificateStatus, ConnectionStatus, EndedStatus, FORMAT, FactsStatus, Phase, PolicyStatus, QueueStatus,
+    REQUESTS_MAX, RequestStatus, RevocationStatus, Status, Used,
 };
 use crate::core::{Connection, Core, Running};
+use crate::detached::Live;
 use crate::detached::state::State;
 use crate::host_view::resident_bytes;
 use crate::journal::Kind;
@@ -125,10 +126,7 @@ fn connection(core: &Core, look: &mut Look) -> ConnectionStatus {
 }
 
 fn requests(core: &Core, look: &mut Look) -> (Vec<RequestStatus>, usize) {
-    let detached: BTreeMap<RequestId, State> = look
-        .at("detached", &core.detached)
-        .map(|detached| detached.iter().map(|(id, live)| (*id, live.state())).collect())
-        .unwrap_or_default();
+    let detached = detached(core, look).unwrap_or_default();
     let mut requests: Vec<RequestStatus> = look
         .at("running", &core.running)
         .map(|running| running.iter().map(|(id, it)| request(id, it, detached.get(id))).collect())
@@ -142,6 +140,7 @@ fn requests(core: &Core, look: &mut Look) -> (Vec<RequestStatus>, usize) {
             since_ms: at_hand.since,
             time_limit_ms: None,
             detached: false,
+            ended: None,
         });
     }
     requests.sort_by_key(|request| request.since_ms);
@@ -150,9 +149,26 @@ fn requests(core: &Core, look: &mut Look) -> (Vec<RequestStatus>, usize) {
     (requests, count)
 }
 
-fn request(id: &RequestId, running: &Running, detached: Option<&State>) -> RequestStatus {
+/// An action in a process of its own.
+struct Detached {
+    state: State,
+    /// How it ended, if its last report is not made yet.
+    untold: Option<EndedStatus>,
+}
+
+fn detached(core: &Core, look: &mut Look) -> Option<BTreeMap<RequestId, Detached>> {
+    let of = |live: &Live| {
+        let state = live.state();
+        let is_untold = matches!(state, State::Ended | State::Telling);
+        let end = live.end().filter(|_| is_untold);
+        Detached { state, untold: end.map(|end| EndedStatus { at_ms: end.at, code: end.code }) }
+    };
+    Some(look.at("detached", &core.detached)?.iter().map(|(id, live)| (*id, of(live))).collect())
+}
+
+fn request(id: &RequestId, running: &Running, detached: Option<&Detached>) -> RequestStatus {
     let is_told_to_stop = running.stop.borrow().is_some();
-    let phase = match detached {
+    let phase = match detached.map(|detached| &detached.state) {
         _ if running.ended => Phase::Reporting,
         Some(State::Closing { .. } | State::Ended | State::Telling | State::Told) => Phase::Reporting,
         _ if is_told_to_stop => Phase::Stopping,
@@ -167,6 +183,7 @@ fn request(id: &RequestId, running: &Running, detached: Option<&State>) -> Reque
         since_ms: running.since,
         time_limit_ms: Some(u64::try_from(running.time_limit.as_millis()).unwrap_or(u64::MAX)),
         detached: detached.is_some(),
+        ended: detached.and_then(|detached| detached.untold.clone()),
     }
 }
 
@@ -174,12 +191,15 @@ fn queues(core: &Core, look: &mut Look) -> QueueStatus {
     let mut queues = QueueStatus {
         spool: None,
         spool_on_disk: None,
+        ends_untold: None,
         spool_next_try_s: None,
         journal: None,
         results: None,
         audit_lines: None,
         profiles_due: Some(core.profiles_due.len()),
     };
+    queues.ends_untold =
+        detached(core, look).map(|all| all.values().filter(|detached| detached.untold.is_some()).count());
     if let Some(spool) = look.at("spool", &core.spool) {
         queues.spool = Some(Used {
             count: spool.len(),

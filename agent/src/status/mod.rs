@@ -237,6 +237,18 @@ pub struct RequestStatus {
     pub time_limit_ms: Option<u64>,
     /// Whether it runs in a process of its own.
     pub detached: bool,
+    /// When and how it ended, where its last report is still to be made: what it wrote before has to leave first.
+    #[serde(default)]
+    pub ended: Option<EndedStatus>,
+}
+
+/// How an action ended of which nobody was told yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedStatus {
+    /// When.
+    pub at_ms: Timestamp,
+    /// The stable code.
+    pub code: String,
 }
 
 /// What waits inside, and what it may come to. `None`: it was held.
@@ -246,6 +258,9 @@ pub struct QueueStatus {
     pub spool: Option<Used>,
     /// How many of them are on disk.
     pub spool_on_disk: Option<usize>,
+    /// Actions in processes of their own that have ended and whose last report is not among them yet.
+    #[serde(default)]
+    pub ends_untold: Option<usize>,
     /// When the next of them is tried again that was put off.
     pub spool_next_try_s: Option<u64>,
     /// Ids remembered, by kind.

@@ -123,6 +123,16 @@ fn connection(page: &mut Page, status: &Status, now: Timestamp) {
 }
 
 fn row(request: &RequestStatus, now: Timestamp) -> String {
+    if let Some(ended) = &request.ended {
+        return format!(
+            "{} {} {} ended {} ago ({}), its last report is still to be sent",
+            request.id,
+            request.caller,
+            request.action,
+            span(seconds(ended.at_ms, now)),
+            ended.code
+        );
+    }
     let for_s = seconds(request.since_ms, now);
     let limit = request.time_limit_ms.map(|ms| ms / 1000);
     let of = limit.map_or_else(String::new, |limit| format!(" of {}", span(limit)));
@@ -143,10 +153,15 @@ fn queues(page: &mut Page, status: &Status) {
     match (&queues.spool, queues.spool_on_disk) {
         (Some(spool), Some(on_disk)) => {
             let next = queues.spool_next_try_s.map_or_else(String::new, |s| format!(", next try in {}", span(s)));
+            let untold = match queues.ends_untold {
+                None | Some(0) => String::new(),
+                Some(1) => ", 1 action has ended beside them".to_owned(),
+                Some(count) => format!(", {count} actions have ended beside them"),
+            };
             page.mark(
                 is_nearly_full(spool),
                 "spool",
-                format!("{} reports wait, {on_disk} on disk{next}", amount(spool)),
+                format!("{} reports wait, {on_disk} on disk{next}{untold}", amount(spool)),
             );
         }
         _ => page.wrong("spool", "held".to_owned()),

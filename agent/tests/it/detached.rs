@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_agent::detached::directory::{Begun, Found};
 use muster_agent::detached::{ActionDirectory, Runner, run_action};
+use muster_agent::status::show;
 use muster_daemon::ManualClock;
 use muster_protocol::{
     ActionResult, Command, Encoding, Options, Outcome, OutputStream, ProgressReport, ReportState, RequestId, Target,
@@ -488,6 +489,57 @@ async fn output_waits_on_disk_while_the_broker_is_away() {
     assert_eq!((result.code.as_str(), result.truncated_from_bytes), ("ok", None));
     collected.check_output("text", 101, 20_000);
     agent.stop().await;
+}
+
+/// What the audit log says of the end of a request.
+fn ends(stage: &Stage, id: RequestId) -> Vec<String> {
+    let id = Value::String(id.to_string());
+    let is_end = |line: &&Value| line["details"]["event"] == "finished" && line["details"]["request_id"] == id;
+    stage.audit().iter().filter(is_end).map(|line| line["details"]["decision"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_has_ended_while_the_broker_is_away_is_known_on_the_host() {
+    let (stage, agent, mut controller) = stage_with_agent(setup()).await;
+    let command = long(&stage, 31, 10_000, json!({ "gate": gate(&stage) }));
+    controller.send(&command, &stage.site.lea).await;
+    assert_eq!(Collected::default().next(&mut controller, command.id).await, None);
+    let state = stage.state.path().join("state");
+    let untold = || muster_agent::detached::look::untold(&muster_daemon::RealDisk, &state).unwrap();
+    assert_eq!((untold(), ends(&stage, command.id).len()), (Vec::new(), 0), "it runs");
+    stage.broker.stop();
+    open(&stage);
+    let mut agents = vec![agent];
+    // The first agent sees the end; the second one finds it.
+    for restarted in [false, true] {
+        if restarted {
+            agents.pop().unwrap().stop().await;
+            agents.push(stage.launch(setup()));
+        }
+        let handle = agents[0].handle.clone();
+        eventually("the end is known", || {
+            let status = handle.status().unwrap();
+            let ended = status.requests.first().and_then(|request| request.ended.as_ref());
+            let (code, shown) = (ended.map(|ended| ended.code.clone()), show::text(&status));
+            let is_shown = shown.contains(" lab.long ended 0 s ago (ok), its last report is still to be sent");
+            match (code.as_deref(), status.queues.ends_untold, is_shown) {
+                (Some("ok"), Some(1), true) if shown.contains(", 1 action has ended beside them") => Ok(()),
+                _ => Err(shown),
+            }
+        })
+        .await;
+        assert_eq!(ends(&stage, command.id), ["succeeded"], "restarted: {restarted}");
+        let untold = untold();
+        assert_eq!((untold.len(), untold[0].request_id, untold[0].action.as_str()), (1, command.id, "lab.long"));
+        assert_eq!((untold[0].caller.short().as_str(), untold[0].code.as_str()), ("user/lea", "ok"));
+    }
+    stage.broker.start();
+    let mut controller = stage.controller(&stage.site.lea).await;
+    let mut collected = Collected::default();
+    assert_eq!(collected.finish(&mut controller, command.id).await.code, "ok");
+    nothing_more(&stage, &mut controller).await;
+    assert_eq!((untold(), ends(&stage, command.id)), (Vec::new(), vec!["succeeded".to_owned()]));
+    agents.pop().unwrap().stop().await;
 }
 
 #[tokio::test]

@@ -419,6 +419,13 @@ impl Stage {
 
     /// Starts an agent and waits until it takes commands.
     pub(crate) async fn start(&self, setup: Setup) -> Running {
+        let running = self.launch(setup);
+        running.online().await;
+        running
+    }
+
+    /// Starts an agent.
+    pub(crate) fn launch(&self, setup: Setup) -> Running {
         let agent = self.build(setup);
         let handle = agent.handle();
         let shutdown = CancellationToken::new();
@@ -428,9 +435,7 @@ impl Stage {
         tasks.spawn(TaskKind::Worker, "agent", async move {
             drop(sender.send(agent.run(token).await));
         });
-        let running = Running { handle, shutdown, stopped };
-        running.online().await;
-        running
+        Running { handle, shutdown, stopped }
     }
 
     pub(crate) async fn controller(&self, credentials: &Credentials) -> Controller {
