@@ -13,8 +13,9 @@ use muster_daemon::terminal::{acts, push_escaped};
 use muster_daemon::{Clock as _, SystemClock};
 use muster_pki::time_text::utc;
 use muster_protocol::Timestamp;
+use serde::Serialize;
 
-use super::{Files, complain, print};
+use super::{Files, Looked, looked, print};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -30,7 +31,7 @@ pub(crate) enum AuditCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print what stands in the log, oldest first.
+    /// Print what stands in the log, oldest first. Exit code 3 if a line of it is damaged.
     Show(Box<Show>),
 }
 
@@ -103,29 +104,35 @@ pub(crate) fn run(command: &AuditCommand, files: &Files) -> ExitCode {
         AuditCommand::Verify { path, anchor, json } => check(files, path.as_deref(), anchor.as_ref(), *json),
         AuditCommand::Show(show) => show_lines(files, show),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error, files);
-            ExitCode::FAILURE
-        }
-    }
+    looked(done, files)
 }
 
 fn configured(files: &Files) -> anyhow::Result<PathBuf> {
     Ok(files.load()?.1.audit_file().to_owned())
 }
 
-fn check(files: &Files, path: Option<&Path>, anchor: Option<&Anchor>, json: bool) -> anyhow::Result<()> {
+fn check(files: &Files, path: Option<&Path>, anchor: Option<&Anchor>, json: bool) -> anyhow::Result<Looked> {
     let verified = match path {
         None => verify_all(&configured(files)?, anchor)?,
         Some(path) if path.is_dir() => verify_all(&log_in(path), anchor)?,
         Some(path) => verify(path, anchor)?,
     };
     if json {
-        return print(&format!("{}\n", serde_json::to_string_pretty(&verified)?));
+        let document = Document { schema: "muster.audit-verified/v1", verified: &verified };
+        print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+    } else {
+        print(&summary(&verified))?;
     }
-    print(&summary(&verified))
+    // A log that is not whole is an error.
+    Ok(Looked::Whole)
+}
+
+/// What was verified, for programs.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    #[serde(flatten)]
+    verified: &'a Verified,
 }
 
 /// The log in a directory: named as the agent names it unless it is told otherwise.
@@ -147,7 +154,7 @@ fn summary(verified: &Verified) -> String {
     text
 }
 
-fn show_lines(files: &Files, show: &Show) -> anyhow::Result<()> {
+fn show_lines(files: &Files, show: &Show) -> anyhow::Result<Looked> {
     let path = match &show.path {
         Some(path) if path.is_dir() => log_in(path),
         Some(path) => path.clone(),
@@ -163,7 +170,9 @@ fn show_lines(files: &Files, show: &Show) -> anyhow::Result<()> {
         rule: show.rule.clone(),
     };
     let mut last = VecDeque::new();
+    let mut is_whole = true;
     look_up(&path, &filter, |found| -> Result<(), ShowError> {
+        is_whole &= found.line.is_some();
         let text = if show.json { as_json(&found) } else { as_row(&found) };
         match show.last {
             None => print(&text)?,
@@ -181,7 +190,8 @@ fn show_lines(files: &Files, show: &Show) -> anyhow::Result<()> {
         ShowError::Audit(error) => error.into(),
         ShowError::Print(error) => error,
     })?;
-    last.iter().try_for_each(|text| print(text)).context("print the last lines")
+    last.iter().try_for_each(|text| print(text)).context("print the last lines")?;
+    Ok(Looked::of(is_whole))
 }
 
 enum ShowError {

@@ -1,6 +1,6 @@
 //! `musterd journal`: the requests that this host remembers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -8,12 +8,13 @@ use muster_agent::journal::{Kind, LIVE_BYTES_MAX, Summary, look};
 use muster_agent::state::files;
 use muster_daemon::RealDisk;
 use muster_pki::time_text::utc;
+use serde::Serialize;
 
-use super::{Files, print};
+use super::{Files, Looked, print};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// List the requests that have begun and not ended, and say how full the journal is.
+    /// List the requests that have begun and not ended, and say how full the journal is. Exit code 3 if it is damaged.
     List {
         /// The file [default: `journal` in the configured state_dir].
         file: Option<PathBuf>,
@@ -23,7 +24,7 @@ pub(crate) enum JournalCommand {
     },
 }
 
-pub(crate) fn run(command: &JournalCommand, files: &Files) -> anyhow::Result<()> {
+pub(crate) fn run(command: &JournalCommand, files: &Files) -> anyhow::Result<Looked> {
     let JournalCommand::List { file, json } = command;
     let path = match file {
         Some(file) => file.clone(),
@@ -32,9 +33,22 @@ pub(crate) fn run(command: &JournalCommand, files: &Files) -> anyhow::Result<()>
     let summary = look(&RealDisk, &path).context("look into the journal")?;
     let summary = summary.with_context(|| format!("there is no journal in `{}`", path.display()))?;
     if *json {
-        return print(&format!("{}\n", serde_json::to_string_pretty(&summary)?));
+        let document = Document { schema: "muster.journal/v1", file: &path, summary: &summary };
+        print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+    } else {
+        print(&text(&summary))?;
     }
-    print(&text(&summary))
+    // Half a record at the end is written just now, or was when the host stopped: no damage.
+    Ok(Looked::of(summary.damaged_lines == 0))
+}
+
+/// The summary for programs.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    file: &'a Path,
+    #[serde(flatten)]
+    summary: &'a Summary,
 }
 
 fn text(summary: &Summary) -> String {

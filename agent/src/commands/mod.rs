@@ -94,7 +94,26 @@ enum Command {
     },
 }
 
-/// Reads the command line, does what it says, and gives the exit code: 0 good, 1 not, 2 wrong usage.
+/// How a look at the agent's files ended that could be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// Everything is as it was written.
+    Whole,
+    /// Something is damaged; what it is was printed.
+    Damaged,
+}
+
+impl Looked {
+    pub(crate) fn of(is_whole: bool) -> Self {
+        if is_whole { Self::Whole } else { Self::Damaged }
+    }
+}
+
+/// Exit code where something could be looked at and is not as it should be: damage, or an agent that does not answer.
+pub(crate) const NOT_AS_IT_SHOULD_BE: u8 = 3;
+
+/// Reads the command line, does what it says, and gives the exit code: 0 good, 1 not, 2 wrong usage,
+/// [`NOT_AS_IT_SHOULD_BE`].
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
@@ -106,14 +125,26 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Facts) => facts(&cli.files),
         Some(Command::PrintStarterPolicy) => print(STARTER),
         Some(Command::Policy { command }) => return policy::run(command, &cli.files),
-        Some(Command::Spool { command }) => spool::run(command, &cli.files),
-        Some(Command::Journal { command }) => journal::run(command, &cli.files),
+        Some(Command::Spool { command }) => return looked(spool::run(command, &cli.files), &cli.files),
+        Some(Command::Journal { command }) => return looked(journal::run(command, &cli.files), &cli.files),
         Some(Command::Audit { command }) => return audit::run(command, &cli.files),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error, &cli.files);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says how a look ended.
+pub(crate) fn looked(looked: anyhow::Result<Looked>, files: &Files) -> ExitCode {
+    match looked {
+        Ok(Looked::Whole) => ExitCode::SUCCESS,
+        Ok(Looked::Damaged) => ExitCode::from(NOT_AS_IT_SHOULD_BE),
+        Err(error) => {
+            complain(&error, files);
             ExitCode::FAILURE
         }
     }

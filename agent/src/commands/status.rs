@@ -5,17 +5,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use muster_agent::config::Config;
+use muster_agent::detached::look::untold;
 use muster_agent::spool;
 use muster_agent::state::files;
 use muster_agent::status::socket::{SocketError, ask};
 use muster_agent::status::{Status, show};
 use serde_json::json;
 
-use super::{Files, complain, print};
+use super::{Files, NOT_AS_IT_SHOULD_BE, complain, print};
 use crate::complaint::Complaint;
-
-/// Exit code where no agent answers.
-const NO_AGENT: u8 = 3;
 
 /// Asks the agent, or says what can be said without it.
 pub(crate) fn run(as_json: bool, files: &Files) -> ExitCode {
@@ -30,7 +28,7 @@ pub(crate) fn run(as_json: bool, files: &Files) -> ExitCode {
         Ok(status) => return finish(print_status(&status, as_json), ExitCode::SUCCESS),
         Err(error) => without_agent(&config, &error, as_json),
     };
-    finish(printed, ExitCode::from(NO_AGENT))
+    finish(printed, ExitCode::from(NOT_AS_IT_SHOULD_BE))
 }
 
 fn finish(printed: anyhow::Result<()>, code: ExitCode) -> ExitCode {
@@ -60,20 +58,23 @@ struct Remains {
     journal_bytes: Option<u64>,
     /// Directories of detached actions, results among them.
     actions: Option<usize>,
+    /// Those of them that have ended without anybody having been told.
+    untold: Option<usize>,
 }
 
 impl Remains {
     fn look(state: &Path) -> Self {
         let listed = spool::list(&muster_daemon::RealDisk, &state.join(files::SPOOL)).ok();
         let spool = listed.map(|listed| {
-            let bytes = listed.iter().filter_map(|one| Some(one.parcel.as_ref()?.body.len())).sum();
-            (listed.len(), bytes)
+            let bodies: Vec<usize> = listed.iter().filter_map(|one| Some(one.parcel.as_ref()?.body.len())).collect();
+            (bodies.len(), bodies.iter().sum())
         });
         Self {
             in_use: is_locked(&state.join(files::LOCK)),
             spool,
             journal_bytes: std::fs::metadata(state.join(files::JOURNAL)).ok().map(|it| it.len()),
             actions: std::fs::read_dir(state.join(files::ACTIONS)).ok().map(Iterator::count),
+            untold: untold(&muster_daemon::RealDisk, state).ok().map(|untold| untold.len()),
         }
     }
 }
@@ -116,6 +117,7 @@ fn without_agent(config: &Config, error: &SocketError, as_json: bool) -> anyhow:
             "spool_bytes": remains.spool.map(|(_, bytes)| bytes),
             "journal_bytes": remains.journal_bytes,
             "actions": remains.actions,
+            "ends_untold": remains.untold,
         });
         return print(&format!("{}\n", serde_json::to_string_pretty(&document)?));
     }
@@ -124,11 +126,12 @@ fn without_agent(config: &Config, error: &SocketError, as_json: bool) -> anyhow:
     let whole = |number: Option<usize>| shown(number.and_then(|number| u64::try_from(number).ok()));
     print(&format!(
         "state_dir    {}\nspool        {} reports wait on disk, {} bytes (musterd spool list)\njournal      {} bytes\n\
-         actions      {} directories of detached actions and results\n",
+         actions      {} directories of detached actions and results; {} ended and not told yet\n",
         state.display(),
         whole(reports),
         whole(bytes),
         shown(remains.journal_bytes),
-        whole(remains.actions)
+        whole(remains.actions),
+        whole(remains.untold)
     ))
 }

@@ -128,5 +128,6 @@ fn lines_are_found_and_shown_without_harm() {
     let path = folder.path("state/audit.jsonl.000001");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("old", "new", 1)).unwrap();
-    row(&["--caller", "nobody"], &["audit.jsonl.000001 line 1 is damaged"]);
+    let said = check(&folder, &["audit", "show", "--caller", "nobody"], 3, &["audit.jsonl.000001 line 1 is damaged"]);
+    assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -12,6 +12,7 @@ mod compaction;
 mod config;
 mod crash;
 mod detached;
+mod documents;
 mod facts;
 mod journal;
 mod kept;
