@@ -7,9 +7,9 @@ use muster_protocol::Identity;
 use muster_protocol::routing::VHOST_DEFAULT;
 use muster_tests::pki::Site;
 use muster_tests::rabbit::{Node, NodeOptions};
-use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use crate::blocking::blocking;
 use crate::process::{Usage, usage_of_group};
 
 /// A private RabbitMQ. Its methods wait for processes, so they need a runtime with several threads.
@@ -28,7 +28,7 @@ impl Broker {
             identities: identities.into_iter().collect(),
             ..NodeOptions::new(site.broker().server_certificate())
         };
-        Ok(Self { node: block_in_place(|| Node::start(options))? })
+        Ok(Self { node: blocking(|| Node::start(options))? })
     }
 
     /// `amqps://localhost:PORT/VHOST`.
@@ -48,7 +48,7 @@ impl Broker {
     /// # Errors
     /// Its processes outlive that.
     pub fn kill(&mut self) -> Result<()> {
-        block_in_place(|| self.node.kill())
+        blocking(|| self.node.kill())
     }
 
     /// Stops it in order.
@@ -56,7 +56,7 @@ impl Broker {
     /// # Errors
     /// Its processes outlive even force.
     pub fn stop(&mut self) -> Result<()> {
-        block_in_place(|| self.node.stop())
+        blocking(|| self.node.stop())
     }
 
     /// Starts it again and says how long that took until it listens.
@@ -65,7 +65,7 @@ impl Broker {
     /// It does not come up.
     pub fn resume(&mut self) -> Result<Duration> {
         let started = Instant::now();
-        block_in_place(|| self.node.resume())?;
+        blocking(|| self.node.resume())?;
         Ok(started.elapsed())
     }
 

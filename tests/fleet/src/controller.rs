@@ -22,8 +22,8 @@ impl Fleet {
     /// The way to the broker for somebody who may use it.
     #[must_use]
     pub fn bus(&self, credentials: &Credentials) -> Arc<dyn Bus> {
-        let url = self.broker.url().parse().expect("the broker's own address is one");
-        Arc::new(AmqpBus::new(AmqpSettings::new(vec![url], credentials.clone(), self.site.trust())))
+        let url = self.ground.broker.url().parse().expect("the broker's own address is one");
+        Arc::new(AmqpBus::new(AmqpSettings::new(vec![url], credentials.clone(), self.ground.site.trust())))
     }
 
     /// A session of `user/lea`, who is in the group `admins`.
@@ -31,11 +31,11 @@ impl Fleet {
     /// # Errors
     /// The broker cannot be reached.
     pub async fn controller(&self) -> Result<Controller> {
-        let credentials = self.site.member_in("user/lea", &["admins"]).credentials;
+        let credentials = self.ground.site.member_in("user/lea", &["admins"]).credentials;
         let parts = Parts {
             bus: self.bus(&credentials),
             credentials,
-            trust: self.site.trust(),
+            trust: self.ground.site.trust(),
             clock: Arc::new(SystemClock),
             random: rand::rngs::StdRng::from_rng(&mut rand::rng()),
             collective: "main".parse().context("`main` is a collective")?,
@@ -94,7 +94,7 @@ impl Fleet {
     }
 
     async fn registry(&self) -> Result<Arc<dyn Link>> {
-        let credentials = self.site.member("service/registry").credentials;
+        let credentials = self.ground.site.member("service/registry").credentials;
         self.bus(&credentials).connect().await.context("connect as the registry")
     }
 }

@@ -4,35 +4,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use muster_agent::config::{Config, Raw};
-use muster_agent::facts::Sources;
+use anyhow::{Context as _, Result, bail, ensure};
 use muster_agent::policy::Policy;
-use muster_agent::{Agent, Connection, Handle, Materials, Parts, Stopped};
+use muster_agent::{Agent, Connection, Handle, Stopped};
 use muster_bus::{AmqpBus, AmqpSettings};
-use muster_daemon::{Blocking, RealDisk, SystemClock, TaskKind, Tasks};
-use muster_pki::{Credentials, Trust};
-use muster_plugin_api::Registry;
-use muster_protocol::{HostName, Identity, Timestamp};
-use muster_tests::pki::Site;
+use muster_daemon::{TaskKind, Tasks};
+use muster_pki::Trust;
+use muster_protocol::{HostName, Timestamp};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::behaviour::{Behaviour, HostBus};
-use crate::broker::Broker;
-use crate::inventory::{HostPlan, plan};
+use crate::ground::Ground;
+use crate::member::{self, AgentParts};
 use crate::meter::Meter;
-use crate::options::{Options, Pauses};
-use crate::plugin::{FleetPlugin, Ledger};
-use crate::process::raise_descriptor_limit;
-
-/// Who commands a fleet, besides its hosts.
-const OTHERS: [&str; 2] = ["user/lea", "service/registry"];
-
-/// Everybody may do everything: what is tested is elsewhere.
-const POLICY: &str = "[[rule]]\nname = \"all\"\neffect = \"allow\"\nwhen = 'true'\n";
+use crate::options::Options;
+use crate::plugin::Ledger;
 
 /// A file system in memory that every Linux has.
 const MEMORY: &str = "/dev/shm";
@@ -46,18 +35,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(120);
 /// Agents that run, with their broker. Stop it with [`Fleet::stop`]; dropping it ends the agents without goodbye.
 #[derive(Debug)]
 pub struct Fleet {
-    /// The broker.
-    pub broker: Broker,
-    /// Who issues certificates.
-    pub site: Site,
+    /// Its broker and its authority.
+    pub ground: Ground,
     /// How the agents connect.
     pub meter: Arc<Meter>,
     /// What the plugin `fleet` ran.
     pub ledger: Ledger,
-    plans: Vec<HostPlan>,
     options: Options,
     members: Vec<Member>,
     shutdown: CancellationToken,
+    _ends_with_it: DropGuard,
     tasks: Tasks,
     // Removed last.
     _state: TempDir,
@@ -86,37 +73,45 @@ impl Fleet {
     /// # Errors
     /// RabbitMQ is not installed, the system allows too few open files, or agents do not come up within `limit`.
     pub async fn start(options: Options, limit: Duration) -> Result<Self> {
-        raise_descriptor_limit(options.hosts)?;
-        let plans = plan(options.hosts, options.seed);
-        let site = Site::new()?;
-        let hosts: Vec<Identity> = plans.iter().map(|plan| Identity::Host(plan.name.clone())).collect();
-        let credentials = site.authority().fleet(&hosts)?;
-        let others = OTHERS.iter().map(|name| name.parse().context("read an identity")).collect::<Result<Vec<_>>>()?;
-        let broker = Broker::start(&site, hosts.into_iter().chain(others))?;
+        let ground = Ground::prepare(options.hosts, options.seed)?;
+        Self::start_on(ground, options, limit).await
+    }
+
+    /// Starts the agents of the first hosts of a ground that is there already.
+    ///
+    /// # Errors
+    /// It has fewer hosts, or agents do not come up within `limit`.
+    pub async fn start_on(ground: Ground, options: Options, limit: Duration) -> Result<Self> {
+        ensure!(
+            options.hosts <= ground.plans.len(),
+            "{} hosts are asked for and {} may log in",
+            options.hosts,
+            ground.plans.len()
+        );
+        let shutdown = CancellationToken::new();
         let mut fleet = Self {
             _state: state_directory(&options)?,
-            broker,
+            ground,
             meter: Arc::default(),
             ledger: Ledger::default(),
             members: Vec::with_capacity(options.agents()),
-            shutdown: CancellationToken::new(),
+            _ends_with_it: shutdown.clone().drop_guard(),
+            shutdown,
             tasks: Tasks::new(),
-            site,
-            plans,
             options,
         };
-        fleet.start_agents(credentials, limit).await?;
+        fleet.start_agents(limit).await?;
         Ok(fleet)
     }
 
-    async fn start_agents(&mut self, credentials: Vec<Credentials>, limit: Duration) -> Result<()> {
-        let policy = Arc::new(Policy::parse(POLICY, Path::new("policy.toml"))?);
-        let trust = self.site.trust();
+    async fn start_agents(&mut self, limit: Duration) -> Result<()> {
+        let policy = member::policy()?;
+        let trust = self.ground.site.trust();
         let turns = Arc::new(Semaphore::new(self.options.start_at_once.max(1)));
-        for (number, credentials) in credentials.into_iter().take(self.options.agents()).enumerate() {
+        for number in 0..self.options.agents() {
             // The next one begins when one of those before is connected.
             let turn = turns.clone().acquire_owned().await?;
-            let agent = self.agent(number, credentials, trust.clone(), policy.clone())?;
+            let agent = self.agent(number, trust.clone(), policy.clone())?;
             let handle = agent.handle();
             let (sender, stopped) = oneshot::channel();
             let shutdown = self.shutdown.clone();
@@ -135,51 +130,31 @@ impl Fleet {
         self.all_online(Timestamp(0), limit).await.map(drop)
     }
 
-    fn agent(&self, number: usize, credentials: Credentials, trust: Trust, policy: Arc<Policy>) -> Result<Agent> {
-        let plan = &self.plans[number];
-        let url = self.broker.url().parse().context("read the broker's address")?;
-        let mut raw = Raw { state_dir: self._state.path().join(plan.name.as_str()), ..Raw::default() };
-        raw.broker.urls = vec![url];
-        (self.options.configure)(&mut raw);
-        let config = Config::from_values(raw)?;
-        let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials.clone(), trust.clone());
+    fn agent(&self, number: usize, trust: Trust, policy: Arc<Policy>) -> Result<Agent> {
+        let config = member::config(&self.ground, number, &self.options, self._state.path())?;
+        let credentials = self.ground.credentials[number].clone();
+        let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials, trust.clone());
         settings.heartbeat_s = config.heartbeat_s();
         settings.connect_timeout = config.connect_timeout();
-        let bus = HostBus {
+        let bus = Arc::new(HostBus {
             inner: Arc::new(AmqpBus::new(settings)),
             behaviour: self.options.behaviour(number),
             meter: self.meter.clone(),
-        };
-        let mut registry = Registry::new();
-        registry.register(Arc::new(muster_plugins::Host::new()))?;
-        registry.register(Arc::new(FleetPlugin::new(self.ledger.clone())))?;
-        let parts = Parts {
-            materials: Materials { bus: Arc::new(bus), credentials, trust, policy },
-            registry,
-            facts: Sources::given(plan.name.clone(), plan.facts.clone(), plan.classes.clone()),
-            clock: Arc::new(SystemClock),
-            disk: Arc::new(RealDisk),
-            blocking: Blocking::Threads,
-            random_seed: match self.options.pauses {
-                Pauses::Own => self.options.seed.wrapping_add(u64::try_from(number)?).wrapping_mul(SEED_FACTOR),
-                Pauses::Same => self.options.seed,
-            },
-            runner: None,
-            reload: None,
-        };
-        Agent::new(config, parts).with_context(|| format!("build the agent of `{}`", plan.name))
+        });
+        let parts = AgentParts { config, bus, trust, policy, ledger: self.ledger.clone() };
+        member::agent(&self.ground, number, &self.options, parts)
     }
 
     /// The hosts, absent ones too.
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        self.plans.iter().map(|plan| &plan.name)
+        self.ground.hosts().take(self.options.hosts)
     }
 
     /// The hosts that answer.
     pub fn answering(&self) -> impl Iterator<Item = &HostName> {
         let answers =
             |number: &usize| !matches!(self.options.behaviour(*number), Behaviour::Silent | Behaviour::Absent);
-        (0..self.plans.len()).filter(answers).map(|number| &self.plans[number].name)
+        (0..self.options.hosts).filter(answers).map(|number| &self.ground.plans[number].name)
     }
 
     /// What it was started with.
@@ -241,7 +216,14 @@ impl Fleet {
     ///
     /// # Errors
     /// The broker cannot be stopped.
-    pub async fn stop(mut self) -> Result<Left> {
+    pub async fn stop(self) -> Result<Left> {
+        let (left, ground) = self.leave().await;
+        ground.stop()?;
+        Ok(left)
+    }
+
+    /// Stops all agents in order and leaves the broker, with the agents' queues on it.
+    pub async fn leave(mut self) -> (Left, Ground) {
         self.shutdown.cancel();
         let mut left = Left::default();
         let deadline = Instant::now() + STOP_LIMIT;
@@ -256,19 +238,9 @@ impl Fleet {
             }
         }
         drop(self.tasks.shutdown(Duration::from_secs(5)).await);
-        self.broker.stop()?;
-        Ok(left)
+        (left, self.ground)
     }
 }
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-/// Odd, so that different numbers give different seeds that are far apart.
-const SEED_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 fn state_directory(options: &Options) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();

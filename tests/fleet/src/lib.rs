@@ -24,21 +24,26 @@
 //! - Everything ends with the process, and is gone from the disk then.
 
 mod behaviour;
+mod blocking;
 mod broker;
 mod controller;
 mod fleet;
+mod ground;
 pub mod idle;
 pub mod inventory;
+mod member;
 mod meter;
 mod options;
 pub mod plugin;
 mod process;
+pub mod raw;
 pub mod storm;
 
 pub use behaviour::Behaviour;
 pub use broker::Broker;
 pub use fleet::{Fleet, Left};
+pub use ground::Ground;
 pub use meter::{Counted, Meter};
 pub use options::{Options, Pauses};
 pub use plugin::Ledger;
-pub use process::{Usage, raise_descriptor_limit, usage_of_group, usage_of_self};
+pub use process::{Usage, processor_of_self, raise_descriptor_limit, usage_of_group, usage_of_self};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 
 /// Processor time and memory of some processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +67,19 @@ pub fn usage_of_group(group: u32) -> Result<Usage> {
 pub fn usage_of_self() -> Result<Usage> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     Ok(read(&stat).context("read /proc/self/stat")?.1)
+}
+
+/// Processor time of this process, in microseconds' steps.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn processor_of_self() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("ask for this process's usage")?;
+    let micros = |time: nix::sys::time::TimeVal| {
+        let micros = time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_usec());
+        Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+    };
+    Ok(micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 /// Process group and usage from a line of `/proc/PID/stat`. The program's name may hold anything but ends with the last

@@ -142,16 +142,16 @@ pub async fn storm(fleet: &mut Fleet, options: StormOptions) -> Result<Measured>
     let mut broker_before = Usage::default();
     match options.blow {
         Blow::Kill => {
-            fleet.broker.kill()?;
-            fleet.broker.resume()?;
+            fleet.ground.broker.kill()?;
+            fleet.ground.broker.resume()?;
         }
         Blow::Restart => {
-            fleet.broker.stop()?;
-            fleet.broker.resume()?;
+            fleet.ground.broker.stop()?;
+            fleet.ground.broker.resume()?;
         }
         Blow::CloseAll => {
-            broker_before = fleet.broker.usage();
-            let node = fleet.broker.node();
+            broker_before = fleet.ground.broker.usage();
+            let node = fleet.ground.broker.node();
             tokio::task::block_in_place(|| node.ctl(&["eval", CLOSE_ALL]))?;
         }
     }
@@ -212,7 +212,7 @@ async fn come_back(fleet: &Fleet, since: Timestamp, agents: usize, limit: Durati
     let mut resident_peak = 0;
     loop {
         let online = fleet.online(since);
-        let broker = fleet.broker.usage();
+        let broker = fleet.ground.broker.usage();
         resident_peak = resident_peak.max(broker.resident_bytes);
         if half.is_none() && online * 2 >= agents {
             half = Some(started.elapsed());

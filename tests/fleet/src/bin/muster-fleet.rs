@@ -156,7 +156,7 @@ async fn start(arguments: &FleetArguments, pauses: Pauses) -> Result<Fleet> {
     eprintln!(
         "    {agents} agents hold {} MiB, the broker {} MiB",
         mib(usage.resident_bytes),
-        mib(fleet.broker.usage().resident_bytes)
+        mib(fleet.ground.broker.usage().resident_bytes)
     );
     Ok(fleet)
 }
@@ -167,10 +167,11 @@ fn mib(bytes: u64) -> u64 {
 
 async fn run(arguments: &FleetArguments) -> Result<()> {
     let fleet = start(arguments, Pauses::Own).await?;
-    let lea = fleet.site.member_in("user/lea", &["admins"]);
-    let access = Access { urls: vec![fleet.broker.url()], ca: lea.files.ca.clone(), crl: Some(lea.files.crl.clone()) };
+    let lea = fleet.ground.site.member_in("user/lea", &["admins"]);
+    let access =
+        Access { urls: vec![fleet.ground.broker.url()], ca: lea.files.ca.clone(), crl: Some(lea.files.crl.clone()) };
     let party = Party { certificate: lea.files.certificate.clone(), key: lea.files.key.clone() };
-    let home = fleet.site.directory().join("lea-home");
+    let home = fleet.ground.site.directory().join("lea-home");
     Operator::new(&home, "fleet", &access, &party)?;
     println!("The fleet is up. As its operator:\n");
     println!("  export HOME={0} XDG_CONFIG_HOME={0}/.config XDG_CACHE_HOME={0}/.cache", home.display());

@@ -1,3 +1,4 @@
 //! Fleets against a real broker.
 
+mod raw;
 mod storm;

@@ -18,7 +18,7 @@ async fn a_fleet_is_back_after_its_broker_was_killed_and_no_action_ran_twice() {
     assert_eq!((measured.running_begun, measured.started_twice), (10, 0), "{measured:#?}");
     // Nobody is connected twice: the broker has one queue with one consumer for each host.
     let queues = tokio::task::block_in_place(|| {
-        fleet.broker.node().ctl(&["list_queues", "-p", "muster", "--no-table-headers", "name", "consumers"])
+        fleet.ground.broker.node().ctl(&["list_queues", "-p", "muster", "--no-table-headers", "name", "consumers"])
     });
     let queues = queues.unwrap();
     let of_hosts: Vec<&str> = queues.lines().filter(|line| line.starts_with("agent.")).collect();

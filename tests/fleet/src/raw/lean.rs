@@ -1,0 +1,171 @@
+//! All connections in one loop: a read, a write and a TLS record for each answer.
+
+use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConnection;
+
+use super::connection::{Connection, receive};
+use super::scanner::{Message, Scanner};
+
+/// Bytes that are read from one connection at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Most connections that are looked at after one call of the kernel.
+const EVENTS_MAX: usize = 1_024;
+
+/// An answer: frames that differ from host to host, and frames that do not.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) head: Box<[u8]>,
+    pub(super) body: Arc<[u8]>,
+}
+
+/// What a connection does with a message.
+pub(super) enum Role {
+    /// It counts it.
+    Counts { messages: usize, bytes: u64 },
+    /// It sends these answers, chosen by the mark that the request begins with.
+    Answers {
+        by_mark: Vec<Vec<Answer>>,
+        /// Whether it does this time.
+        now: bool,
+    },
+}
+
+/// One connection.
+pub(super) struct Peer {
+    socket: TcpStream,
+    tls: ClientConnection,
+    scanner: Scanner,
+    pub(super) role: Role,
+}
+
+/// All connections of an echo, served by whoever calls [`Loop::run`].
+pub(super) struct Loop {
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+    pub(super) peers: Vec<Peer>,
+    /// The first byte of every request, before its mark is put on it.
+    plain: u8,
+}
+
+impl Loop {
+    /// A loop without connections, for requests whose body begins with `plain`.
+    pub(super) fn new(plain: u8) -> Result<Self> {
+        Ok(Self {
+            poll: Poll::new().context("make an epoll instance")?,
+            events: Events::with_capacity(EVENTS_MAX),
+            buffer: vec![0; READ_BYTES],
+            peers: Vec::new(),
+            plain,
+        })
+    }
+
+    /// Takes over an open connection.
+    pub(super) fn add(&mut self, connection: Connection, role: Role) -> Result<()> {
+        let Connection { tls, socket, plain } = connection;
+        socket.set_read_timeout(None)?;
+        socket.set_nonblocking(true)?;
+        let mut socket = TcpStream::from_std(socket);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, Token(self.peers.len()), both).context("watch a connection")?;
+        let mut scanner = Scanner::default();
+        scanner.feed(&plain, |_| {})?;
+        self.peers.push(Peer { socket, tls, scanner, role });
+        Ok(())
+    }
+
+    /// Sends prepared frames from a connection.
+    pub(super) fn send(&mut self, peer: usize, frames: &[u8]) -> Result<()> {
+        let peer = &mut self.peers[peer];
+        peer.tls.writer().write_all(frames)?;
+        peer.flush()
+    }
+
+    /// Serves all connections until `done`, which is asked after every look at the kernel's list.
+    pub(super) fn run(&mut self, limit: Duration, mut done: impl FnMut(&[Peer]) -> bool) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while !done(&self.peers) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "answers are missing after {} s", limit.as_secs());
+            match self.poll.poll(&mut self.events, Some(left)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                polled => polled.context("wait for connections")?,
+            }
+            for event in &self.events {
+                self.peers[event.token().0].serve(event, &mut self.buffer, self.plain)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    fn serve(&mut self, event: &Event, buffer: &mut [u8], plain: u8) -> Result<()> {
+        if event.is_readable() {
+            self.read(buffer, plain)?;
+        }
+        self.flush()
+    }
+
+    fn read(&mut self, buffer: &mut [u8], plain: u8) -> Result<()> {
+        let (scanner, role) = (&mut self.scanner, &mut self.role);
+        // The marks of the requests that came: who asked.
+        let mut marks = Vec::new();
+        let mut take = |message: Message| match role {
+            Role::Counts { messages, bytes } => {
+                *messages += 1;
+                *bytes += message.bytes;
+            }
+            Role::Answers { now: false, .. } => {}
+            Role::Answers { now: true, .. } => marks.push(message.first ^ plain),
+        };
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => bail!("the broker hangs up in the middle of a measurement"),
+                Ok(read) => {
+                    receive(&mut self.tls, &buffer[..read], |bytes| scanner.feed(bytes, &mut take))?;
+                    // Less than asked for: there was no more, and the kernel tells of what comes next.
+                    if read < buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("read"),
+            }
+        }
+        marks.into_iter().try_for_each(|mark| self.answer(mark))
+    }
+
+    fn answer(&mut self, mark: u8) -> Result<()> {
+        let Role::Answers { by_mark, .. } = &self.role else { return Ok(()) };
+        let answers = by_mark.get(usize::from(mark)).context("a request with a mark that nobody made")?;
+        let parts: Vec<IoSlice<'_>> =
+            answers.iter().flat_map(|answer| [IoSlice::new(&answer.head), IoSlice::new(&answer.body)]).collect();
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        let written = self.tls.writer().write_vectored(&parts)?;
+        ensure!(written == size, "TLS takes {written} of {size} bytes");
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.socket) {
+                Ok(_) => {}
+                // The kernel tells when there is room.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("send"),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! The raw echo against a real broker.
+
+use muster_client::discover::ping;
+use muster_client::{Audience, Question};
+use muster_fleet::raw::{Asked, Echo, Kind, Messages, connect_storm};
+use muster_fleet::{Fleet, Ground};
+use serde_json::json;
+
+const HOSTS: usize = 20;
+
+fn body_bytes(messages: &Messages) -> usize {
+    messages.replies.iter().map(|reply| reply.body.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_host_echoes_answers_as_large_as_a_real_agents() {
+    muster_pki::tls::install_crypto_provider();
+    let ground = Ground::prepare(HOSTS, 1).unwrap();
+    let messages = Messages::ping(&ground).await.unwrap();
+    assert_eq!((messages.requests.len(), messages.replies.len()), (1, 1));
+    assert!(messages.replies.iter().all(|reply| !reply.signatures.is_empty() && reply.body.len() > 100));
+    for kind in [Kind::Lean, Kind::Lapin] {
+        let mut echo = Echo::start(&ground, HOSTS, 4, kind, &messages).unwrap();
+        assert_eq!(ground.queues().unwrap().len(), HOSTS + 2, "{kind:?}: a queue for each host and controller");
+        // Asked, answers.
+        let cases = [
+            (Asked { controllers: 1, named: None, replying: HOSTS }, HOSTS),
+            (Asked { controllers: 2, named: None, replying: HOSTS }, 2 * HOSTS),
+            (Asked { controllers: 1, named: None, replying: 2 }, 2),
+            (Asked { controllers: 1, named: Some(7), replying: 7 }, 7),
+            (Asked { controllers: 1, named: None, replying: HOSTS }, HOSTS),
+        ];
+        for (asked, replies) in cases {
+            let round = echo.ask(&ground, asked).unwrap();
+            assert_eq!(round.replies, replies, "{kind:?} {asked:?}");
+            assert_eq!(round.each.len(), asked.controllers);
+            let bytes = u64::try_from(replies * body_bytes(&messages)).unwrap();
+            assert_eq!(round.reply_bytes, bytes, "{kind:?} {asked:?}");
+        }
+        assert!(echo.ask(&ground, Asked { controllers: 3, named: None, replying: 1 }).is_err());
+        echo.stop(&ground).unwrap();
+        assert!(ground.queues().unwrap().is_empty(), "{kind:?}");
+    }
+    let storm = connect_storm(&ground, HOSTS, 4).unwrap();
+    assert_eq!(storm.connections, HOSTS);
+    assert!(ground.queues().unwrap().is_empty());
+    ground.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_and_commands_to_names_are_recorded_with_their_size() {
+    muster_pki::tls::install_crypto_provider();
+    let ground = Ground::prepare(HOSTS, 1).unwrap();
+    let host = ground.hosts().next().unwrap().clone();
+    let talk = |bytes: usize| Question { ..Fleet::question([host.clone()].into(), "talk", json!({ "bytes": bytes })) };
+    let (small, large) = (talk(1_024), talk(64 * 1_024));
+    let (small, large) =
+        (Messages::record(&ground, &small).await.unwrap(), Messages::record(&ground, &large).await.unwrap());
+    assert!(small.reply_bytes() > 1_024 && large.reply_bytes() > 64 * 1_024 && small.reply_bytes() < 8 * 1_024);
+    let one = ping(Audience::Hosts([host].into()), 5_000, Default::default());
+    let one = Messages::record(&ground, &one).await.unwrap().requests[0].body.len();
+    let all = ping(Audience::Hosts(ground.hosts().cloned().collect()), 200, Default::default());
+    let all = Messages::record(&ground, &all).await.unwrap();
+    assert!(all.requests[0].body.len() > one + (HOSTS - 1) * 20, "the names are in the command");
+    // Larger than a frame and than a socket's buffer.
+    let mut echo = Echo::start(&ground, HOSTS, 4, Kind::Lean, &large).unwrap();
+    let round = echo.round(&ground).unwrap();
+    assert_eq!(round.replies, HOSTS * large.replies.len());
+    assert_eq!(round.reply_bytes, u64::try_from(HOSTS * body_bytes(&large)).unwrap());
+    echo.stop(&ground).unwrap();
+    ground.stop().unwrap();
+}
