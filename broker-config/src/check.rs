@@ -6,7 +6,7 @@ use muster_protocol::Identity;
 use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY, agent_queue, host_key, presence_key};
 use serde::Serialize;
 
-use crate::definitions::{Binding, Definitions, Permission, Policy, TopicPermission, User};
+use crate::definitions::{Binding, Definitions, Parameter, Permission, Policy, TopicPermission, User};
 use crate::permissions::{Operation, permissions_for};
 
 /// How bad a finding is.
@@ -70,6 +70,7 @@ pub fn check(actual: &Definitions, expected: &Definitions) -> Vec<Finding> {
     check.topic_permissions();
     check.policies();
     check.bindings();
+    check.links();
     check.parameters();
     let mut findings = check.findings;
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -309,10 +310,17 @@ impl Check<'_> {
     }
 
     fn bindings(&mut self) {
-        let actual = self.actual;
+        let (actual, expected) = (self.actual, self.expected);
+        let topics: BTreeMap<(&str, &str), &str> = expected
+            .topic_permissions
+            .iter()
+            .map(|topic| ((topic.user.as_str(), topic.exchange.as_str()), topic.read.as_str()))
+            .collect();
         for binding in &actual.bindings {
             let ours = binding.source == EXCHANGE_COMMAND || binding.source == EXCHANGE_REPLY;
-            if ours && self.is_our_vhost(&binding.vhost) && !is_expected_binding(binding) {
+            let generated = expected.bindings.iter().any(|other| is_same_binding(binding, other));
+            let expected = generated || self.is_link_binding(binding) || is_expected_binding(binding, &topics);
+            if ours && self.is_our_vhost(&binding.vhost) && !expected {
                 let subject = format!(
                     "binding {} -> {} {} ({})",
                     binding.source, binding.destination_type, binding.destination, binding.routing_key
@@ -324,18 +332,73 @@ impl Check<'_> {
         }
     }
 
+    /// Whether federation made it for a site, within what the site's broker may bind.
+    fn is_link_binding(&self, binding: &Binding) -> bool {
+        let links = self.expected.permissions.iter().filter(|permission| permission.user.starts_with("muster:broker/"));
+        binding.destination_type == "exchange"
+            && links.into_iter().any(|permission| {
+                matches(&permission.configure, &binding.destination)
+                    && self.expected.topic_permissions.iter().any(|topic| {
+                        topic.user == permission.user
+                            && topic.exchange == binding.source
+                            && matches(&topic.read, &binding.routing_key)
+                    })
+            })
+    }
+
+    /// Whether what a link needs is there: without it a site hears no commands, or its reports are lost.
+    fn links(&mut self) {
+        let (actual, expected) = (self.actual, self.expected);
+        for queue in &expected.queues {
+            let subject = format!("queue {}", queue.name);
+            match actual.queues.iter().find(|other| (&other.name, &other.vhost) == (&queue.name, &queue.vhost)) {
+                None => self.error("missing-link", subject, "does not exist, so reports reach no controller", IMPORT),
+                Some(other) if !other.durable || other.auto_delete => {
+                    let remedy = "delete it and import";
+                    self.error("other-link", subject, "is not durable, so reports that wait in it can be lost", remedy);
+                }
+                Some(_) => {}
+            }
+        }
+        for binding in &expected.bindings {
+            if !actual.bindings.iter().any(|other| is_same_binding(other, binding)) {
+                let subject =
+                    format!("binding {} -> {} ({})", binding.source, binding.destination, binding.routing_key);
+                self.error("missing-link", subject, "does not exist, so reports reach no controller", IMPORT);
+            }
+        }
+        for parameter in &expected.parameters {
+            let subject = format!("parameter {} {}", parameter.component, parameter.name);
+            match actual.parameters.iter().find(|other| is_same_parameter(other, parameter)) {
+                None => {
+                    self.error("missing-link", subject, "does not exist, so there is no link to the centre", IMPORT)
+                }
+                Some(other) if other.value != parameter.value => {
+                    self.warning("other-link", subject, "differs from the generated one", IMPORT);
+                }
+                Some(_) => {}
+            }
+        }
+        for parameter in &expected.global_parameters {
+            let same = |other: &serde_json::Value| other["name"] == parameter["name"];
+            if actual.global_parameters.iter().find(|other| same(other)) != Some(parameter) {
+                let subject = format!("global parameter {}", parameter["name"].as_str().unwrap_or("?"));
+                let what = "differs, so the centre refuses the link's queue";
+                self.error("other-link", subject, what, IMPORT);
+            }
+        }
+    }
+
     fn parameters(&mut self) {
         let actual = self.actual;
         for parameter in &actual.parameters {
-            let text = |key: &str| parameter[key].as_str().unwrap_or("").to_owned();
-            if self.is_our_vhost(&text("vhost")) {
-                let subject = format!("parameter {} {}", text("component"), text("name"));
+            let expected = self.expected.parameters.iter().any(|other| is_same_parameter(parameter, other));
+            if self.is_our_vhost(&parameter.vhost) && !expected {
+                let subject = format!("parameter {} {}", parameter.component, parameter.name);
                 let what = "is not generated; federation and shovels copy messages to other brokers";
                 let remedy = format!(
                     "rabbitmqctl clear_parameter -p '{}' '{}' '{}', unless you set it up",
-                    text("vhost"),
-                    text("component"),
-                    text("name")
+                    parameter.vhost, parameter.component, parameter.name
                 );
                 self.warning("foreign-parameter", subject, what, &remedy);
             }
@@ -343,12 +406,28 @@ impl Check<'_> {
     }
 }
 
+fn is_same_parameter(one: &Parameter, other: &Parameter) -> bool {
+    (&one.vhost, &one.component, &one.name) == (&other.vhost, &other.component, &other.name)
+}
+
+fn is_same_binding(one: &Binding, other: &Binding) -> bool {
+    let name = |of: &Binding| {
+        [&of.vhost, &of.source, &of.destination, &of.destination_type, &of.routing_key].map(String::clone)
+    };
+    name(one) == name(other)
+}
+
 fn by_user_and_vhost(permissions: &[Permission]) -> BTreeMap<(&str, &str), &Permission> {
     permissions.iter().map(|permission| ((permission.user.as_str(), permission.vhost.as_str()), permission)).collect()
 }
 
-/// A binding is ours if the owner of its queue was allowed to make it.
-fn is_expected_binding(binding: &Binding) -> bool {
+fn matches(expression: &str, text: &str) -> bool {
+    regex_lite::Regex::new(expression).is_ok_and(|expression| expression.is_match(text))
+}
+
+/// A binding is ours if the owner of its queue was allowed to make it. A host of a site may be allowed fewer keys than
+/// others; `topics` has them by user and exchange.
+fn is_expected_binding(binding: &Binding, topics: &BTreeMap<(&str, &str), &str>) -> bool {
     if binding.destination_type != "queue" {
         return false;
     }
@@ -361,8 +440,11 @@ fn is_expected_binding(binding: &Binding) -> bool {
     };
     let operation =
         Operation::Bind { queue: &binding.destination, exchange: &binding.source, key: &binding.routing_key };
-    let permissions = owner.parse::<Identity>().ok().as_ref().and_then(permissions_for);
-    permissions.is_some_and(|permissions| permissions.allows(&operation))
+    let Ok(owner) = owner.parse::<Identity>() else { return false };
+    let user = owner.to_string();
+    let narrower = topics.get(&(user.as_str(), binding.source.as_str()));
+    permissions_for(&owner).is_some_and(|permissions| permissions.allows(&operation))
+        && narrower.is_none_or(|expression| matches(expression, &binding.routing_key))
 }
 
 /// Names that a too open resource expression would let through: every kind of object, the queues of

@@ -6,6 +6,7 @@ use std::path::Path;
 use muster_protocol::limits::BODY_BYTES_MAX;
 
 use crate::site::{Purpose, Site};
+use crate::sites::Role;
 
 /// Name of the configuration file.
 pub const FILE_CONF: &str = "rabbitmq.conf";
@@ -110,11 +111,17 @@ pub fn rabbitmq_conf(site: &Site) -> String {
     conf.text
 }
 
-/// The plugins the broker needs: certificates as logins, and management if the site asks for it.
+/// The plugins the broker needs: certificates as logins, what links it to others, and management if the site asks for it.
 #[must_use]
 pub fn enabled_plugins(site: &Site) -> String {
+    // The centre needs it too: the kind of exchange that a link makes there comes with it.
+    let links = match site.role {
+        Role::Alone => "",
+        Role::Center(_) => ",rabbitmq_federation",
+        Role::Site { .. } => ",rabbitmq_federation,rabbitmq_shovel",
+    };
     let management = if site.management.is_some() { ",rabbitmq_management" } else { "" };
-    format!("[rabbitmq_auth_mechanism_ssl{management}].\n")
+    format!("[rabbitmq_auth_mechanism_ssl{links}{management}].\n")
 }
 
 #[derive(Default)]

@@ -9,14 +9,15 @@ use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::permissions::permissions_for;
+use crate::links;
+use crate::permissions::permissions_at;
 use crate::site::Site;
 
 /// A queue without consumers is deleted after this: the host is gone, or will declare it anew.
-const AGENT_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
+pub(crate) const AGENT_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// No command lives longer than its own window (`muster_protocol::limits::COMMAND_WINDOW_MS_MAX`).
-const AGENT_MESSAGE_TTL_MS: i64 = muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
+pub(crate) const AGENT_MESSAGE_TTL_MS: i64 = muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
 
 /// Commands waiting for one absent host. More than anybody types in a day.
 const AGENT_MESSAGES_MAX: i64 = 1_000;
@@ -75,12 +76,18 @@ pub struct Definitions {
     pub exchanges: Vec<Exchange>,
     /// Policies.
     pub policies: Vec<Policy>,
-    /// Durable bindings of a running broker. Agents and controllers make them; none is generated.
+    /// Durable queues. Agents and controllers make theirs; generated is only what waits for a link.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<Queue>,
+    /// Durable bindings. Agents and controllers make theirs; generated are only those of a link.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<Binding>,
-    /// Runtime parameters of a running broker (federation, shovel, operator policies).
+    /// Runtime parameters (federation, shovel, operator policies).
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub parameters: Vec<Value>,
+    pub parameters: Vec<Parameter>,
+    /// Runtime parameters of the whole broker, such as its cluster's name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub global_parameters: Vec<Value>,
 }
 
 impl Definitions {
@@ -213,6 +220,43 @@ pub struct Policy {
     pub priority: i64,
 }
 
+/// A durable queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Where.
+    #[serde(default)]
+    pub vhost: String,
+    /// Whether it survives a restart of the broker.
+    #[serde(default)]
+    pub durable: bool,
+    /// Whether it goes away with its last consumer.
+    #[serde(default)]
+    pub auto_delete: bool,
+    /// Its kind and limits.
+    #[serde(default)]
+    pub arguments: Map<String, Value>,
+}
+
+/// A runtime parameter: the settings of a plugin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Where.
+    #[serde(default)]
+    pub vhost: String,
+    /// Whose: `federation-upstream`, `shovel`.
+    #[serde(default)]
+    pub component: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// The settings.
+    #[serde(default)]
+    pub value: Value,
+}
+
 /// A durable binding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
@@ -226,6 +270,9 @@ pub struct Binding {
     pub destination_type: String,
     /// The binding key.
     pub routing_key: String,
+    /// Further arguments, such as how far a federated binding goes.
+    #[serde(default)]
+    pub arguments: Map<String, Value>,
 }
 
 /// Reads tags as every version since 3.7 exports them.
@@ -256,13 +303,15 @@ pub fn definitions(site: &Site) -> Definitions {
         ..Definitions::default()
     };
     for identity in &site.identities {
-        add_user(&mut result, &site.vhost, identity);
+        add_user(&mut result, site, identity);
     }
+    links::add(&mut result, site);
     result
 }
 
-fn add_user(definitions: &mut Definitions, vhost: &str, identity: &Identity) {
-    let Some(permissions) = permissions_for(identity) else { return };
+fn add_user(definitions: &mut Definitions, site: &Site, identity: &Identity) {
+    let Some(permissions) = permissions_at(&site.role, identity) else { return };
+    let vhost = &site.vhost;
     let user = permissions.user;
     definitions.users.push(User {
         name: user.clone(),
@@ -276,14 +325,14 @@ fn add_user(definitions: &mut Definitions, vhost: &str, identity: &Identity) {
     });
     definitions.topic_permissions.extend(permissions.topics.iter().map(|rule| TopicPermission {
         user: user.clone(),
-        vhost: vhost.to_owned(),
+        vhost: vhost.clone(),
         exchange: rule.exchange.to_owned(),
         write: rule.write.to_string(),
         read: rule.read.to_string(),
     }));
     definitions.permissions.push(Permission {
         user,
-        vhost: vhost.to_owned(),
+        vhost: vhost.clone(),
         configure: permissions.configure.to_string(),
         write: permissions.write.to_string(),
         read: permissions.read.to_string(),
@@ -302,6 +351,17 @@ fn topic_exchange(vhost: &str, name: &str) -> Exchange {
     }
 }
 
+pub(crate) fn queue_policy(vhost: &str, name: &str, pattern: &str, definition: Value) -> Policy {
+    Policy {
+        vhost: vhost.to_owned(),
+        name: name.to_owned(),
+        pattern: pattern.to_owned(),
+        apply_to: "queues".to_owned(),
+        definition: serde_json::from_value(definition).expect("an object becomes a map"),
+        priority: 10,
+    }
+}
+
 /// The limits of the queues. They hold for queues whoever declares them with whatever arguments: for
 /// numbers RabbitMQ takes the smaller of policy and argument.
 ///
@@ -309,14 +369,7 @@ fn topic_exchange(vhost: &str, name: &str) -> Exchange {
 /// instead would let one absent host fail a broadcast to all others. A full reply queue *refuses*: the
 /// agent gets a negative confirm, keeps its report in the spool and tries again, so nothing is lost.
 fn policies(vhost: &str) -> Vec<Policy> {
-    let policy = |name: &str, pattern: &str, definition: Value| Policy {
-        vhost: vhost.to_owned(),
-        name: name.to_owned(),
-        pattern: pattern.to_owned(),
-        apply_to: "queues".to_owned(),
-        definition: serde_json::from_value(definition).expect("an object becomes a map"),
-        priority: 10,
-    };
+    let policy = |name: &str, pattern: &str, definition: Value| queue_policy(vhost, name, pattern, definition);
     let reply = |expires_ms: i64| {
         json!({
             "expires": expires_ms,

@@ -6,13 +6,14 @@
 //! [`definitions`] turns it into the users, permissions, exchanges and policies that RabbitMQ imports,
 //! [`rabbitmq_conf`] and [`enabled_plugins`] into the two files it starts with. [`permissions_for`] is
 //! the one description of who may do what: it renders to the regular expressions in the definitions and
-//! answers in Rust through [`Permissions::allows`]. [`check`] compares a running broker's exported
+//! answers in Rust through [`Permissions::allows`]. Several brokers, a central one and one at each site, come from one
+//! description, [`Sites`], from which each takes its [`Role`]. [`check`] compares a running broker's exported
 //! definitions with the expected ones, [`check_environment`] its effective settings with the rules.
 //!
 //! # Non-goals
 //!
 //! No process is started and no file written here; `muster broker` and the test kit do that.
-//! Clustering, federation and the operating system's limits stay the operator's.
+//! Clustering and the operating system's limits stay the operator's.
 //!
 //! # Invariants
 //!
@@ -26,17 +27,20 @@ mod check;
 mod conf;
 mod definitions;
 mod environment;
+mod links;
 mod pattern;
 mod permissions;
 mod site;
+mod sites;
 
 pub use check::{Finding, Severity, check};
 pub use conf::{FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, enabled_plugins, rabbitmq_conf};
 pub use definitions::{
-    Binding, Definitions, DefinitionsError, Exchange, Permission, Policy, TopicPermission, User, Vhost, VhostMetadata,
-    definitions,
+    Binding, Definitions, DefinitionsError, Exchange, Parameter, Permission, Policy, Queue, TopicPermission, User,
+    Vhost, VhostMetadata, definitions,
 };
 pub use environment::{Environment, check_environment};
 pub use pattern::Pattern;
-pub use permissions::{Access, Operation, Permissions, Resource, TopicRule, permissions_for};
+pub use permissions::{Access, Operation, Permissions, Resource, TopicRule, permissions_at, permissions_for};
 pub use site::{Purpose, ServerCertificate, Site};
+pub use sites::{Address, CENTER, Center, HostsOf, LinkedSite, Role, SITE_HOSTS_MAX, Sites, SitesError};

@@ -17,6 +17,7 @@ enum Piece {
     Literal(String),
     ShortName,
     HostName,
+    HostBelow(String),
 }
 
 /// A set of names. Renders to the regular expression that RabbitMQ gets ([`fmt::Display`]) and
@@ -58,6 +59,12 @@ impl Pattern {
         Self { alternatives: vec![vec![Piece::Literal(before.to_owned()), Piece::HostName]] }
     }
 
+    /// Matches `before`, then the name of a host below `domain`, at any depth.
+    #[must_use]
+    pub fn host_below(before: &str, domain: &str) -> Self {
+        Self { alternatives: vec![vec![Piece::Literal(before.to_owned()), Piece::HostBelow(domain.to_owned())]] }
+    }
+
     /// Matches what either matches.
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
@@ -83,6 +90,15 @@ impl Pattern {
         debug_assert!(!text.starts_with(is_short_name_character));
         for pieces in &mut self.alternatives {
             pieces.push(Piece::Literal(text.to_owned()));
+        }
+        self
+    }
+
+    /// Puts a dot and the name of a host below `domain`, at any depth, behind every alternative.
+    #[must_use]
+    pub fn then_host_below(mut self, domain: &str) -> Self {
+        for pieces in &mut self.alternatives {
+            pieces.extend([Piece::Literal(".".to_owned()), Piece::HostBelow(domain.to_owned())]);
         }
         self
     }
@@ -119,6 +135,15 @@ fn matches_all(pieces: &[Piece], text: &str) -> bool {
                 length
             }
             Piece::HostName => end(is_host_name_character),
+            // Always the last piece, so that it may take everything there is.
+            Piece::HostBelow(domain) => {
+                let length = end(is_host_name_character);
+                let before = rest[..length].strip_suffix(domain.as_str()).and_then(|text| text.strip_suffix('.'));
+                if before.is_none_or(str::is_empty) {
+                    return false;
+                }
+                length
+            }
         };
         if taken == 0 && !matches!(piece, Piece::Literal(_)) {
             return false;
@@ -145,6 +170,7 @@ fn expression(piece: &Piece) -> String {
         Piece::Literal(text) => escape(text),
         Piece::ShortName => format!("[a-z0-9][a-z0-9_-]{{0,{}}}", SHORT_NAME_BYTES_MAX - 1),
         Piece::HostName => "[a-z0-9._-]+".to_owned(),
+        Piece::HostBelow(domain) => format!("[a-z0-9._-]+{}", escape(&format!(".{domain}"))),
     }
 }
 
@@ -175,6 +201,8 @@ mod tests {
             Pattern::exactly("all").or(Pattern::host_name("host.")),
             Pattern::two_short_names("user/", ".").or(Pattern::exactly("presence")).then(".web1"),
             Pattern::exactly("(a+b)*[c]{1}|^$?\\"),
+            Pattern::exactly("all").or(Pattern::host_below("host.", "example.com")),
+            Pattern::two_short_names("user/", ".").then_host_below("example.com"),
         ]
     }
 
@@ -188,6 +216,8 @@ mod tests {
             r"^(all|host\.[a-z0-9._-]+)\z",
             r"^(user/[a-z0-9][a-z0-9_-]{0,62}\.[a-z0-9][a-z0-9_-]{0,62}\.web1|presence\.web1)\z",
             r"^\(a\+b\)\*\[c\]\{1\}\|\^\$\?\\\z",
+            r"^(all|host\.[a-z0-9._-]+\.example\.com)\z",
+            r"^user/[a-z0-9][a-z0-9_-]{0,62}\.[a-z0-9][a-z0-9_-]{0,62}\.[a-z0-9._-]+\.example\.com\z",
         ];
         for (pattern, expected) in sample().iter().zip(expected) {
             assert_eq!(pattern.to_string(), expected);
@@ -217,7 +247,7 @@ mod tests {
     proptest! {
         #[test]
         fn rust_and_the_expression_agree(
-            index in 0..7_usize,
+            index in 0..9_usize,
             text in "(agent|host|collective|user/lea|user/|all|presence|reply)?[.]{0,2}[a-z0-9_.*#\n-]{0,6}(\\.web1|\\.#|\\.web1\\.example\\.com|x|\n)?",
         ) {
             let pattern = &sample()[index];

@@ -5,10 +5,15 @@
 //! lists the methods and [`Operation::needs`] what RabbitMQ asks for each, after its table "How
 //! Permissions Work" in the access-control guide; the end-to-end tests hold the two against each other.
 
-use muster_protocol::Identity;
-use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY, KEY_ALL, KEY_PRESENCE, agent_queue, host_key};
+use std::collections::BTreeSet;
+
+use muster_protocol::routing::{
+    EXCHANGE_COMMAND, EXCHANGE_REPLY, KEY_ALL, KEY_PRESENCE, agent_queue, collective_key, downlink_queue, host_key,
+};
+use muster_protocol::{CollectiveName, Identity};
 
 use crate::pattern::Pattern;
+use crate::sites::{HostsOf, LinkedSite, Role};
 
 /// How RabbitMQ names the default exchange when it checks a permission.
 const EXCHANGE_DEFAULT: &str = "amq.default";
@@ -25,6 +30,12 @@ const CONTROLLER_CONNECTIONS_MAX: u32 = 256;
 
 /// Channels of one user or service over all connections.
 const CONTROLLER_CHANNELS_MAX: u32 = 1024;
+
+/// Connections of a site's broker: one for commands and one for reports, and the dead ones before them.
+const LINK_CONNECTIONS_MAX: u32 = 8;
+
+/// Channels of a site's broker over all connections. Federation uses two, a shovel one.
+const LINK_CHANNELS_MAX: u32 = 32;
 
 /// What is asked of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,19 +219,92 @@ impl Permissions {
     }
 }
 
-/// Describes what `identity` may do. `None` for a broker's identity, which serves TLS and never logs in.
+/// Describes what `identity` may do on a broker that is the only one. `None` for a broker's identity, which serves TLS and
+/// never logs in.
 #[must_use]
 pub fn permissions_for(identity: &Identity) -> Option<Permissions> {
+    permissions_at(&Role::Alone, identity)
+}
+
+/// Describes what `identity` may do on a broker with this role. `None` if its place is at another one.
+#[must_use]
+pub fn permissions_at(role: &Role, identity: &Identity) -> Option<Permissions> {
+    if !role.admits(identity) {
+        return None;
+    }
+    let any = BTreeSet::new();
     match identity {
-        Identity::Host(host) => Some(host_permissions(identity, &agent_queue(host), &host_key(host), host.as_str())),
+        Identity::Host(host) => {
+            let collectives = match role {
+                Role::Site { site, .. } => &site.collectives,
+                Role::Alone | Role::Center(_) => &any,
+            };
+            let (queue, key) = (agent_queue(host), host_key(host));
+            Some(host_permissions(identity, &queue, &key, host.as_str(), collectives))
+        }
         Identity::User(_) => Some(controller_permissions(identity, Pattern::nothing())),
         Identity::Service(_) => Some(controller_permissions(identity, Pattern::exactly(format!("{KEY_PRESENCE}.#")))),
-        Identity::Broker(_) => None,
+        Identity::Broker(name) => match role {
+            Role::Center(sites) => sites.iter().find(|site| site.broker == *name).map(link_permissions),
+            Role::Alone | Role::Site { .. } => None,
+        },
+    }
+}
+
+/// Keys of collectives to bind: these, or any if there are none.
+fn collective_keys(collectives: &BTreeSet<CollectiveName>) -> Pattern {
+    if collectives.is_empty() {
+        return Pattern::short_name("collective.", "");
+    }
+    collectives.iter().fold(Pattern::nothing(), |keys, name| keys.or(Pattern::exactly(collective_key(name))))
+}
+
+/// What a site's broker may do at the centre: keep the one queue that its federation makes, bind what its own hosts may
+/// hear, and publish answers in their names. It reads no answers, commands nobody, and sees no host's queue.
+///
+/// Federation declares an exchange beside its queue, and changes between two names when the link comes back.
+fn link_permissions(site: &LinkedSite) -> Permissions {
+    let queue = downlink_queue(&site.name);
+    let own = [format!("{queue} A"), format!("{queue} B")]
+        .into_iter()
+        .fold(Pattern::exactly(queue), |names, name| names.or(Pattern::exactly(name)));
+    let mut hears = Pattern::exactly(KEY_ALL).or(collective_keys(&site.collectives));
+    let mut answers = Pattern::nothing();
+    for hosts in &site.hosts {
+        let callers = Pattern::two_short_names("user/", ".")
+            .or(Pattern::two_short_names("service/", "."))
+            .or(Pattern::exactly(KEY_PRESENCE));
+        let (key, from) = match hosts {
+            HostsOf::One(host) => (Pattern::exactly(host_key(host)), callers.then(&format!(".{host}"))),
+            HostsOf::Below(domain) => {
+                (Pattern::host_below("host.", domain.as_str()), callers.then_host_below(domain.as_str()))
+            }
+        };
+        hears = hears.or(key);
+        answers = answers.or(from);
+    }
+    Permissions {
+        user: site.identity().to_string(),
+        configure: own.clone(),
+        write: own.clone().or(Pattern::exactly(EXCHANGE_REPLY)),
+        read: own.or(Pattern::exactly(EXCHANGE_COMMAND)),
+        topics: [
+            TopicRule { exchange: EXCHANGE_COMMAND, write: Pattern::nothing(), read: hears },
+            TopicRule { exchange: EXCHANGE_REPLY, write: answers, read: Pattern::nothing() },
+        ],
+        connections_max: LINK_CONNECTIONS_MAX,
+        channels_max: LINK_CHANNELS_MAX,
     }
 }
 
 /// A host owns one queue, hears commands that are meant for it, and answers in its own name only.
-fn host_permissions(identity: &Identity, queue: &str, key: &str, host: &str) -> Permissions {
+fn host_permissions(
+    identity: &Identity,
+    queue: &str,
+    key: &str,
+    host: &str,
+    collectives: &BTreeSet<CollectiveName>,
+) -> Permissions {
     let queue = Pattern::exactly(queue);
     let callers = Pattern::two_short_names("user/", ".").or(Pattern::two_short_names("service/", "."));
     Permissions {
@@ -232,7 +316,7 @@ fn host_permissions(identity: &Identity, queue: &str, key: &str, host: &str) -> 
             TopicRule {
                 exchange: EXCHANGE_COMMAND,
                 write: Pattern::nothing(),
-                read: Pattern::exactly(KEY_ALL).or(Pattern::short_name("collective.", "")).or(Pattern::exactly(key)),
+                read: Pattern::exactly(KEY_ALL).or(collective_keys(collectives)).or(Pattern::exactly(key)),
             },
             TopicRule {
                 exchange: EXCHANGE_REPLY,

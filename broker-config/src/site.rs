@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use muster_protocol::Identity;
 use muster_protocol::routing::VHOST_DEFAULT;
 
+use crate::sites::Role;
+
 /// The port for AMQP over TLS.
-const PORT_AMQPS: u16 = 5671;
+pub(crate) const PORT_AMQPS: u16 = 5671;
 
 /// What a node is for. Chooses the marks at which it stops accepting messages and its logging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +42,10 @@ pub struct Site {
     pub listen: Vec<SocketAddr>,
     /// The broker's certificate.
     pub certificate: ServerCertificate,
-    /// Who may log in. An identity that is revoked is left out; a broker's identity gets no user.
+    /// What it is among other brokers.
+    pub role: Role,
+    /// Who may log in. An identity that is revoked is left out, and so is one whose place is at another broker
+    /// ([`Role::admits`]).
     pub identities: BTreeSet<Identity>,
     /// The definitions file that the broker reads at every start, on its machine.
     pub definitions: PathBuf,
@@ -62,6 +67,7 @@ impl Site {
                 certificate: "/etc/rabbitmq/muster/broker.pem".into(),
                 key: "/etc/rabbitmq/muster/broker.key".into(),
             },
+            role: Role::Alone,
             identities: identities.into_iter().collect(),
             definitions: "/etc/rabbitmq/muster/definitions.json".into(),
             purpose: Purpose::Production,

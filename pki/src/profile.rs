@@ -41,6 +41,8 @@ pub struct Order {
     pub dns_names: BTreeSet<String>,
     /// IP addresses at which a broker is reached.
     pub ip_addresses: BTreeSet<IpAddr>,
+    /// Whether a broker also logs in at another one, as a site's does at the central broker.
+    pub link: bool,
     /// Lifetime in days; `None` for the kind's default.
     pub days: Option<u32>,
     /// Whether the identity may have a certificate in force already: the two overlap.
@@ -56,6 +58,7 @@ impl Order {
             groups: BTreeSet::new(),
             dns_names: BTreeSet::new(),
             ip_addresses: BTreeSet::new(),
+            link: false,
             days: None,
             renew: false,
         }
@@ -73,7 +76,7 @@ impl Order {
     /// Checks what may go together.
     ///
     /// # Errors
-    /// Groups on a host or broker, server names on anything but a broker, a name or lifetime out of range.
+    /// Groups on a host or broker, server names or a link on anything but a broker, a name or lifetime out of range.
     pub fn check(&self) -> Result<(), PkiError> {
         let kind = self.identity.kind();
         let is_server = matches!(self.identity, Identity::Broker(_));
@@ -83,6 +86,9 @@ impl Order {
         }
         if has_server_names && !is_server {
             return Err(PkiError::NotForKind { kind, what: "DNS names or IP addresses: only brokers are servers" });
+        }
+        if self.link && !is_server {
+            return Err(PkiError::NotForKind { kind, what: "a link: only brokers are linked" });
         }
         if self.groups.len() > GROUPS_MAX {
             return Err(PkiError::BadValue {
@@ -126,10 +132,14 @@ impl Order {
         parameters.subject_alt_names = self.names()?;
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages = vec![match self.identity {
-            Identity::Broker(_) => ExtendedKeyUsagePurpose::ServerAuth,
-            Identity::Host(_) | Identity::User(_) | Identity::Service(_) => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
+        parameters.extended_key_usages = match self.identity {
+            // It still signs nothing: a broker's identity is refused as a signer.
+            Identity::Broker(_) if self.link => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            Identity::Broker(_) => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Identity::Host(_) | Identity::User(_) | Identity::Service(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        };
         parameters.use_authority_key_identifier_extension = true;
         Ok(parameters)
     }

@@ -118,7 +118,18 @@ impl TestAuthority {
     /// # Errors
     /// As [`Self::credentials`].
     pub fn broker(&self, identity: &str) -> Result<Credentials, PkiError> {
-        let mut order = Order::new(parse(identity)?);
+        self.local_broker(Order::new(parse(identity)?))
+    }
+
+    /// The same for a broker that logs in at another one.
+    ///
+    /// # Errors
+    /// As [`Self::credentials`].
+    pub fn linked_broker(&self, identity: &str) -> Result<Credentials, PkiError> {
+        self.local_broker(Order { link: true, ..Order::new(parse(identity)?) })
+    }
+
+    fn local_broker(&self, mut order: Order) -> Result<Credentials, PkiError> {
         order.dns_names.insert("localhost".to_owned());
         order.ip_addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
         self.order(&order, self.now)

@@ -45,7 +45,7 @@ pub use envelope::{Envelope, PayloadType, Signature};
 pub use id::{RequestId, RequestIdError, Timestamp};
 pub use name::{
     ActionName, CollectiveName, GroupName, HostName, Identity, NameError, PluginName, ReplyRoute, ServiceName,
-    SessionName, UserName,
+    SessionName, SiteName, UserName,
 };
 pub use report::{
     AccumulatedProgressReport, ActionResult, Encoding, Outcome, OutputChunk, OutputStream, ProgressReport, ReportState,

@@ -214,6 +214,10 @@ name!(
     CollectiveName, "collective name", check_short
 );
 name!(
+    /// A place with a broker of its own that is linked to the central one.
+    SiteName, "site name", check_short
+);
+name!(
     /// A plugin: the namespace of its actions.
     PluginName, "plugin name", check_short
 );

@@ -7,11 +7,14 @@
 //!           reply ── presence.HOST ──► (services that keep an inventory)
 //! ```
 //!
+//! Where a site has a broker of its own, the commands that its agents have bound wait for it on the central broker in the
+//! queue of [`downlink_queue`], and its agents' reports wait on the site's broker in [`QUEUE_UPLINK`].
+//!
 //! A routing key's last words are always the host's name, so the broker's topic permission can hold
 //! each host to its own name, and the first two words of a reply are the caller and its session, so
 //! a controller can bind nothing but its own answers.
 
-use crate::name::{CollectiveName, HostName, ReplyRoute};
+use crate::name::{CollectiveName, HostName, ReplyRoute, SiteName};
 
 /// Topic exchange that carries commands from controllers to agents.
 pub const EXCHANGE_COMMAND: &str = "cmd";
@@ -27,6 +30,16 @@ pub const KEY_ALL: &str = "all";
 
 /// First word of announcement keys.
 pub const KEY_PRESENCE: &str = "presence";
+
+/// Queue on a site's broker that holds the reports on their way to the central broker.
+pub const QUEUE_UPLINK: &str = "uplink";
+
+/// Queue on the central broker that holds the commands on their way to a site. RabbitMQ's federation makes it and
+/// chooses the name; `site` is the name of the site's cluster.
+#[must_use]
+pub fn downlink_queue(site: &SiteName) -> String {
+    format!("federation: {EXCHANGE_COMMAND} -> {site}")
+}
 
 /// The queue of one host's agent.
 #[must_use]

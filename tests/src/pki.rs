@@ -120,6 +120,16 @@ impl Site {
         self.get("broker/localhost", || self.authority.broker("broker/localhost"))
     }
 
+    /// The certificate of a site's broker, for loopback too, which may log in at the central one.
+    ///
+    /// # Panics
+    /// The name is no host's, or its files cannot be written.
+    #[must_use]
+    pub fn linked_broker(&self, name: &str) -> Member {
+        let identity = format!("broker/{name}");
+        self.get(&identity, || self.authority.linked_broker(&identity))
+    }
+
     /// Writes credentials that a test made through [`Self::authority`] into a directory of their own.
     ///
     /// # Panics

@@ -30,6 +30,7 @@ fn binding(source: &str, kind: &str, destination: &str, key: &str) -> Binding {
         destination: destination.to_owned(),
         destination_type: kind.to_owned(),
         routing_key: key.to_owned(),
+        arguments: serde_json::Map::new(),
     }
 }
 
@@ -132,7 +133,7 @@ fn what_was_changed_by_hand_is_found() {
     found(|broker| broker.policies[0].priority = 1, &["other-policy"]);
     found(|broker| "mine".clone_into(&mut broker.policies[0].name), &["missing-policy", "foreign-policy"]);
     let upstream = json!({ "vhost": "muster", "component": "federation-upstream", "name": "far", "value": {} });
-    found(|broker| broker.parameters.push(upstream), &["foreign-parameter"]);
+    found(|broker| broker.parameters.push(serde_json::from_value(upstream).unwrap()), &["foreign-parameter"]);
 }
 
 #[test]
@@ -170,4 +171,50 @@ fn ten_thousand_hosts_are_checked_without_a_square() {
     let identities = (0..10_000).map(|index| format!("host/web-{index}.example.com").parse().unwrap());
     let expected = definitions(&Site::new(identities));
     assert!(check(&expected, &expected).is_empty());
+}
+
+/// The same for the broker of a site, or for the centre.
+#[track_caller]
+fn found_at(name: &str, change: impl FnOnce(&mut Definitions), codes: &[&str]) {
+    let text = "[center]\naddresses = ['mq']\n[[site]]\nname = 'ams1'\nbroker = 'mq.ams1'\nhosts = ['*.ams1']\ncollectives = ['main']\n";
+    let role = crate::Sites::parse(text).unwrap().role(name).unwrap();
+    let names = ["host/web1", "host/web1.ams1", "user/lea", "broker/mq.ams1"].map(|name| name.parse().unwrap());
+    let expected = definitions(&Site { role, ..Site::new(names) });
+    let mut actual = expected.clone();
+    change(&mut actual);
+    let findings = check(&actual, &expected);
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), codes, "{findings:#?}");
+}
+
+#[test]
+fn a_link_is_part_of_what_is_expected() {
+    found_at("ams1", |_| {}, &[]);
+    found_at("ams1", |broker| broker.parameters.clear(), &["missing-link", "missing-link"]);
+    found_at("ams1", |broker| broker.bindings.clear(), &["missing-link"]);
+    found_at("ams1", |broker| broker.queues.clear(), &["missing-link"]);
+    found_at("ams1", |broker| broker.queues[0].durable = false, &["other-link"]);
+    found_at("ams1", |broker| broker.global_parameters[0]["value"] = json!("rabbit@mq"), &["other-link"]);
+    found_at("ams1", |broker| broker.parameters[0].value["max-hops"] = json!(9), &["other-link"]);
+    found_at("ams1", |broker| broker.parameters[0].name = "other".to_owned(), &["missing-link", "foreign-parameter"]);
+    // Another collective than the site's: the host is refused by its own broker, so somebody else has bound it.
+    let elsewhere = binding("cmd", "queue", "agent.web1.ams1", "collective.other");
+    found_at("ams1", |broker| broker.bindings.push(elsewhere), &["foreign-binding"]);
+}
+
+#[test]
+fn a_site_binds_at_the_centre_what_it_may_hear() {
+    found_at("center", |_| {}, &[]);
+    let federated = |destination: &str, key: &str| binding("cmd", "exchange", destination, key);
+    for (destination, key, codes) in [
+        ("federation: cmd -> ams1 A", "all", &[][..]),
+        ("federation: cmd -> ams1 B", "host.web1.ams1", &[]),
+        ("federation: cmd -> ams1 B", "collective.main", &[]),
+        ("federation: cmd -> ams1 B", "host.web1", &["foreign-binding"]),
+        ("federation: cmd -> ams1 B", "#", &["foreign-binding"]),
+        ("federation: cmd -> fra2 A", "all", &["foreign-binding"]),
+        ("reply", "all", &["foreign-binding"]),
+    ] {
+        found_at("center", |broker| broker.bindings.push(federated(destination, key)), codes);
+    }
+    found_at("center", |broker| broker.users.retain(|user| !user.name.contains("broker")), &["missing-user"]);
 }

@@ -202,3 +202,84 @@ proptest! {
         }
     }
 }
+
+/// A site's broker at the centre, with a domain, a name and two collectives.
+fn linked() -> (Role, Permissions) {
+    let sites = crate::Sites::parse(
+        "[center]\naddresses = ['mq']\n[[site]]\nname = 'ams1'\nbroker = 'mq.ams1'\nhosts = ['*.ams1', 'backup']\n\
+         collectives = ['main', 'europe']\n[[site]]\nname = 'fra2'\nbroker = 'mq.fra2'\nhosts = ['*.fra2']\n",
+    );
+    let role = sites.unwrap().role("center").unwrap();
+    let permissions = permissions_at(&role, &"broker/mq.ams1".parse().unwrap()).unwrap();
+    (role, permissions)
+}
+
+#[test]
+fn a_link_hears_and_answers_for_its_own_hosts_only() {
+    let (_, link) = linked();
+    for (key, hears) in [
+        ("all", true),
+        ("collective.main", true),
+        ("collective.europe", true),
+        ("collective.other", false),
+        ("collective.*", false),
+        ("host.web1.ams1", true),
+        ("host.a.b.ams1", true),
+        ("host.backup", true),
+        ("host.web1.fra2", false),
+        ("host.ams1", false),
+        ("host.#", false),
+        ("host.#.ams1", false),
+        ("#", false),
+    ] {
+        let bind = Operation::BindExchange { destination: "federation: cmd -> ams1 A", source: "cmd", key };
+        assert_eq!(link.allows(&bind), hears, "{key}");
+        assert!(!link.allows(&Operation::Publish { exchange: "cmd", key }), "{key}");
+    }
+    for (key, answers) in [
+        ("user/lea.s1.web1.ams1", true),
+        ("service/jobs.s1.a.b.ams1", true),
+        ("user/lea.s1.backup", true),
+        ("presence.web1.ams1", true),
+        ("presence.backup", true),
+        ("user/lea.s1.web1.fra2", false),
+        ("user/lea.s1.ams1", false),
+        ("presence.web1.fra2", false),
+        ("user/lea.s1", false),
+        ("user/lea.s1.x.backup", false),
+        ("", false),
+    ] {
+        assert_eq!(link.allows(&Operation::Publish { exchange: "reply", key }), answers, "{key}");
+        let bind = Operation::BindExchange { destination: "federation: cmd -> ams1 A", source: "reply", key };
+        assert!(!link.allows(&bind), "{key}");
+    }
+    for queue in
+        ["federation: cmd -> fra2", "federation: cmd -> ams1x", "agent.web1.ams1", "reply.user/lea.s1", "uplink"]
+    {
+        assert!(!link.allows(&Operation::DeclareQueue { queue }), "{queue}");
+        assert!(!link.allows(&Operation::Consume { queue }), "{queue}");
+    }
+    assert!(link.allows(&Operation::Consume { queue: "federation: cmd -> ams1" }));
+}
+
+#[test]
+fn what_a_site_forwards_is_what_the_centre_takes_from_it() {
+    let (_, link) = linked();
+    let sites = "[center]\naddresses = ['mq']\n[[site]]\nname = 'ams1'\nbroker = 'mq.ams1'\nhosts = ['*.ams1', 'backup']\n\
+                 collectives = ['main', 'europe']\n";
+    let role = crate::Sites::parse(sites).unwrap().role("ams1").unwrap();
+    for host in ["web1.ams1", "a.b.ams1", "backup"] {
+        let permissions = permissions_at(&role, &format!("host/{host}").parse().unwrap()).unwrap();
+        // A key that a host may use at its site and that the centre refuses would end the link for everybody.
+        for key in ["all", "collective.main", "collective.europe", "collective.other", &format!("host.{host}")] {
+            let bind = Operation::Bind { queue: &format!("agent.{host}"), exchange: "cmd", key };
+            let federated = Operation::BindExchange { destination: "federation: cmd -> ams1 B", source: "cmd", key };
+            assert_eq!(permissions.allows(&bind), link.allows(&federated), "{host} {key}");
+        }
+        for key in [format!("user/lea.s1.{host}"), format!("service/x.s1.{host}"), format!("presence.{host}")] {
+            let publish = Operation::Publish { exchange: "reply", key: &key };
+            assert!(permissions.allows(&publish) && link.allows(&publish), "{key}");
+        }
+    }
+    assert!(permissions_at(&role, &"host/web1.fra2".parse().unwrap()).is_none());
+}

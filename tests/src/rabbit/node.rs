@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use muster_broker_config::{
-    Definitions, FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, Purpose, ServerCertificate, Site, definitions,
+    Definitions, FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, Purpose, Role, ServerCertificate, Site, definitions,
     enabled_plugins, rabbitmq_conf,
 };
 use muster_protocol::Identity;
@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub vhost: String,
     /// Who may log in from the start. More can be imported later.
     pub identities: BTreeSet<Identity>,
+    /// What the node is among others.
+    pub role: Role,
     /// Where configuration, data and logs go. `None`: a temporary directory that is removed at the end.
     pub directory: Option<PathBuf>,
 }
@@ -54,7 +56,13 @@ impl NodeOptions {
     /// A node with nobody in it, in a temporary directory.
     #[must_use]
     pub fn new(certificate: ServerCertificate) -> Self {
-        Self { certificate, vhost: VHOST_DEFAULT.to_owned(), identities: BTreeSet::new(), directory: None }
+        Self {
+            certificate,
+            vhost: VHOST_DEFAULT.to_owned(),
+            identities: BTreeSet::new(),
+            role: Role::Alone,
+            directory: None,
+        }
     }
 }
 
@@ -178,6 +186,7 @@ impl Node {
             certificate: self.options.certificate.clone(),
             definitions: self.directory.join(FILE_DEFINITIONS),
             purpose: Purpose::Private,
+            role: self.options.role.clone(),
             ..Site::new(self.options.identities.iter().cloned())
         }
     }

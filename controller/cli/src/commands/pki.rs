@@ -120,6 +120,9 @@ struct ContentArguments {
     /// IP address of a broker; may be repeated.
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
+    /// The broker is a site's, and logs in at the central one.
+    #[arg(long)]
+    link: bool,
     /// Lifetime in days [default: 825 for hosts and brokers, 365 for users and services].
     #[arg(long, value_name = "N")]
     days: Option<u32>,
@@ -549,6 +552,7 @@ impl ContentArguments {
             groups: self.groups.iter().cloned().collect(),
             dns_names: self.dns.iter().map(ToString::to_string).collect::<BTreeSet<_>>(),
             ip_addresses: self.ip.iter().copied().collect(),
+            link: self.link,
             days: self.days,
             renew: self.renew,
             ..Order::new(identity)
