@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use muster_protocol::Timestamp;
 
 use crate::key::PublicKey;
-use crate::verify::Signer;
+use crate::time_text::seconds;
+use crate::verify::{Signer, VerifyError};
 
 /// Certificates in one generation. Two generations of 16,384 hold every host of a large fleet in
 /// about 20 MB; an agent sees a handful of controllers and pays for those only.
@@ -25,6 +26,20 @@ pub(crate) struct Checked {
     pub(crate) valid_from: Timestamp,
     /// The earlier of the certificate's and its authority's last second.
     pub(crate) valid_until: Timestamp,
+}
+
+impl Checked {
+    /// Whether certificate and authority are valid at `now`.
+    pub(crate) fn in_time(&self, now: Timestamp) -> Result<(), VerifyError> {
+        let identity = || Box::new(self.signer.identity.clone());
+        if seconds(now) < seconds(self.valid_from) {
+            return Err(VerifyError::NotYetValid { identity: identity(), not_before: self.valid_from, now });
+        }
+        if seconds(now) > seconds(self.valid_until) {
+            return Err(VerifyError::Expired { identity: identity(), not_after: self.valid_until, now });
+        }
+        Ok(())
+    }
 }
 
 /// Fingerprint to checked leaf. It belongs to one set of authorities and revocation lists and is

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use curve25519_dalek::edwards::EdwardsPoint;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
@@ -48,6 +49,11 @@ impl PublicKey {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
+    }
+
+    /// The point of the curve that it is.
+    pub(crate) fn to_point(&self) -> EdwardsPoint {
+        self.0.to_edwards()
     }
 
     /// SHA-256 of the 32 key bytes, lower-case hexadecimal: what two people compare by telephone.

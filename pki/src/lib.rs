@@ -24,6 +24,7 @@
 //!   validated certificates ends with the list it was filled under.
 
 pub mod authority;
+pub mod batch;
 mod cache;
 pub mod certificate;
 mod codes;
@@ -39,6 +40,7 @@ pub mod sealing;
 pub mod testing;
 pub mod time_text;
 pub mod tls;
+mod together;
 mod trust;
 mod verify;
 
@@ -50,5 +52,6 @@ pub use crl::{CrlInfo, CrlStatus, Reason};
 pub use error::PkiError;
 pub use file::{create_public as create_public_file, read as read_file};
 pub use key::{PrivateKey, PublicKey};
+pub use together::Signed;
 pub use trust::Trust;
 pub use verify::{Signer, VerifyError};

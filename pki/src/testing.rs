@@ -17,7 +17,7 @@ use crate::crl::{CRL_DAYS_DEFAULT, CrlInfo, Reason};
 use crate::profile::{Order, random_serial};
 use crate::request::Request;
 use crate::time_text::DAY_MS;
-use crate::{Credentials, PkiError, PrivateKey, Trust, file};
+use crate::{Credentials, PkiError, PrivateKey, PublicKey, Trust, file};
 
 /// A throw-away authority in a temporary directory that goes when it is dropped.
 #[derive(Debug)]
@@ -216,6 +216,18 @@ impl TestAuthority {
         key: &PrivateKey,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Result<Certificate, PkiError> {
+        self.forge_for(&key.public(), change)
+    }
+
+    /// As [`Self::forge`], for a key whose private half nobody has to know.
+    ///
+    /// # Errors
+    /// When the library refuses the parameters.
+    pub fn forge_for(
+        &self,
+        key: &PublicKey,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Certificate, PkiError> {
         let order = Order::new(parse("host/forged")?);
         let (certificate, directory) =
             self.with(|authority| (authority.certificate().clone(), authority.directory().to_owned()));
@@ -225,7 +237,7 @@ impl TestAuthority {
         let ca_key = PrivateKey::load(&directory.join("ca.key"))?;
         let issuer =
             Issuer::from_ca_cert_der(&CertificateDer::from(certificate.der().to_vec()), &ca_key).map_err(build)?;
-        let signed = parameters.signed_by(&key.public(), &issuer).map_err(build)?;
+        let signed = parameters.signed_by(key, &issuer).map_err(build)?;
         Certificate::from_der(signed.der(), "forged certificate")
     }
 

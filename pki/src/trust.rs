@@ -11,7 +11,7 @@ use muster_protocol::envelope::pre_authentication_encoding;
 use muster_protocol::limits::SIGNATURES_MAX;
 use muster_protocol::{Identity, Signature, Timestamp};
 use rustls::client::WebPkiServerVerifier;
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::cache::{Cache, Checked};
@@ -46,7 +46,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct State {
     anchors: Vec<Anchor>,
-    cache: Cache,
+    pub(crate) cache: Cache,
     /// Built when the first TLS connection asks for it.
     pub(crate) tls: OnceLock<Arc<WebPkiServerVerifier>>,
 }
@@ -137,7 +137,7 @@ impl Trust {
     ) -> Result<Vec<Identity>, VerifyError> {
         let signers = self.signers(payload_type, body, signatures, |state, signature, malformed| {
             let (der, fingerprint) = decode_leaf(signature, malformed)?;
-            Ok(Arc::new(state.vouch(der, &fingerprint, Timestamp(0), malformed)?.checked))
+            Ok(Arc::new(state.vouch(der, &fingerprint, Timestamp(0), webpki::aws_lc_rs::ED25519, malformed)?.checked))
         })?;
         Ok(signers.into_iter().map(|signer| signer.identity).collect())
     }
@@ -275,14 +275,27 @@ impl Authority {
 }
 
 /// A leaf that our authority made, and whether it still stands by it.
-struct Vouched {
+pub(crate) struct Vouched {
     checked: Checked,
+    /// The authority's key.
+    pub(crate) authority: PublicKey,
     serial: String,
     revoked: bool,
 }
 
+impl Vouched {
+    /// What was checked, unless it is revoked.
+    pub(crate) fn standing(self) -> Result<Checked, VerifyError> {
+        if self.revoked {
+            let identity = Box::new(self.checked.signer.identity);
+            return Err(VerifyError::Revoked { identity, serial: self.serial });
+        }
+        Ok(self.checked)
+    }
+}
+
 /// The leaf's DER and its fingerprint.
-fn decode_leaf(
+pub(crate) fn decode_leaf(
     signature: &Signature,
     malformed: &dyn Fn(String) -> VerifyError,
 ) -> Result<(Vec<u8>, String), VerifyError> {
@@ -338,13 +351,7 @@ impl State {
                 checked
             }
         };
-        let identity = || Box::new(checked.signer.identity.clone());
-        if seconds(now) < seconds(checked.valid_from) {
-            return Err(VerifyError::NotYetValid { identity: identity(), not_before: checked.valid_from, now });
-        }
-        if seconds(now) > seconds(checked.valid_until) {
-            return Err(VerifyError::Expired { identity: identity(), not_after: checked.valid_until, now });
-        }
+        checked.in_time(now)?;
         Ok(checked)
     }
 
@@ -356,20 +363,17 @@ impl State {
         now: Timestamp,
         malformed: &dyn Fn(String) -> VerifyError,
     ) -> Result<Checked, VerifyError> {
-        let Vouched { checked, serial, revoked } = self.vouch(der, fingerprint, now, malformed)?;
-        if revoked {
-            return Err(VerifyError::Revoked { identity: Box::new(checked.signer.identity), serial });
-        }
-        Ok(checked)
+        self.vouch(der, fingerprint, now, webpki::aws_lc_rs::ED25519, malformed)?.standing()
     }
 
     /// Checks that our authority made the leaf for somebody who signs messages, and tells whether it has
-    /// revoked it.
-    fn vouch(
+    /// revoked it. The authority's signature is right as far as `algorithm` says.
+    pub(crate) fn vouch(
         &self,
         der: Vec<u8>,
         fingerprint: &str,
         now: Timestamp,
+        algorithm: &dyn SignatureVerificationAlgorithm,
         malformed: &dyn Fn(String) -> VerifyError,
     ) -> Result<Vouched, VerifyError> {
         let certificate =
@@ -389,7 +393,7 @@ impl State {
         let mut refusal = None;
         let anchor = self.anchors.iter().find(|anchor| {
             let path = end_entity.verify_for_usage(
-                &[webpki::aws_lc_rs::ED25519],
+                &[algorithm],
                 std::slice::from_ref(&anchor.authority.anchor),
                 &[],
                 time,
@@ -434,6 +438,6 @@ impl State {
             valid_from: certificate.not_before().max(authority.not_before()),
             valid_until: certificate.not_after().min(authority.not_after()),
         };
-        Ok(Vouched { checked, serial: certificate.serial(), revoked })
+        Ok(Vouched { checked, authority: anchor.authority.key.clone(), serial: certificate.serial(), revoked })
     }
 }

@@ -66,11 +66,17 @@ pub const CONTENT_TYPE_CRL: &str = "application/pkix-crl";
 /// decimal ASCII bytes.
 #[must_use]
 pub fn pre_authentication_encoding(payload_type: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len());
+    let head = pre_authentication_head(payload_type, body.len());
     let mut bytes = Vec::with_capacity(head.len() + body.len());
     bytes.extend_from_slice(head.as_bytes());
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// What stands in front of a body in [`pre_authentication_encoding`], for who does not want to copy the body.
+#[must_use]
+pub fn pre_authentication_head(payload_type: &str, body_bytes: usize) -> String {
+    format!("DSSEv1 {} {payload_type} {body_bytes} ", payload_type.len())
 }
 
 /// One signature and the certificates that vouch for its key.

@@ -103,6 +103,7 @@ const WRAPPED: &[(&str, &[&str], &str)] = &[
     ("x509-parser", &["muster-pki"], "certificates are read in one place"),
     ("rustls-webpki", &["muster-pki"], "certificates are judged in one place"),
     ("ed25519-dalek", &["muster-pki"], "signatures are made and checked in one place"),
+    ("curve25519-dalek", &["muster-pki"], "signatures are made and checked in one place"),
     ("process-wrap", &["muster-plugins"], "processes are run in one place"),
     ("tar", &["muster-plugin-pack"], "archives are read in one place, within bounds"),
     ("flate2", &["muster-plugin-pack"], "archives are read in one place, within bounds"),

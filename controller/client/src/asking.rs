@@ -17,20 +17,23 @@ use muster_protocol::{
 use tokio::time::Instant;
 
 use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
-use crate::controller::Controller;
+use crate::controller::{Controller, Parts};
 use crate::error::ClientError;
 use crate::follow_up::{self, FollowUp, Part, Wish};
 use crate::outage::{Outage, Reopened, Tried};
 use crate::pending::Pending;
 use crate::question::{Audience, Destinations, OutputWish, Prepared, Question, RUN_GRACE_MS, Sending};
 use crate::quiet::Quiet;
-use crate::receive::{Rejection, RejectionKey, read};
+use crate::receive::{Rejection, RejectionKey, read_many};
 
 /// Most commands handed to the broker and not confirmed yet.
 const IN_FLIGHT_MAX: usize = 256;
 
-/// Most deliveries taken in one go before events are handed out.
-const BATCH_MAX: usize = 64;
+/// Most deliveries taken and checked in one go before events are handed out.
+const BATCH_MAX: usize = 256;
+
+/// No more deliveries are taken in one go once they have so many bytes.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most reply queues that are made again on one question. An operator or a policy that takes them away again and again
 /// is not to be fought.
@@ -334,7 +337,15 @@ impl<'a> Asking<'a> {
                 continue;
             }
             if self.is_over(now) {
-                self.finish_with(End::Complete);
+                // It is not quiet while there is something that nobody has looked at.
+                let more = match self.collector.is_complete(now) {
+                    true => None,
+                    false => self.controller.replies.next().now_or_never().flatten(),
+                };
+                match more {
+                    Some(delivery) => self.on_delivery(delivery).await,
+                    None => self.finish_with(End::Complete),
+                }
                 continue;
             }
             self.wait(now).await;
@@ -430,27 +441,39 @@ impl<'a> Asking<'a> {
         self.events.push_back(Event::Unreachable(host, cause));
     }
 
-    /// Takes a delivery and those that are there already. What was taken is in `events` before the
+    /// Takes a delivery and those that are there already, and checks them together. What was taken is in `events` before the
     /// acknowledgement is awaited, so being cancelled there loses nothing.
     async fn on_delivery(&mut self, first: Delivery) {
-        let mut last = first;
-        self.on_report(&last);
-        for _ in 1..BATCH_MAX {
+        let mut bytes = first.body.len();
+        let mut deliveries = vec![first];
+        while deliveries.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
             match self.controller.replies.next().now_or_never() {
-                Some(Some(delivery)) => last = delivery,
+                Some(Some(delivery)) => {
+                    bytes += delivery.body.len();
+                    deliveries.push(delivery);
+                }
                 // The end of the consumer shows again at the next call.
                 _ => break,
             }
-            self.on_report(&last);
         }
-        if let Err(error) = last.ack_through().await {
+        let (now, time) = (self.now(), self.controller.now());
+        let Parts { trust, random, .. } = &mut self.controller.parts;
+        for report in read_many(&deliveries, trust, time, random) {
+            self.on_report(report, now);
+        }
+        let done_ms = self.now().since_ms(self.began_at);
+        if let Some(quiet) = &mut self.quiet {
+            quiet.busy_until(done_ms);
+        }
+        if let Some(last) = deliveries.last()
+            && let Err(error) = last.ack_through().await
+        {
             tracing::debug!(%error, "Answers could not be acknowledged");
         }
     }
 
-    fn on_report(&mut self, delivery: &Delivery) {
-        let now = self.now();
-        let report = match read(delivery, &self.controller.parts.trust, self.controller.now()) {
+    fn on_report(&mut self, report: Result<ProgressReport, Rejection>, now: Timestamp) {
+        let report = match report {
             Ok(report) => report,
             Err(rejection) => {
                 self.rejected += 1;

@@ -1,46 +1,76 @@
 //! When a broadcast may stop before its window is over.
 //!
-//! A broadcast never knows who else might answer. If everybody who was expected has, and nothing has
-//! come for a while that is long against the pace of the answers so far, nobody else is likely to.
+//! A broadcast never knows who else might answer. Hosts that are known are waited for, however slow they are. Only a host
+//! that nobody knows yet can be missed, and it is in the same place as the known ones: each of them was as likely to be the
+//! slowest. With `n` answers the chance that one more host is slower than all of them is 1 in `n + 1`, and that it is slower
+//! by as much again as the slowest twentieth needed is smaller still. So once everybody who is known has answered, silence
+//! is asked for that is long
+//!
+//! - against the slowest answer while answers are few: half of it for five hosts, a twentieth for a hundred;
+//! - against the end of the stream of answers: as long again as its last twentieth took.
+//!
+//! Who is missed nevertheless is remembered when its answer comes while the program ends, and known the next time.
+//! The numbers behind it are in `docs/performance/controller.md`.
 
 use std::collections::BTreeSet;
 
 use muster_protocol::HostName;
 
 /// Shortest silence that counts, in milliseconds: some turns of the event loop and the broker.
-const QUIET_MS_MIN: i64 = 20;
+const QUIET_MS_MIN: i64 = 10;
 
 /// Longest silence that is asked for, in milliseconds.
 const QUIET_MS_MAX: i64 = 500;
+
+/// With so many answers the slowest of them counts half.
+const FEW: i64 = 5;
+
+/// The part of all answers that makes the end of the stream: one in so many.
+const END_OF_STREAM: usize = 20;
 
 /// Follows the answers to one broadcast. Times are milliseconds since it was sent.
 #[derive(Debug, Clone)]
 pub struct Quiet {
     awaited: BTreeSet<HostName>,
     known: bool,
-    slowest_ms: i64,
-    latest_ms: i64,
+    /// When answers came, in the order in which they did.
+    answers_ms: Vec<i64>,
+    /// Until when there was something to do.
+    busy_until_ms: i64,
 }
 
 impl Quiet {
     /// Starts with the hosts that are known to match; with none, the whole window is waited for.
     #[must_use]
     pub fn new(likely: BTreeSet<HostName>) -> Self {
-        Self { known: !likely.is_empty(), awaited: likely, slowest_ms: 0, latest_ms: 0 }
+        Self { known: !likely.is_empty(), awaited: likely, answers_ms: Vec::new(), busy_until_ms: 0 }
     }
 
     /// A host has answered.
     pub fn answered(&mut self, host: &HostName, elapsed_ms: i64) {
         self.awaited.remove(host);
-        self.slowest_ms = self.slowest_ms.max(elapsed_ms);
-        self.latest_ms = self.latest_ms.max(elapsed_ms);
+        self.answers_ms.push(elapsed_ms);
+        self.busy_until(elapsed_ms);
+    }
+
+    /// Until now answers were being taken in: it was not silent, nobody listened.
+    pub fn busy_until(&mut self, elapsed_ms: i64) {
+        self.busy_until_ms = self.busy_until_ms.max(elapsed_ms);
     }
 
     /// From when on it is quiet, unless somebody answers before; `None` while known hosts are missing.
     #[must_use]
     pub fn ends_at_ms(&self) -> Option<i64> {
-        let pause = (self.slowest_ms / 2).clamp(QUIET_MS_MIN, QUIET_MS_MAX);
-        (self.known && self.awaited.is_empty()).then_some(self.latest_ms + pause)
+        if !self.known || !self.awaited.is_empty() {
+            return None;
+        }
+        let count = self.answers_ms.len();
+        let answers = i64::try_from(count).unwrap_or(i64::MAX);
+        let slowest_ms = self.answers_ms.last().copied().unwrap_or(0);
+        let late_ms = self.answers_ms.get(count - count.div_ceil(END_OF_STREAM).min(count)).copied().unwrap_or(0);
+        let of_few = slowest_ms.saturating_mul(FEW) / answers.saturating_add(FEW).max(1);
+        let of_stream = slowest_ms - late_ms;
+        Some(self.busy_until_ms + of_few.max(of_stream).clamp(QUIET_MS_MIN, QUIET_MS_MAX))
     }
 }
 
@@ -56,12 +86,34 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_measured_against_the_slowest_answer() {
+    fn silence_is_measured_against_the_answers() {
         assert_eq!(after(&[], &[("a", 5)]), None, "nobody is known");
         assert_eq!(after(&["a", "b"], &[("a", 5)]), None, "one is missing");
-        assert_eq!(after(&["a"], &[("a", 5)]), Some(25));
-        assert_eq!(after(&["a"], &[("a", 5), ("new", 100)]), Some(150));
-        assert_eq!(after(&["a", "b"], &[("a", 388), ("b", 60)]), Some(388 + 194));
+        assert_eq!(after(&["a"], &[("a", 5)]), Some(15));
+        assert_eq!(after(&["a"], &[("a", 5), ("new", 70)]), Some(70 + 50));
+        assert_eq!(after(&["a", "b"], &[("a", 60), ("b", 350)]), Some(350 + 250));
         assert_eq!(after(&["a"], &[("a", 1_800)]), Some(2_300));
+    }
+
+    #[test]
+    fn many_answers_tell_more() {
+        let names: Vec<String> = (0..1_000).map(|n| format!("h{n}")).collect();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let evenly: Vec<(&str, i64)> = known.iter().copied().zip(0..).map(|(name, n)| (name, n * 4 / 10)).collect();
+        let end_ms = after(&known, &evenly).unwrap();
+        assert_eq!(end_ms, 399 + 19, "as long again as the last fifty took");
+        let mut straggler = evenly.clone();
+        straggler[999].1 = 700;
+        assert_eq!(after(&known, &straggler), Some(700 + 320), "one that is late shows that others may be");
+        assert_eq!(after(&known, &evenly[..999]), None, "a known host is waited for");
+    }
+
+    #[test]
+    fn time_in_which_nobody_listened_is_no_silence() {
+        let host = HostName::new("a").unwrap();
+        let mut quiet = Quiet::new([host.clone()].into());
+        quiet.answered(&host, 20);
+        quiet.busy_until(90);
+        assert_eq!(quiet.ends_at_ms(), Some(90 + 16));
     }
 }

@@ -9,6 +9,7 @@ mod property;
 mod revocation;
 mod sealing;
 mod tls;
+mod together;
 mod verify;
 
 use muster_pki::testing::TestAuthority;
