@@ -1,0 +1,219 @@
+//! From results to pictures: a pure function, so that the same results always give the same files.
+
+mod plot;
+mod svg;
+
+use plot::{Bars, Lines, Series};
+
+use crate::results::{Outcome, Quantity, Results, Scenario, digits};
+use crate::statistics::Spread;
+
+/// A picture: name of its file, what it shows in words, and the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Such as `ping.svg`.
+    pub file: &'static str,
+    /// What it shows.
+    pub words: &'static str,
+    /// SVG.
+    pub svg: String,
+}
+
+/// Draws everything that the results have something for.
+#[must_use]
+pub fn draw(results: &Results) -> Vec<Picture> {
+    let lines = [
+        ("ratio.svg", ratio(results)),
+        ("ping.svg", ping(results)),
+        ("broker.svg", broker(results)),
+        ("controller.svg", controller(results)),
+        ("memory.svg", memory(results)),
+        ("storm.svg", storm(results)),
+    ];
+    let lines = lines.into_iter().filter(|(_, lines)| !lines.is_empty());
+    let mut pictures: Vec<Picture> =
+        lines.map(|(file, lines)| Picture { file, words: lines.title, svg: lines.draw() }).collect();
+    let processor = processor(results);
+    if !processor.is_empty() {
+        pictures.push(Picture { file: "processor.svg", words: processor.title, svg: processor.draw() });
+    }
+    pictures
+}
+
+/// Outcomes of a scenario that count.
+fn complete(results: &Results, scenario: Scenario) -> impl Iterator<Item = &Outcome> {
+    results.of(scenario).filter(|outcome| outcome.failed.is_none())
+}
+
+fn series(
+    results: &Results,
+    scenario: Scenario,
+    name: &'static str,
+    value: impl Fn(&Outcome) -> Option<Spread>,
+) -> Series {
+    let points = complete(results, scenario).filter_map(|outcome| Some((outcome.hosts, value(outcome)?))).collect();
+    Series { name, points }
+}
+
+fn quantity(results: &Results, scenario: Scenario, name: &'static str, quantity: Quantity, divisor: f64) -> Series {
+    let scaled = |spread: Spread| Spread {
+        median: spread.median / divisor,
+        least: spread.least / divisor,
+        most: spread.most / divisor,
+    };
+    series(results, scenario, name, |outcome| outcome.spread(quantity).map(scaled))
+}
+
+fn ratio(results: &Results) -> Lines {
+    let scenarios =
+        [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two];
+    Lines {
+        title: "Muster against the raw echo",
+        subtitle: "time until everything is verified, divided by the raw echo's of the same round; median, least, most".to_owned(),
+        logarithmic: false,
+        limit: Some((1.25, "target of the full ping: 1.25".to_owned())),
+        series: scenarios
+            .into_iter()
+            .map(|scenario| series(results, scenario, scenario.title(), Outcome::against_raw))
+            .collect(),
+    }
+}
+
+fn ping(results: &Results) -> Lines {
+    let of = |name, of| quantity(results, Scenario::Ping, name, of, 1.0);
+    Lines {
+        title: "Full ping",
+        subtitle: "milliseconds from sending until the last answer, both axes logarithmic".to_owned(),
+        logarithmic: true,
+        limit: None,
+        series: vec![
+            of("Muster, verified", Quantity::CompleteMs),
+            of("raw echo", Quantity::RawCompleteMs),
+            of("lapin echo", Quantity::LapinCompleteMs),
+        ],
+    }
+}
+
+fn broker(results: &Results) -> Lines {
+    let of = |name, of| quantity(results, Scenario::Ping, name, of, 1.0);
+    Lines {
+        title: "The broker's work a host",
+        subtitle: "microseconds of processor time of RabbitMQ for each host of a full ping; level is linear growth".to_owned(),
+        logarithmic: false,
+        limit: None,
+        series: vec![
+            of("Muster", Quantity::BrokerUs),
+            of("raw echo", Quantity::RawBrokerUs),
+            of("lapin echo", Quantity::LapinBrokerUs),
+        ],
+    }
+}
+
+fn controller(results: &Results) -> Lines {
+    Lines {
+        title: "The controller's work a reply",
+        subtitle: "microseconds of processor time for each verified reply of a full ping".to_owned(),
+        logarithmic: false,
+        limit: Some((40.0, "target: 40 µs".to_owned())),
+        series: vec![
+            quantity(results, Scenario::Ping, "open session", Quantity::ControllerUs, 1.0),
+            quantity(results, Scenario::Cpu, "`muster ping`", Quantity::ProgramUs, 1.0),
+            quantity(results, Scenario::Ping, "raw echo", Quantity::RawControllerUs, 1.0),
+        ],
+    }
+}
+
+fn memory(results: &Results) -> Lines {
+    let of = |name, of| quantity(results, Scenario::Run64k, name, of, 1e6);
+    Lines {
+        title: "The controller's memory with 64 KiB from all",
+        subtitle: "megabytes, the most that the process held".to_owned(),
+        logarithmic: false,
+        limit: Some((200.0, "target: 200 MB".to_owned())),
+        series: vec![
+            of("`muster run`", Quantity::ProgramPeakBytes),
+            of("client library", Quantity::ControllerPeakBytes),
+        ],
+    }
+}
+
+fn storm(results: &Results) -> Lines {
+    let of = |name, of| quantity(results, Scenario::Storm, name, of, 1.0);
+    Lines {
+        title: "Connect storm",
+        subtitle: "connections a second that come to consume, TLS with certificates on both sides".to_owned(),
+        logarithmic: false,
+        limit: None,
+        series: vec![of("agents", Quantity::ReadyPerSecond), of("raw", Quantity::RawReadyPerSecond)],
+    }
+}
+
+fn processor(results: &Results) -> Bars {
+    use Quantity as Q;
+    let rows = [
+        ("Muster", [Q::BrokerUs, Q::AgentsUs, Q::ControllerUs]),
+        ("raw", [Q::RawBrokerUs, Q::RawAgentsUs, Q::RawControllerUs]),
+    ];
+    let mut bars = Vec::new();
+    for outcome in complete(results, Scenario::Ping) {
+        for (name, quantities) in rows {
+            let parts = quantities.map(|quantity| outcome.spread(quantity).map(|spread| spread.median));
+            if let [Some(broker), Some(hosts), Some(controller)] = parts {
+                #[expect(clippy::cast_precision_loss, reason = "hosts are far below 2^52")]
+                let hosts_of_fleet = digits(outcome.hosts as f64);
+                bars.push((format!("{name}, {hosts_of_fleet} hosts"), vec![broker, hosts, controller]));
+            }
+        }
+    }
+    Bars {
+        title: "Where the processor time of a full ping goes",
+        subtitle: "microseconds for each host, all processes together; agents and raw hosts have one process each".to_owned(),
+        parts: vec!["broker", "hosts", "controller"],
+        bars,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::testing::sample_results;
+
+    #[test]
+    fn the_same_results_give_the_same_pictures() {
+        let (one, other) = (draw(&sample_results()), draw(&sample_results()));
+        assert_eq!(one, other);
+        let files: Vec<&str> = one.iter().map(|picture| picture.file).collect();
+        let expected =
+            ["ratio.svg", "ping.svg", "broker.svg", "controller.svg", "memory.svg", "storm.svg", "processor.svg"];
+        assert_eq!(files, expected);
+    }
+
+    #[test]
+    fn a_picture_is_what_it_was() {
+        let pictures = draw(&sample_results());
+        for name in ["ping.svg", "processor.svg"] {
+            let picture = pictures.iter().find(|picture| picture.file == name).unwrap();
+            insta::assert_snapshot!(name, picture.svg);
+        }
+    }
+
+    #[test]
+    fn what_failed_or_was_not_measured_is_not_drawn() {
+        let mut results = sample_results();
+        results.outcomes.retain(|outcome| outcome.scenario == Scenario::Ping);
+        let files: Vec<&str> = draw(&results).iter().map(|picture| picture.file).collect();
+        assert_eq!(files, ["ratio.svg", "ping.svg", "broker.svg", "controller.svg", "processor.svg"]);
+        results.outcomes.iter_mut().for_each(|outcome| outcome.failed = Some("no".to_owned()));
+        assert_eq!(draw(&results), []);
+    }
+
+    #[test]
+    fn every_picture_is_well_formed() {
+        for picture in draw(&sample_results()) {
+            let opened = picture.svg.matches('<').count() - picture.svg.matches("</").count();
+            let closed = picture.svg.matches("/>").count() + picture.svg.matches("</").count();
+            assert_eq!(opened, closed, "{}", picture.file);
+            assert!(!picture.svg.contains("NaN") && !picture.svg.contains("inf"), "{}", picture.file);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Results that were never measured, to try tables and charts on.
+
+use super::{Machine, Outcome, Quantity, Results, Run, SCHEMA, Scenario};
+
+/// A machine of no consequence.
+pub(crate) fn sample_machine() -> Machine {
+    Machine {
+        processors: 2,
+        processor: "A processor".to_owned(),
+        memory_bytes: 24 << 30,
+        kernel: "Linux 6.1".to_owned(),
+        system: "Debian GNU/Linux 12".to_owned(),
+        rabbitmq: "3.10.8".to_owned(),
+        erlang: "25".to_owned(),
+    }
+}
+
+/// A run of no consequence.
+pub(crate) fn sample_run() -> Run {
+    Run {
+        taken_at: "2026-01-02T03:04:05Z".to_owned(),
+        load_before: [0.25, 0.5, 1.0],
+        version: "0.1.0".to_owned(),
+        revision: Some("0123456789ab".to_owned()),
+        profile: "release".to_owned(),
+        programs_profile: "dist".to_owned(),
+        rounds: 3,
+        warm_ups: 1,
+    }
+}
+
+/// Every scenario with 100 and 1,000 hosts where hosts matter, every quantity somewhere.
+pub(crate) fn sample_results() -> Results {
+    use Quantity as Q;
+    let mut results = Results::new(sample_machine(), sample_run());
+    assert_eq!(results.schema, SCHEMA);
+    for hosts in [100_usize, 1_000] {
+        let scale = if hosts == 100 { 1.0 } else { 10.0 };
+        for scenario in [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two] {
+            let mut outcome = Outcome::new(scenario, hosts);
+            for round in [1.0, 0.9, 1.2] {
+                outcome.add(Q::CompleteMs, 12.0 * scale * round);
+                outcome.add(Q::EndedMs, 32.0 * scale * round);
+                outcome.add(Q::RawCompleteMs, 10.0 * scale * round);
+                outcome.add(Q::LapinCompleteMs, 15.0 * scale * round);
+                outcome.add(Q::ControllerUs, 50.0 * round);
+                outcome.add(Q::RawControllerUs, 20.0 * round);
+                outcome.add(Q::AgentsUs, 400.0 * round);
+                outcome.add(Q::RawAgentsUs, 60.0 * round);
+                outcome.add(Q::BrokerUs, 300.0 * round);
+                outcome.add(Q::RawBrokerUs, 250.0 * round);
+                outcome.add(Q::ControllerPeakBytes, 2e7);
+            }
+            outcome.add(Q::CommandBytes, 700.0);
+            outcome.add(Q::ReplyBytes, 1_500.0);
+            outcome.add(Q::Reports, 1.0);
+            if scenario == Scenario::Run64k {
+                outcome.add(Q::ProgramPeakBytes, 30e6 * scale);
+            }
+            results.put(outcome);
+        }
+        let mut storm = Outcome::new(Scenario::Storm, hosts);
+        storm.add(Q::ReadyPerSecond, 80.0);
+        storm.add(Q::RawReadyPerSecond, 100.0);
+        results.put(storm);
+        let mut cpu = Outcome::new(Scenario::Cpu, hosts);
+        cpu.add(Q::ProgramUs, 39.0);
+        cpu.add(Q::ProgramStartUs, 20_000.0);
+        results.put(cpu);
+    }
+    let mut idle = Outcome::new(Scenario::Idle, 1);
+    for (quantity, sample) in [
+        (Q::IdlePssBytes, 4.9e6),
+        (Q::IdlePrivateBytes, 4.1e6),
+        (Q::IdleUsPerMinute, 900.0),
+        (Q::IdleWakeUpsPerMinute, 12.0),
+        (Q::IdleSentPerMinute, 90.0),
+        (Q::IdleReceivedPerMinute, 80.0),
+        (Q::AgentBinaryBytes, 7.5e6),
+    ] {
+        idle.add(quantity, sample);
+    }
+    results.put(idle);
+    let mut few = Outcome::new(Scenario::Few, 5);
+    for (quantity, sample) in [
+        (Q::WarmFirstByteMs, 50.0),
+        (Q::WarmExitMs, 55.0),
+        (Q::NamedFirstByteMs, 30.0),
+        (Q::NamedExitMs, 61.0),
+        (Q::ColdFirstByteMs, 2_020.0),
+        (Q::ColdExitMs, 2_050.0),
+    ] {
+        few.add(quantity, sample);
+    }
+    results.put(few);
+    results
+}
