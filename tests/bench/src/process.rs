@@ -1,10 +1,9 @@
-//! Processor time and memory of other processes, exact to the microsecond, and of programs that are run once.
+//! Processor time and memory of other processes, exact to the microsecond.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -78,32 +77,6 @@ pub fn status_bytes(pid: u32, name: &str) -> Result<u64> {
     Ok(field(&read(pid, "status")?, name).with_context(|| format!("process {pid} has no `{name}`"))? * 1024)
 }
 
-/// How often a process gave the processor away by itself, all threads together: how often it went to sleep.
-///
-/// # Errors
-/// There is no such process.
-pub fn sleeps_of(pid: u32) -> Result<u64> {
-    let mut all = 0;
-    for entry in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("list the threads of {pid}"))? {
-        let status = fs::read_to_string(entry?.path().join("status")).unwrap_or_default();
-        all += field(&status, "voluntary_ctxt_switches").unwrap_or_default();
-    }
-    Ok(all)
-}
-
-/// Memory as the kernel shares it out: proportional and private bytes.
-///
-/// # Errors
-/// There is no such process, or it is somebody else's.
-pub fn shares_of(pid: u32) -> Result<(u64, u64)> {
-    let rollup = read(pid, "smaps_rollup")?;
-    let bytes = |name: &str| field(&rollup, name).map(|kilobytes| kilobytes * 1024);
-    let (Some(pss), Some(clean), Some(dirty)) = (bytes("Pss"), bytes("Private_Clean"), bytes("Private_Dirty")) else {
-        bail!("the kernel does not tell the shares of process {pid}");
-    };
-    Ok((pss, clean + dirty))
-}
-
 /// Begins to count a process's peak of memory anew.
 ///
 /// # Errors
@@ -123,14 +96,6 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Size of a file.
-///
-/// # Errors
-/// There is none.
-pub fn size_of(path: &Path) -> Result<u64> {
-    Ok(fs::metadata(path).with_context(|| format!("look at `{}`", path.display()))?.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,16 +109,15 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(processor_of_self().unwrap() >= before + Duration::from_millis(2));
-        let (pss, private) = shares_of(own).unwrap();
-        assert!(pss >= private && private > 0, "{pss} {private}");
         assert!(status_bytes(own, "VmHWM").unwrap() >= status_bytes(own, "VmRSS").unwrap() / 2);
-        assert!(sleeps_of(own).is_ok() && restart_peak(own).is_ok());
-        assert!(processor_of(u32::try_from(i32::MAX).unwrap()).is_err());
+        assert!(restart_peak(own).is_ok());
+        // Beyond the largest number that Linux gives a process.
+        assert!(processor_of(4 * 1024 * 1024 + 1).is_err());
     }
 
     #[test]
     fn the_kernels_lists_are_read_by_name() {
-        let text = "Rss:                1234 kB\nPss:                 567 kB\nPss_Anon:             56 kB\n";
-        assert_eq!((field(text, "Pss"), field(text, "Pss_Anon"), field(text, "Pss_File")), (Some(567), Some(56), None));
+        let text = "VmHWM:\t    1234 kB\nVmRSS:\t     567 kB\nThreads:\t3\n";
+        assert_eq!((field(text, "VmRSS"), field(text, "Threads"), field(text, "VmR")), (Some(567), Some(3), None));
     }
 }

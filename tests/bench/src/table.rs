@@ -103,17 +103,15 @@ fn exchanges(results: &Results) -> Table {
     use Quantity as Q;
     Table {
         title: "Times against the raw echo",
-        columns: vec!["scenario", "hosts", "against raw", "against lapin", "Muster", "raw", "lapin", "question over"],
+        columns: vec!["scenario", "hosts", "against raw", "Muster", "raw", "question over"],
         rows: with_exchange(results)
             .map(|outcome| {
                 vec![
                     name(outcome),
                     count(outcome.hosts),
                     ratio(outcome.against_raw()),
-                    ratio(outcome.against_lapin()),
                     whole(outcome, Q::CompleteMs),
                     whole(outcome, Q::RawCompleteMs),
-                    whole(outcome, Q::LapinCompleteMs),
                     median(outcome, Q::EndedMs),
                 ]
             })
@@ -164,17 +162,30 @@ fn verdicts(results: &Results) -> Table {
 fn processors(results: &Results) -> Table {
     use Quantity as Q;
     Table {
-        title: "Processor time a host, Muster / raw",
-        columns: vec!["scenario", "hosts", "controller", "all agents", "broker", "command", "reports of a host"],
+        title: "Processor time a reply",
+        columns: vec![
+            "scenario",
+            "hosts",
+            "broker, against raw",
+            "broker",
+            "broker, raw",
+            "agents",
+            "controller",
+            "raw hosts and controller",
+            "a command",
+            "reports of a host",
+        ],
         rows: with_exchange(results)
             .map(|outcome| {
-                let both = |one, other| format!("{} / {}", median(outcome, one), median(outcome, other));
                 vec![
                     name(outcome),
                     count(outcome.hosts),
-                    both(Q::ControllerUs, Q::RawControllerUs),
-                    both(Q::AgentsUs, Q::RawAgentsUs),
-                    both(Q::BrokerUs, Q::RawBrokerUs),
+                    ratio(outcome.ratio(Q::BrokerUs, Q::RawBrokerUs)),
+                    median(outcome, Q::BrokerUs),
+                    median(outcome, Q::RawBrokerUs),
+                    median(outcome, Q::AgentsUs),
+                    median(outcome, Q::ControllerUs),
+                    median(outcome, Q::RawOwnUs),
                     median(outcome, Q::CommandBytes),
                     format!("{} in {}", median(outcome, Q::ReplyBytes), median(outcome, Q::Reports)),
                 ]

@@ -76,6 +76,7 @@ fn host(number: usize, random: &mut SmallRng) -> HostPlan {
         "kernel": { "name": "Linux", "release": format!("{kernel}-{patch}") },
         "cpus": processors,
         "memory": { "total_mb": memory_mb },
+        "patch_group": number % 10,
         "network": { "fqdn": name, "address": address, "interfaces": ["lo", "eth0"] },
         "disks": [{ "name": "sda", "size_gb": 40 * random.random_range(1..8_u64) }],
     });

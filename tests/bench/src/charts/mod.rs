@@ -89,7 +89,7 @@ fn ping(results: &Results) -> Lines {
         series: vec![
             of("Muster, verified", Quantity::CompleteMs),
             of("raw echo", Quantity::RawCompleteMs),
-            of("lapin echo", Quantity::LapinCompleteMs),
+            quantity(results, Scenario::Lapin, "lapin echo", Quantity::RawCompleteMs, 1.0),
         ],
     }
 }
@@ -104,7 +104,6 @@ fn broker(results: &Results) -> Lines {
         series: vec![
             of("Muster", Quantity::BrokerUs),
             of("raw echo", Quantity::RawBrokerUs),
-            of("lapin echo", Quantity::LapinBrokerUs),
         ],
     }
 }
@@ -118,7 +117,6 @@ fn controller(results: &Results) -> Lines {
         series: vec![
             quantity(results, Scenario::Ping, "open session", Quantity::ControllerUs, 1.0),
             quantity(results, Scenario::Cpu, "`muster ping`", Quantity::ProgramUs, 1.0),
-            quantity(results, Scenario::Ping, "raw echo", Quantity::RawControllerUs, 1.0),
         ],
     }
 }
@@ -151,24 +149,27 @@ fn storm(results: &Results) -> Lines {
 fn processor(results: &Results) -> Bars {
     use Quantity as Q;
     let rows = [
-        ("Muster", [Q::BrokerUs, Q::AgentsUs, Q::ControllerUs]),
-        ("raw", [Q::RawBrokerUs, Q::RawAgentsUs, Q::RawControllerUs]),
+        ("Muster", [Some(Q::BrokerUs), Some(Q::AgentsUs), Some(Q::ControllerUs), None]),
+        ("raw", [Some(Q::RawBrokerUs), None, None, Some(Q::RawOwnUs)]),
     ];
     let mut bars = Vec::new();
     for outcome in complete(results, Scenario::Ping) {
         for (name, quantities) in rows {
-            let parts = quantities.map(|quantity| outcome.spread(quantity).map(|spread| spread.median));
-            if let [Some(broker), Some(hosts), Some(controller)] = parts {
+            let part = |quantity: Option<Quantity>| match quantity {
+                Some(quantity) => outcome.spread(quantity).map(|spread| spread.median),
+                None => Some(0.0),
+            };
+            if let Some(parts) = quantities.into_iter().map(part).collect::<Option<Vec<f64>>>() {
                 #[expect(clippy::cast_precision_loss, reason = "hosts are far below 2^52")]
-                let hosts_of_fleet = digits(outcome.hosts as f64);
-                bars.push((format!("{name}, {hosts_of_fleet} hosts"), vec![broker, hosts, controller]));
+                let hosts = digits(outcome.hosts as f64);
+                bars.push((format!("{name}, {hosts} hosts"), parts));
             }
         }
     }
     Bars {
         title: "Where the processor time of a full ping goes",
-        subtitle: "microseconds for each host, all processes together; agents and raw hosts have one process each".to_owned(),
-        parts: vec!["broker", "hosts", "controller"],
+        subtitle: "microseconds for each host, all processes together".to_owned(),
+        parts: vec!["broker", "agents", "controller", "raw hosts and controller"],
         bars,
     }
 }

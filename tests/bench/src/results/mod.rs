@@ -100,9 +100,9 @@ impl Outcome {
         Self { scenario, hosts, run: 0, failed: None, samples: BTreeMap::new() }
     }
 
-    /// Adds a sample.
+    /// Adds a sample, with three decimals: more was never measured.
     pub fn add(&mut self, quantity: Quantity, sample: f64) {
-        self.samples.entry(quantity).or_default().push(sample);
+        self.samples.entry(quantity).or_default().push((sample * 1_000.0).round() / 1_000.0);
     }
 
     /// Median, least and most of a quantity, where it was measured.
@@ -122,12 +122,6 @@ impl Outcome {
     pub fn against_raw(&self) -> Option<Spread> {
         self.ratio(Quantity::ReadyPerSecond, Quantity::RawReadyPerSecond)
             .or_else(|| self.ratio(Quantity::CompleteMs, Quantity::RawCompleteMs))
-    }
-
-    /// Muster against the same echo written with lapin.
-    #[must_use]
-    pub fn against_lapin(&self) -> Option<Spread> {
-        self.ratio(Quantity::CompleteMs, Quantity::LapinCompleteMs)
     }
 }
 

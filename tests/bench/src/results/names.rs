@@ -18,6 +18,8 @@ pub enum Scenario {
     Named,
     /// Two controllers ask everybody at the same time.
     Two,
+    /// The full ping again, beside an echo written with lapin.
+    Lapin,
     /// All agents connect at once.
     Storm,
     /// Processor time of the program `muster` for each reply.
@@ -30,13 +32,14 @@ pub enum Scenario {
 
 impl Scenario {
     /// All, in the order in which they are run and shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ping,
         Self::Filter,
         Self::Run1k,
         Self::Run64k,
         Self::Named,
         Self::Two,
+        Self::Lapin,
         Self::Storm,
         Self::Cpu,
         Self::Idle,
@@ -116,6 +119,12 @@ impl Scenario {
                 "two controllers",
                 "Two controllers, each a process, ping everybody at the same time; both must have all answers.",
                 "Two echo controllers at the same time.",
+            ),
+            Self::Lapin => (
+                "lapin",
+                "full ping, beside lapin",
+                "The full ping once more.",
+                "The same echo written in the plainest way with lapin, the library that Muster stands on, at both ends.",
             ),
             Self::Storm => (
                 "storm",
@@ -234,26 +243,16 @@ quantities! {
     EndedMs, Ms, "until the question ends";
     /// The raw echo: from sending until the last answer is there.
     RawCompleteMs, Ms, "raw echo";
-    /// The same with lapin at both ends.
-    LapinCompleteMs, Ms, "lapin echo";
     /// Processor time of the controller for each reply, in a session that is open already.
     ControllerUs, Us, "controller, a reply";
-    /// The same of the raw controller.
-    RawControllerUs, Us, "raw controller, a reply";
-    /// The same of the controller with lapin.
-    LapinControllerUs, Us, "lapin controller, a reply";
     /// Processor time of all agents together for each reply.
     AgentsUs, Us, "agents, a reply";
-    /// The same of the raw hosts.
-    RawAgentsUs, Us, "raw hosts, a reply";
-    /// The same of the hosts with lapin.
-    LapinAgentsUs, Us, "lapin hosts, a reply";
+    /// Processor time of the raw hosts and their controller, which are one thread.
+    RawOwnUs, Us, "raw hosts and controller, a reply";
     /// Processor time of the broker for each reply.
     BrokerUs, Us, "broker, a reply";
     /// The same in the raw round.
     RawBrokerUs, Us, "broker, a raw reply";
-    /// The same in the round of lapin.
-    LapinBrokerUs, Us, "broker, a lapin reply";
     /// Most memory that the controller's process held.
     ControllerPeakBytes, Bytes, "controller's memory, peak";
     /// Memory of the process with all agents.
@@ -280,16 +279,18 @@ quantities! {
     ProgramPeakBytes, Bytes, "the program's memory, peak";
     /// Proportional memory of the idle agent.
     IdlePssBytes, Bytes, "proportional memory";
-    /// Private memory of the idle agent.
-    IdlePrivateBytes, Bytes, "private memory";
-    /// Processor time of the idle agent in a minute.
+    /// The same after it has collected facts and announced itself once more.
+    IdleRefreshedPssBytes, Bytes, "proportional memory, after an announcement";
+    /// What only the idle agent has.
+    IdlePrivateBytes, Bytes, "of that, written to and its own";
+    /// Processor time of the idle agent in a minute, with its share of what happens less often.
     IdleUsPerMinute, Us, "processor time a minute";
     /// Times that the idle agent woke up in a minute.
     IdleWakeUpsPerMinute, Count, "wake-ups a minute";
-    /// Bytes that the idle agent sent in a minute, TLS included.
-    IdleSentPerMinute, Bytes, "sent a minute";
-    /// Bytes that the idle agent received in a minute, TLS included.
-    IdleReceivedPerMinute, Bytes, "received a minute";
+    /// Bytes of TLS in both directions in a minute.
+    IdleTlsPerMinute, Bytes, "TLS a minute, both ways";
+    /// The same with the headers of TCP and IP.
+    IdleWirePerMinute, Bytes, "on the wire a minute, both ways";
     /// Size of the program `musterd`.
     AgentBinaryBytes, Bytes, "binary";
     /// `muster ping --all`, hosts known from before: first byte.

@@ -36,17 +36,15 @@ pub(crate) fn sample_results() -> Results {
     assert_eq!(results.schema, SCHEMA);
     for hosts in [100_usize, 1_000] {
         let scale = if hosts == 100 { 1.0 } else { 10.0 };
-        for scenario in [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two] {
+        for scenario in [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two, Scenario::Lapin] {
             let mut outcome = Outcome::new(scenario, hosts);
             for round in [1.0, 0.9, 1.2] {
                 outcome.add(Q::CompleteMs, 12.0 * scale * round);
                 outcome.add(Q::EndedMs, 32.0 * scale * round);
                 outcome.add(Q::RawCompleteMs, 10.0 * scale * round);
-                outcome.add(Q::LapinCompleteMs, 15.0 * scale * round);
                 outcome.add(Q::ControllerUs, 50.0 * round);
-                outcome.add(Q::RawControllerUs, 20.0 * round);
+                outcome.add(Q::RawOwnUs, 60.0 * round);
                 outcome.add(Q::AgentsUs, 400.0 * round);
-                outcome.add(Q::RawAgentsUs, 60.0 * round);
                 outcome.add(Q::BrokerUs, 300.0 * round);
                 outcome.add(Q::RawBrokerUs, 250.0 * round);
                 outcome.add(Q::ControllerPeakBytes, 2e7);
@@ -74,8 +72,9 @@ pub(crate) fn sample_results() -> Results {
         (Q::IdlePrivateBytes, 4.1e6),
         (Q::IdleUsPerMinute, 900.0),
         (Q::IdleWakeUpsPerMinute, 12.0),
-        (Q::IdleSentPerMinute, 90.0),
-        (Q::IdleReceivedPerMinute, 80.0),
+        (Q::IdleRefreshedPssBytes, 5.1e6),
+        (Q::IdleTlsPerMinute, 170.0),
+        (Q::IdleWirePerMinute, 900.0),
         (Q::AgentBinaryBytes, 7.5e6),
     ] {
         idle.add(quantity, sample);

