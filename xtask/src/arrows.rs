@@ -80,6 +80,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "muster-bench",
+        &[
+            "muster-protocol",
+            "muster-daemon",
+            "muster-pki",
+            "muster-bus",
+            "muster-client",
+            "muster-tests",
+            "muster-fleet",
+        ],
+    ),
+    (
         "muster-simulation",
         &[
             "muster-protocol",

@@ -38,7 +38,9 @@ pub fn load() -> Result<[f64; 3]> {
 
 fn processor(cpuinfo: &str) -> String {
     let named = |name: &str| {
-        cpuinfo.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim().to_owned()))
+        cpuinfo
+            .lines()
+            .find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim().to_owned()))
     };
     named("model name").or_else(|| named("Model")).unwrap_or_else(|| "unknown processor".to_owned())
 }
@@ -81,7 +83,10 @@ mod tests {
         assert_eq!(processor(""), "unknown processor");
         assert_eq!(memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 * 1024 * 1024));
         assert_eq!(memory("MemFree: 1 kB\n"), None);
-        assert_eq!(system("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            system("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
         assert_eq!(system(""), "unknown system");
     }
 

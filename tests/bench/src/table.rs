@@ -37,10 +37,8 @@ impl Table {
         let line = |cells: &mut dyn Iterator<Item = &str>| {
             format!("| {} |", cells.map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>().join(" | "))
         };
-        let mut lines = vec![
-            line(&mut self.columns.iter().copied()),
-            format!("|{}", "---|".repeat(self.columns.len())),
-        ];
+        let mut lines =
+            vec![line(&mut self.columns.iter().copied()), format!("|{}", "---|".repeat(self.columns.len()))];
         lines.extend(self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
         format!("### {}\n\n{}\n", self.title, lines.join("\n"))
     }
@@ -68,9 +66,10 @@ fn count(number: usize) -> String {
 }
 
 fn ratio(spread: Option<Spread>) -> String {
-    spread.map_or_else(|| "–".to_owned(), |spread| {
-        format!("{:.2} ({:.2} to {:.2})", spread.median, spread.least, spread.most)
-    })
+    spread.map_or_else(
+        || "–".to_owned(),
+        |spread| format!("{:.2} ({:.2} to {:.2})", spread.median, spread.least, spread.most),
+    )
 }
 
 /// Median, with least and most where there is more than one sample.
@@ -144,13 +143,7 @@ fn verdicts(results: &Results) -> Table {
     let row = |verdict: &crate::targets::Verdict<'_>| {
         let target = verdict.target;
         let measured = verdict.measured.map_or_else(|| "–".to_owned(), |spread| target.show(spread.median));
-        vec![
-            target.words.to_owned(),
-            count(verdict.hosts),
-            target.show_bound(),
-            measured,
-            verdict.word().to_owned(),
-        ]
+        vec![target.words.to_owned(), count(verdict.hosts), target.show_bound(), measured, verdict.word().to_owned()]
     };
     Table {
         title: "Targets",
@@ -214,18 +207,16 @@ fn memory(results: &Results) -> Table {
 }
 
 fn programs(results: &Results) -> Table {
-    let outcomes =
-        results.outcomes.iter().filter(|outcome| matches!(outcome.scenario, Scenario::Cpu | Scenario::Idle | Scenario::Few));
+    let outcomes = results
+        .outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome.scenario, Scenario::Cpu | Scenario::Idle | Scenario::Few));
     let rows = outcomes.flat_map(|outcome| {
         outcome.samples.keys().map(|quantity| {
             vec![name(outcome), count(outcome.hosts), quantity.words().1.to_owned(), whole(outcome, *quantity)]
         })
     });
-    Table {
-        title: "The programs alone",
-        columns: vec!["scenario", "hosts", "what", "measured"],
-        rows: rows.collect(),
-    }
+    Table { title: "The programs alone", columns: vec!["scenario", "hosts", "what", "measured"], rows: rows.collect() }
 }
 
 fn failures(results: &Results) -> Table {
@@ -260,7 +251,15 @@ fn runs(results: &Results) -> Table {
     };
     Table {
         title: "Runs",
-        columns: vec!["taken", "hosts", "scenarios", "rounds: warm-up + counted", "profile: fleet / programs", "revision", "load before"],
+        columns: vec![
+            "taken",
+            "hosts",
+            "scenarios",
+            "rounds: warm-up + counted",
+            "profile: fleet / programs",
+            "revision",
+            "load before",
+        ],
         rows: results.runs.iter().enumerate().map(row).collect(),
     }
 }

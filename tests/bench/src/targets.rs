@@ -185,7 +185,8 @@ mod tests {
                 .map(|verdict| (verdict.target.show_bound(), verdict.word()))
                 .collect()
         };
-        let bounds = |words: [&'static str; 2]| vec![("≤ 1.25".to_owned(), words[0]), ("≤ 40.0 µs".to_owned(), words[1])];
+        let bounds =
+            |words: [&'static str; 2]| vec![("≤ 1.25".to_owned(), words[0]), ("≤ 40.0 µs".to_owned(), words[1])];
         assert_eq!(of(&results, Scenario::Ping, 100), bounds(["reached", "not reached"]));
         assert_eq!(of(&results, Scenario::Storm, 100), [("≥ 0.90".to_owned(), "not reached")]);
         let ping = results.outcomes.iter_mut().find(|outcome| outcome.scenario == Scenario::Ping).unwrap();

@@ -69,7 +69,8 @@ fn ratio(results: &Results) -> Lines {
         [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two];
     Lines {
         title: "Muster against the raw echo",
-        subtitle: "time until everything is verified, divided by the raw echo's of the same round; median, least, most".to_owned(),
+        subtitle: "time until everything is verified, divided by the raw echo's of the same round; median, least, most"
+            .to_owned(),
         logarithmic: false,
         limit: Some((1.25, "target of the full ping: 1.25".to_owned())),
         series: scenarios
@@ -98,13 +99,11 @@ fn broker(results: &Results) -> Lines {
     let of = |name, of| quantity(results, Scenario::Ping, name, of, 1.0);
     Lines {
         title: "The broker's work a host",
-        subtitle: "microseconds of processor time of RabbitMQ for each host of a full ping; level is linear growth".to_owned(),
+        subtitle: "microseconds of processor time of RabbitMQ for each host of a full ping; level is linear growth"
+            .to_owned(),
         logarithmic: false,
         limit: None,
-        series: vec![
-            of("Muster", Quantity::BrokerUs),
-            of("raw echo", Quantity::RawBrokerUs),
-        ],
+        series: vec![of("Muster", Quantity::BrokerUs), of("raw echo", Quantity::RawBrokerUs)],
     }
 }
 

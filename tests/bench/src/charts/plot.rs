@@ -150,13 +150,7 @@ impl Lines {
             svg.text((LEFT - 8.0, at + 4.0), Anchor::End, "muted", &step_words(*step));
         }
         let (first, last) = (float(hosts.first().copied().unwrap_or(1)), float(hosts.last().copied().unwrap_or(1)));
-        let x = Scale {
-            logarithmic: true,
-            least: first / 1.3,
-            most: last * 1.3,
-            from: LEFT,
-            to: WIDTH - RIGHT,
-        };
+        let x = Scale { logarithmic: true, least: first / 1.3, most: last * 1.3, from: LEFT, to: WIDTH - RIGHT };
         for count in &hosts {
             let at = x.place(float(*count));
             svg.text((at, HEIGHT - BOTTOM + 18.0), Anchor::Middle, "muted", &digits(float(*count)));

@@ -103,8 +103,11 @@ fn style() -> String {
     let mut dark = String::from("text{fill:#e5e8ee}.muted{fill:#a3acba}.grid{stroke:#3b424e}.limit{stroke:#a3acba}");
     for (name, on_light, on_dark) in COLOURS {
         for (sheet, colour) in [(&mut light, on_light), (&mut dark, on_dark)] {
-            write!(sheet, ".line.{name},.whisker.{name}{{stroke:{colour}}}.dot.{name},.area.{name},.label.{name}{{fill:{colour}}}")
-                .expect("a string takes everything");
+            write!(
+                sheet,
+                ".line.{name},.whisker.{name}{{stroke:{colour}}}.dot.{name},.area.{name},.label.{name}{{fill:{colour}}}"
+            )
+            .expect("a string takes everything");
         }
     }
     format!("<style>{light}@media(prefers-color-scheme:dark){{{dark}}}</style>\n")

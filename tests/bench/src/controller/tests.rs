@@ -32,7 +32,12 @@ fn whatever_is_not_complete_and_believed_is_a_flaw() {
         ("missing", summary(End::Complete), hosts(&["a.example.com"]), Some("0 of 1 hosts succeeded")),
         ("stopped", summary(End::Stopped), hosts(&[]), Some("ended as Stopped")),
         ("rejected", Summary { rejected: 2, ..summary(End::Complete) }, hosts(&[]), Some("2 reports could not")),
-        ("stranger", Summary { strangers: stranger.into(), ..summary(End::Complete) }, hosts(&[]), Some("1 other host")),
+        (
+            "stranger",
+            Summary { strangers: stranger.into(), ..summary(End::Complete) },
+            hosts(&[]),
+            Some("1 other host"),
+        ),
         ("lost", Summary { reconnects: 1, ..summary(End::Complete) }, hosts(&[]), Some("lost 1 times")),
     ];
     for (name, summary, expected, words) in cases {

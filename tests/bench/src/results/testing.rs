@@ -36,7 +36,15 @@ pub(crate) fn sample_results() -> Results {
     assert_eq!(results.schema, SCHEMA);
     for hosts in [100_usize, 1_000] {
         let scale = if hosts == 100 { 1.0 } else { 10.0 };
-        for scenario in [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two, Scenario::Lapin] {
+        for scenario in [
+            Scenario::Ping,
+            Scenario::Filter,
+            Scenario::Run1k,
+            Scenario::Run64k,
+            Scenario::Named,
+            Scenario::Two,
+            Scenario::Lapin,
+        ] {
             let mut outcome = Outcome::new(scenario, hosts);
             for round in [1.0, 0.9, 1.2] {
                 outcome.add(Q::CompleteMs, 12.0 * scale * round);

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use muster_bus::Outgoing;
 use muster_pki::Credentials;
-use muster_protocol::routing::{
-    EXCHANGE_COMMAND, EXCHANGE_REPLY, KEY_ALL, host_key, reply_binding, reply_key, reply_queue,
-};
+use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY, host_key, reply_binding, reply_key, reply_queue};
 use muster_protocol::{HostName, ReplyRoute};
 use serde::Serialize;
 
@@ -17,7 +15,7 @@ use super::frames::{self, Subscription};
 use super::lapin_echo::LapinEcho;
 use super::lean::{Answer, Loop, Role};
 use super::messages::Messages;
-use super::storm::{ConnectStorm, open_all};
+use super::storm::{ConnectStorm, Place, open_all};
 use crate::blocking::blocking;
 use crate::ground::Ground;
 use crate::process::processor_of_self;
@@ -71,6 +69,7 @@ pub struct Round {
 pub struct Echo {
     hosts: usize,
     names: Vec<HostName>,
+    place: Place,
     requests: Vec<Outgoing>,
     replies_per_host: usize,
     controllers: Vec<(ReplyRoute, Credentials)>,
@@ -92,8 +91,16 @@ impl Echo {
     /// # Errors
     /// A connection does not come about.
     pub fn start(ground: &Ground, hosts: usize, at_once: usize, kind: Kind, messages: &Messages) -> Result<Self> {
-        let credentials = ground.credentials(hosts)?;
-        let names: Vec<HostName> = ground.hosts().take(hosts).cloned().collect();
+        Self::start_at(ground, Place::first(hosts), at_once, kind, messages)
+    }
+
+    /// The same with other hosts of the ground.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_at(ground: &Ground, place: Place, at_once: usize, kind: Kind, messages: &Messages) -> Result<Self> {
+        let members = place.members(ground)?;
+        let names: Vec<HostName> = members.iter().map(|(name, _)| (*name).clone()).collect();
         let plain = messages.requests.first().and_then(|request| request.body.first()).copied();
         let mut connections = Loop::new(plain.context("a request has a body")?)?;
         let server = Server::of(ground)?;
@@ -107,29 +114,49 @@ impl Echo {
         let (mut lapin, mut storm) = (None, None);
         match kind {
             Kind::Lean => {
-                let answers = Answers::of(messages, &controllers)?;
-                let (opened, measured) = open_all(ground, hosts, at_once)?;
-                for ((connection, credentials), host) in opened.into_iter().zip(credentials).zip(&names) {
-                    let user = credentials.identity().to_string();
-                    connections.add(connection, Role::Answers { by_mark: answers.of_host(&user, host)?, now: true })?;
+                let (opened, measured) = open_all(ground, &place, at_once)?;
+                for connection in opened {
+                    connections.add(connection, Role::Answers { by_mark: Vec::new(), now: true })?;
                 }
                 storm = Some(measured);
             }
             Kind::Lapin => {
                 let routes = controllers.iter().map(|(route, _)| route.clone()).collect();
-                lapin = Some(blocking(|| LapinEcho::start(ground, hosts, at_once, messages, routes))?);
+                lapin = Some(blocking(|| LapinEcho::start(ground, &place, at_once, messages, routes))?);
             }
         }
-        Ok(Self {
-            hosts,
+        let mut echo = Self {
+            hosts: names.len(),
             names,
+            place,
             requests: messages.requests.clone(),
             replies_per_host: messages.replies.len(),
             controllers,
             connections,
             lapin,
             storm,
-        })
+        };
+        if kind == Kind::Lean {
+            echo.exchange(ground, messages)?;
+        }
+        Ok(echo)
+    }
+
+    /// Exchanges other messages from now on, over the connections that are there.
+    ///
+    /// # Errors
+    /// This is no lean echo, or the messages cannot be written.
+    pub fn exchange(&mut self, ground: &Ground, messages: &Messages) -> Result<()> {
+        ensure!(self.lapin.is_none(), "an echo with lapin keeps its messages");
+        let answers = Answers::of(messages, &self.controllers)?;
+        let hosts = self.connections.peers.iter_mut().skip(self.controllers.len());
+        for (peer, (host, credentials)) in hosts.zip(self.place.members(ground)?) {
+            let user = credentials.identity().to_string();
+            peer.role = Role::Answers { by_mark: answers.of_host(&user, host)?, now: true };
+        }
+        self.requests.clone_from(&messages.requests);
+        self.replies_per_host = messages.replies.len();
+        Ok(())
     }
 
     /// How fast the hosts of a lean echo connected.
@@ -221,7 +248,7 @@ impl Echo {
             Ok(())
         };
         match named {
-            None => add(&self.requests[0], KEY_ALL)?,
+            None => add(&self.requests[0], self.place.broadcast())?,
             Some(hosts) => {
                 for (host, request) in self.names[..hosts].iter().zip(self.requests.iter().cycle()) {
                     add(request, &host_key(host))?;

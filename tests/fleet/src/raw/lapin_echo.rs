@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 
 use super::frames::{self, short};
 use super::messages::Messages;
-use super::storm::subscription;
+use super::storm::Place;
 use crate::ground::Ground;
 
 /// How long everything may take to end.
@@ -57,14 +57,14 @@ struct Ready {
 impl LapinEcho {
     pub(super) fn start(
         ground: &Ground,
-        hosts: usize,
+        place: &Place,
         at_once: usize,
         messages: &Messages,
         routes: Vec<ReplyRoute>,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
-        let names = ground.hosts().zip(ground.credentials(hosts)?).enumerate();
-        let hosts: Vec<Host> = names
+        let members = place.members(ground)?.into_iter().enumerate();
+        let hosts: Vec<Host> = members
             .map(|(number, (name, credentials))| Host {
                 number,
                 name: name.clone(),
@@ -79,7 +79,7 @@ impl LapinEcho {
             let tasks = Tasks::new();
             let mut connections = Vec::with_capacity(hosts.len());
             let mut opening = stream::iter(hosts)
-                .map(|host| async { connect(&host).await.map(|open| (host, open)) })
+                .map(|host| async { connect(&host, place).await.map(|open| (host, open)) })
                 .buffer_unordered(at_once.max(1));
             while let Some(opened) = opening.next().await {
                 let (host, (connection, channel, consumer)) = opened?;
@@ -122,7 +122,7 @@ struct External;
 
 impl AuthProvider for External {}
 
-async fn connect(host: &Host) -> Result<(Connection, Channel, Consumer)> {
+async fn connect(host: &Host, place: &Place) -> Result<(Connection, Channel, Consumer)> {
     let runtime = lapin::runtime::default_runtime()?;
     let connector = RustlsConnector::from(muster_pki::tls::client_config(&host.credentials, &host.trust)?);
     let address = SocketAddr::from(([127, 0, 0, 1], host.port));
@@ -132,7 +132,7 @@ async fn connect(host: &Host) -> Result<(Connection, Channel, Consumer)> {
     let properties = ConnectionProperties::default().with_auth_provider(External);
     let connection = Connection::connector(uri(host.port), runtime, open, properties).await.context("connect")?;
     let channel = connection.create_channel().await?;
-    let subscription = subscription(&host.name)?;
+    let subscription = place.subscription(&host.name)?;
     let queue = short(&subscription.queue)?;
     let declare = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), declare, FieldTable::default()).await?;

@@ -19,7 +19,8 @@
 //! # Invariants
 //!
 //! - The echo is never made slower to look better beside it: whoever finds something cheaper puts it in.
-//! - An echo and a fleet never run at the same time on one ground, and [`Echo::stop`] deletes the echo's queues.
+//! - An echo and a fleet never have the same hosts at the same time: one after the other, where [`Echo::stop`] deletes the
+//!   echo's queues, or beside each other ([`Place::beside`]), so that rounds of both can alternate.
 
 mod connection;
 mod echo;
@@ -32,4 +33,4 @@ mod storm;
 
 pub use echo::{Asked, Echo, Kind, Round};
 pub use messages::Messages;
-pub use storm::{ConnectStorm, connect_storm};
+pub use storm::{ConnectStorm, Place, connect_storm};

@@ -1,11 +1,13 @@
 //! How fast the broker takes connections.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use muster_pki::Credentials;
 use muster_protocol::HostName;
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_ALL, agent_queue, collective_key, host_key};
 use serde::Serialize;
@@ -15,6 +17,51 @@ use super::frames::Subscription;
 use crate::blocking::blocking;
 use crate::ground::Ground;
 use crate::process::processor_of_self;
+
+/// Which hosts of a ground echo, and which key reaches all of them.
+#[derive(Debug, Clone)]
+pub struct Place {
+    hosts: Range<usize>,
+    broadcast: String,
+    collective: String,
+}
+
+impl Place {
+    /// The first hosts, instead of a fleet and with its keys.
+    #[must_use]
+    pub fn first(hosts: usize) -> Self {
+        Self { hosts: 0..hosts, broadcast: KEY_ALL.to_owned(), collective: "main".to_owned() }
+    }
+
+    /// So many hosts behind those of a fleet that is connected at the same time, with keys of their own: what is sent to
+    /// all of the one reaches nobody of the other.
+    #[must_use]
+    pub fn beside(fleet: usize, hosts: usize) -> Self {
+        Self { hosts: fleet..fleet + hosts, broadcast: "collective.raw".to_owned(), collective: "echo".to_owned() }
+    }
+
+    /// The key that reaches all of them.
+    pub(super) fn broadcast(&self) -> &str {
+        &self.broadcast
+    }
+
+    /// Their names with their credentials.
+    pub(super) fn members<'a>(&self, ground: &'a Ground) -> Result<Vec<(&'a HostName, &'a Credentials)>> {
+        let credentials = &ground.credentials(self.hosts.end)?[self.hosts.clone()];
+        Ok(ground.hosts().skip(self.hosts.start).zip(credentials).collect())
+    }
+
+    /// What one of them reads, with as many bindings as an agent has.
+    pub(super) fn subscription(&self, host: &HostName) -> Result<Subscription> {
+        let collective = self.collective.parse().context("name a collective")?;
+        Ok(Subscription {
+            queue: agent_queue(host),
+            exchange: EXCHANGE_COMMAND,
+            keys: vec![self.broadcast.clone(), host_key(host), collective_key(&collective)],
+            durable: true,
+        })
+    }
+}
 
 /// Connections that were opened as fast as the broker takes them: TCP, TLS, AMQP, the queue with its bindings, a consumer.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -45,28 +92,17 @@ impl ConnectStorm {
 /// # Errors
 /// A connection does not come about.
 pub fn connect_storm(ground: &Ground, hosts: usize, at_once: usize) -> Result<ConnectStorm> {
-    let (connections, storm) = open_all(ground, hosts, at_once)?;
+    let (connections, storm) = open_all(ground, &Place::first(hosts), at_once)?;
     drop(connections);
     ground.clear()?;
     Ok(storm)
 }
 
-/// What an agent reads, with its bindings.
-pub(super) fn subscription(host: &HostName) -> Result<Subscription> {
-    let collective = "main".parse().context("`main` is a collective")?;
-    Ok(Subscription {
-        queue: agent_queue(host),
-        exchange: EXCHANGE_COMMAND,
-        keys: vec![KEY_ALL.to_owned(), host_key(host), collective_key(&collective)],
-        durable: true,
-    })
-}
-
 /// Opens all connections with `at_once` threads and gives them in the hosts' order.
-pub(super) fn open_all(ground: &Ground, hosts: usize, at_once: usize) -> Result<(Vec<Connection>, ConnectStorm)> {
+pub(super) fn open_all(ground: &Ground, place: &Place, at_once: usize) -> Result<(Vec<Connection>, ConnectStorm)> {
     let server = Server::of(ground)?;
-    let credentials = ground.credentials(hosts)?;
-    let names: Vec<&HostName> = ground.hosts().take(hosts).collect();
+    let members = place.members(ground)?;
+    let hosts = members.len();
     let next = AtomicUsize::new(0);
     let opened: Mutex<BTreeMap<usize, Connection>> = Mutex::default();
     let (broker_before, own_before, started) = (ground.broker.usage(), processor_of_self()?, Instant::now());
@@ -76,7 +112,8 @@ pub(super) fn open_all(ground: &Ground, hosts: usize, at_once: usize) -> Result<
             if number >= hosts {
                 return Ok(());
             }
-            let connection = Connection::open(&server, &credentials[number], &subscription(names[number])?);
+            let (host, credentials) = members[number];
+            let connection = Connection::open(&server, credentials, &place.subscription(host)?);
             if connection.is_err() {
                 // The others need not go on.
                 next.store(hosts, Ordering::Relaxed);

@@ -1,9 +1,13 @@
 //! The raw echo against a real broker.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use muster_client::discover::ping;
 use muster_client::{Audience, Question};
-use muster_fleet::raw::{Asked, Echo, Kind, Messages, connect_storm};
-use muster_fleet::{Fleet, Ground};
+use muster_fleet::raw::{Asked, Echo, Kind, Messages, Place, connect_storm};
+use muster_fleet::{Fleet, Ground, Options};
+use muster_protocol::HostName;
 use serde_json::json;
 
 const HOSTS: usize = 20;
@@ -69,4 +73,30 @@ async fn large_answers_and_commands_to_names_are_recorded_with_their_size() {
     assert_eq!(round.reply_bytes, u64::try_from(HOSTS * body_bytes(&large)).unwrap());
     echo.stop(&ground).unwrap();
     ground.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_beside_a_fleet_is_asked_alone_and_takes_other_messages() {
+    muster_pki::tls::install_crypto_provider();
+    let ground = Ground::prepare(2 * HOSTS, 1).unwrap();
+    let small = Messages::ping(&ground).await.unwrap();
+    let large = Fleet::question([ground.hosts().next().unwrap().clone()].into(), "talk", json!({ "bytes": 4_096 }));
+    let large = Messages::record(&ground, &large).await.unwrap();
+    let fleet = Fleet::start_on(ground, Options::new(HOSTS), Duration::from_secs(60)).await.unwrap();
+    let mut echo = Echo::start_at(&fleet.ground, Place::beside(HOSTS, HOSTS), 4, Kind::Lean, &small).unwrap();
+    let fleets: BTreeSet<HostName> = fleet.hosts().cloned().collect();
+    let mut controller = fleet.controller().await.unwrap();
+    for messages in [&small, &large, &small] {
+        echo.exchange(&fleet.ground, messages).unwrap();
+        let round = echo.round(&fleet.ground).unwrap();
+        assert_eq!(round.replies, HOSTS * messages.replies.len());
+        assert_eq!(round.reply_bytes, u64::try_from(HOSTS * body_bytes(messages)).unwrap());
+        // All of the fleet, and nobody else.
+        let question = ping(Audience::Everyone, 60_000, fleets.clone());
+        let summary = controller.ask(&question).unwrap().finish().await;
+        assert_eq!(summary.hosts.keys().cloned().collect::<BTreeSet<_>>(), fleets);
+    }
+    drop(echo);
+    controller.close().await;
+    fleet.stop().await.unwrap();
 }
