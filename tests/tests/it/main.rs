@@ -12,6 +12,7 @@ mod detached;
 mod end_to_end;
 mod external;
 mod faults;
+mod federation;
 mod flood;
 mod independent;
 mod permissions;

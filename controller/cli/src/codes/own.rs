@@ -105,6 +105,16 @@ pub(super) const CODES: &[Code] = &[
         explanation: "`muster broker check` reads what `rabbitmqctl export_definitions` writes. The file is cut short, or is of another kind. Exit code 2.",
     },
     Code {
+        code: "bad-sites",
+        summary: "the description of the sites cannot be used",
+        explanation: "The file given with `--sites` is not TOML, has a key or a name that is none, or sites that cannot be told apart: two with one name or broker, or whose hosts overlap. The message says which. Exit code 2.",
+    },
+    Code {
+        code: "unknown-site",
+        summary: "the description has no such site",
+        explanation: "`--broker` takes `center` or the name of a site in the file given with `--sites`. The message lists them. Exit code 2.",
+    },
+    Code {
         code: "unknown-code",
         summary: "there is no such error code",
         explanation: "`muster explain` without a code lists all of them. Exit code 2.",

@@ -5,9 +5,10 @@ mod config;
 mod control;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use muster_broker_config::{Role, Sites, SitesError};
 use muster_daemon::{Clock as _, SystemClock};
 use muster_pki::Authority;
 use muster_pki::authority::RecordState;
@@ -23,12 +24,15 @@ pub(crate) enum BrokerCommand {
     #[command(before_help = "Examples:\n  \
         muster broker config --ca-dir /etc/muster/ca --out ./broker\n  \
         muster broker config --ca-dir /etc/muster/ca --out ./broker --import\n  \
-        muster broker config --identity host/web1 --identity user/lea --out ./broker")]
+        muster broker config --identity host/web1 --identity user/lea --out ./broker\n  \
+        muster broker config --ca-dir /etc/muster/ca --sites sites.toml --out ./brokers\n  \
+        muster broker config --ca-dir /etc/muster/ca --sites sites.toml --broker ams1 --out ./ams1 --import")]
     Config(config::ConfigArguments),
     /// Say what is missing or too open on a running broker.
     #[command(before_help = "Examples:\n  \
         muster broker check --ca-dir /etc/muster/ca\n  \
         muster broker check --ca-dir /etc/muster/ca --node rabbit@mq1 --json\n  \
+        muster broker check --ca-dir /etc/muster/ca --sites sites.toml --broker ams1\n  \
         rabbitmqctl export_definitions - | muster broker check --definitions - --ca-dir /etc/muster/ca")]
     Check(check::CheckArguments),
 }
@@ -53,9 +57,37 @@ struct Members {
     /// Virtual host.
     #[arg(long, value_name = "NAME", default_value = VHOST_DEFAULT, value_parser = vhost)]
     vhost: String,
+    /// Several brokers: the description of the central one and of those of sites.
+    #[arg(long, value_name = "FILE")]
+    sites: Option<PathBuf>,
+    /// With --sites: this broker only, `center` or the name of a site.
+    #[arg(long, value_name = "NAME", requires = "sites")]
+    broker: Option<String>,
 }
 
 impl Members {
+    /// What each broker that is meant is among the others: one, or all of the description with their names.
+    fn roles(&self) -> Result<Vec<(Option<String>, Role)>, Failure> {
+        let Some(file) = &self.sites else { return Ok(vec![(None, Role::Alone)]) };
+        let text = std::fs::read_to_string(file).map_err(|error| Failure::file("read", file, &error))?;
+        let failure = |error| unusable_sites(file, &error);
+        let sites = Sites::parse(&text).map_err(failure)?;
+        match &self.broker {
+            Some(name) => Ok(vec![(None, sites.role(name).map_err(failure)?)]),
+            None => sites.names().map(|name| Ok((Some(name.to_owned()), sites.role(name).map_err(failure)?))).collect(),
+        }
+    }
+
+    /// The role of the only broker that is meant.
+    fn role(&self) -> Result<Role, Failure> {
+        let mut roles = self.roles()?;
+        match (roles.pop(), roles.is_empty()) {
+            (Some((_, role)), true) => Ok(role),
+            _ => Err(Failure::usage("the description has several brokers, and this is about one")
+                .hint("--broker center, or --broker with the name of a site")),
+        }
+    }
+
     /// The identities asked for, and those with a certificate that is in force.
     fn identities(&self) -> Result<BTreeSet<Identity>, Failure> {
         let mut identities: BTreeSet<Identity> = self.identity.iter().cloned().collect();
@@ -67,6 +99,12 @@ impl Members {
         }
         Ok(identities)
     }
+}
+
+fn unusable_sites(file: &Path, error: &SitesError) -> Failure {
+    Failure::new(ExitCode::Usage, error.code(), format!("the sites of {} cannot be used", file.display()))
+        .because(error)
+        .hint("docs/book/src/sites.md has an example")
 }
 
 /// A virtual host's name goes into URLs, file names and commands of ours.

@@ -71,7 +71,8 @@ fn report(members: &Members, actual: &Definitions, environment: Option<&Environm
         let ours = actual.users.iter().filter(|user| user.name.starts_with("muster:"));
         identities.extend(ours.filter_map(|user| user.name.parse::<Identity>().ok()));
     }
-    let expected = definitions(&Site { vhost: members.vhost.clone(), ..Site::new(identities) });
+    let role = members.role()?;
+    let expected = definitions(&Site { vhost: members.vhost.clone(), role, ..Site::new(identities) });
     let mut findings = environment.map(check_environment).unwrap_or_default();
     findings.extend(check(actual, &expected));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

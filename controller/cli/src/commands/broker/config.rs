@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use muster_broker_config::{
-    Definitions, FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, Purpose, Site, definitions, enabled_plugins, rabbitmq_conf,
+    CENTER, Definitions, FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, LinkedSite, Purpose, Role, Site, definitions,
+    enabled_plugins, rabbitmq_conf,
 };
 use muster_daemon::write_atomic;
+use muster_protocol::Identity;
+use muster_protocol::routing::QUEUE_UPLINK;
 use serde::Serialize;
 
 use super::Members;
@@ -66,6 +69,12 @@ pub(crate) struct ConfigArguments {
 /// What was written.
 #[derive(Debug, Serialize)]
 struct Written {
+    /// The broker's name, where the files of several are written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<String>,
+    /// Brokers of sites that have no certificate in force, and so no user.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_link: Vec<Identity>,
     directory: PathBuf,
     files: Vec<&'static str>,
     /// Files that say something else than what was generated, and stay as they were.
@@ -109,16 +118,36 @@ impl Kept {
 
 /// Writes the files. What an administrator may have changed, or another call has chosen, is not undone.
 pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<ExitCode, Failure> {
-    let site = site(arguments)?;
+    if arguments.import {
+        arguments.members.role()?;
+    }
+    let mut all = Vec::new();
+    for (name, role) in arguments.members.roles()? {
+        let out = name.as_ref().map_or_else(|| arguments.out.clone(), |name| arguments.out.join(name));
+        all.push(write(arguments, name, role, out)?);
+    }
+    match all.as_slice() {
+        [written] if written.broker.is_none() => show(written, printer),
+        several if printer.format().is_for_programs() => {
+            printer.document("muster.broker_configs/v1", &serde_json::json!({ "brokers": several }));
+        }
+        several => several.iter().for_each(|written| show(written, printer)),
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Writes the files of one broker into `out`, and imports them on request.
+fn write(arguments: &ConfigArguments, name: Option<String>, role: Role, out: PathBuf) -> Result<Written, Failure> {
+    let site = site(arguments, role)?;
     let definitions = definitions(&site);
-    std::fs::create_dir_all(&arguments.out).map_err(|error| Failure::file("create", &arguments.out, &error))?;
+    std::fs::create_dir_all(&out).map_err(|error| Failure::file("create", &out, &error))?;
     let mut files = vec![(FILE_DEFINITIONS, definitions.to_json())];
     let mut kept = Vec::new();
     if !arguments.import {
         for (name, text) in [(FILE_CONF, rabbitmq_conf(&site)), (FILE_PLUGINS, enabled_plugins(&site))] {
             let differs = match arguments.force {
                 true => None,
-                false => Kept::compare(name, &arguments.out.join(name), &text)?,
+                false => Kept::compare(name, &out.join(name), &text)?,
             };
             match differs {
                 Some(differs) => kept.push(differs),
@@ -128,7 +157,7 @@ pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<Exit
         files.push(("README", readme(&site, &definitions, arguments.control.node.as_deref())));
     }
     for (name, text) in &files {
-        let path = arguments.out.join(name);
+        let path = out.join(name);
         write_atomic(&path, MODE, text.as_bytes()).map_err(|error| Failure::file("write", &path, error.io()))?;
     }
     if arguments.import {
@@ -136,27 +165,33 @@ pub(super) fn run(arguments: &ConfigArguments, printer: &Printer) -> Result<Exit
         arguments.control.run(&["import_definitions"], &definitions.to_json())?;
     }
     let deleted = if arguments.prune { prune(&arguments.control, &definitions, &site.vhost)? } else { Vec::new() };
-    let written = Written {
-        directory: arguments.out.clone(),
+    Ok(Written {
+        broker: name,
+        without_link: without_link(&site),
+        directory: out,
         files: files.iter().map(|(name, _)| *name).collect(),
         kept,
         virtual_host: site.vhost,
         users: definitions.users.len(),
         imported: arguments.import,
         deleted,
-    };
-    show(&written, printer);
-    Ok(ExitCode::Success)
+    })
 }
 
-fn site(arguments: &ConfigArguments) -> Result<Site, Failure> {
+/// At the centre: brokers of sites that nobody has issued a certificate for, so that they cannot be linked.
+fn without_link(site: &Site) -> Vec<Identity> {
+    let Role::Center(sites) = &site.role else { return Vec::new() };
+    sites.iter().map(LinkedSite::identity).filter(|broker| !site.identities.contains(broker)).collect()
+}
+
+fn site(arguments: &ConfigArguments, role: Role) -> Result<Site, Failure> {
     let identities = arguments.members.identities()?;
     if identities.is_empty() {
         return Err(Failure::usage("nobody would be able to log in")
             .why("given", "neither a CA directory with valid certificates nor an identity")
             .hint("muster broker config --ca-dir DIR --out DIR"));
     }
-    let mut site = Site { vhost: arguments.members.vhost.clone(), ..Site::new(identities) };
+    let mut site = Site { vhost: arguments.members.vhost.clone(), role, ..Site::new(identities) };
     if !arguments.listen.is_empty() {
         site.listen.clone_from(&arguments.listen);
     }
@@ -211,6 +246,10 @@ fn show(written: &Written, printer: &Printer) {
         }
         printer.warned("  give the flags it was written with, or --force to replace it");
     }
+    for broker in &written.without_link {
+        printer.warning(format!("{} has no certificate in force, so its site cannot be linked", broker.short()));
+        printer.warned(format!("  muster pki issue {} --link --out DIR, then this again", broker.short()));
+    }
     if printer.format().is_for_programs() {
         printer.document("muster.broker_config/v1", written);
         return;
@@ -257,13 +296,54 @@ fn readme(site: &Site, definitions: &Definitions, node: Option<&str>) -> String 
     add("  systemctl restart rabbitmq-server");
     add("  rabbitmqctl delete_user guest        (only if this broker ran before)\n");
     let node = node.map(|node| format!(" --node {node}")).unwrap_or_default();
+    let more = match &site.role {
+        Role::Alone => String::new(),
+        Role::Center(_) => format!(" --sites sites.toml --broker {CENTER}"),
+        Role::Site { site, .. } => format!(" --sites sites.toml --broker {}", site.name),
+    };
+    links(&site.role, &node, &site.vhost, &mut add);
     add("A running broker gets new hosts and users without a restart");
-    add(&format!("  muster broker config --ca-dir CA_DIR --vhost {}{node} --out . --import      or", site.vhost));
+    add(&format!("  muster broker config --ca-dir CA_DIR --vhost {}{more}{node} --out . --import      or", site.vhost));
     add(&format!("  rabbitmqctl{node} import_definitions {FILE_DEFINITIONS}"));
     add(&format!("  install -m 644 {FILE_DEFINITIONS} {}   (read at the next start)\n", show(&site.definitions)));
     add("An import never deletes. A revoked certificate's user has to go, which also closes its connections");
     add(&format!("  rabbitmqctl{node} delete_user 'muster:host/NAME'\n"));
     add("Look whether everything is as it should be");
-    add(&format!("  muster broker check --ca-dir CA_DIR --vhost {}{node}", site.vhost));
+    add(&format!("  muster broker check --ca-dir CA_DIR --vhost {}{more}{node}", site.vhost));
     text
+}
+
+/// What else is to be known about a broker that is linked to others.
+fn links(role: &Role, node: &str, vhost: &str, add: &mut impl FnMut(&str)) {
+    match role {
+        Role::Alone => {}
+        Role::Center(sites) => {
+            add("The centre: import here first, then at the sites. It knows the sites");
+            for site in sites {
+                let hosts: Vec<String> = site.hosts.iter().map(ToString::to_string).collect();
+                add(&format!(
+                    "  {}, whose broker is {}, with {}",
+                    site.name,
+                    site.identity().short(),
+                    hosts.join(", ")
+                ));
+            }
+            add("What waits for each site");
+            add(&format!("  rabbitmqctl{node} list_queues -p {vhost} name messages | grep federation\n"));
+        }
+        Role::Site { site, center } => {
+            let addresses: Vec<String> = center.addresses.iter().map(ToString::to_string).collect();
+            add(&format!(
+                "Site {}, linked to {}. It connects to the centre, never the other way.",
+                site.name,
+                addresses.join(", ")
+            ));
+            add("Its certificate has to be for a link:");
+            add(&format!("  muster pki issue {} --link --out DIR", site.identity().short()));
+            add("Whether the link is up, and what waits for it");
+            add(&format!("  rabbitmqctl{node} eval 'rabbit_federation_status:status().'"));
+            add(&format!("  rabbitmqctl{node} eval 'rabbit_shovel_status:status().'"));
+            add(&format!("  rabbitmqctl{node} list_queues -p {vhost} name messages | grep {QUEUE_UPLINK}\n"));
+        }
+    }
 }
