@@ -166,14 +166,14 @@ fn a_broker_has_its_names_and_server_purpose_only() {
     assert_eq!(certificate.ip_addresses().len(), 2);
     assert!(certificate.is_for_servers() && !certificate.is_for_clients());
     // A site's broker also logs in, and signs as little as any other.
-    let authority = authority();
-    let linked = authority.linked_broker("broker/mq1.example.com").unwrap();
+    let other = authority();
+    let linked = other.linked_broker("broker/mq1.example.com").unwrap();
     assert!(linked.certificate().is_for_servers() && linked.certificate().is_for_clients());
     let signature = linked.sign("application/json", b"{}");
-    let refused = authority.trust().unwrap().verify("application/json", b"{}", &[signature], NOW);
+    let refused = other.trust().unwrap().verify("application/json", b"{}", &[signature], NOW);
     assert!(matches!(refused, Err(muster_pki::VerifyError::NotASigner { .. })), "{refused:?}");
     let order = Order { link: true, ..Order::new(identity("host/web1")) };
-    assert!(matches!(authority.order(&order, NOW), Err(muster_pki::PkiError::NotForKind { .. })));
+    assert!(matches!(other.order(&order, NOW), Err(muster_pki::PkiError::NotForKind { .. })));
     let by_address = authority().broker("broker/192.0.2.7").unwrap();
     assert_eq!(by_address.certificate().dns_names(), ["localhost"]);
     assert_eq!(by_address.certificate().ip_addresses().len(), 3);
