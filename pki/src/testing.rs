@@ -98,9 +98,17 @@ impl TestAuthority {
     /// # Errors
     /// When a name is none.
     pub fn fleet(&self, identities: &[Identity]) -> Result<Vec<Credentials>, PkiError> {
-        let orders: Vec<Order> = identities.iter().cloned().map(Order::new).collect();
-        let made = self.with(|authority| authority.mint(&orders, self.now))?;
+        let made = self.mint(identities)?;
         made.into_iter().map(|(certificate, key)| Credentials::new(certificate, key, "test certificate")).collect()
+    }
+
+    /// The same as certificates and keys, for whoever hands them to other processes.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub fn mint(&self, identities: &[Identity]) -> Result<Vec<(Certificate, PrivateKey)>, PkiError> {
+        let orders: Vec<Order> = identities.iter().cloned().map(Order::new).collect();
+        self.with(|authority| authority.mint(&orders, self.now))
     }
 
     /// Credentials for `KIND/NAME` in these groups, valid now.

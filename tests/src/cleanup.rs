@@ -28,7 +28,7 @@ fn shell(action: &str, argument: &std::ffi::OsStr) -> io::Result<(Child, ChildSt
 ///
 /// # Errors
 /// The shell cannot be started.
-pub(crate) fn remove_at_exit(directory: &Path) -> io::Result<()> {
+pub fn remove_at_exit(directory: &Path) -> io::Result<()> {
     static PIPES: Mutex<Vec<(PathBuf, ChildStdin)>> = Mutex::new(Vec::new());
 
     let (_, pipe) = shell("rm -rf -- \"$1\"", directory.as_os_str())?;

@@ -10,3 +10,5 @@ pub mod programs;
 pub mod rabbit;
 pub mod small_disk;
 pub mod stage;
+
+pub use cleanup::remove_at_exit;

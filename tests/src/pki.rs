@@ -51,9 +51,7 @@ pub fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();
     SITE.get_or_init(|| {
         let site = Site::new().expect("a temporary directory is writable");
-        for directory in [site.directory(), site.authority.ca_directory().parent().expect("it lies in one")] {
-            remove_at_exit(directory).expect("a shell starts");
-        }
+        site.remove_at_exit().expect("a shell starts");
         site
     })
 }
@@ -69,6 +67,16 @@ impl Site {
             directory: tempfile::Builder::new().prefix("muster-pki-").tempdir()?,
             members: Mutex::new(BTreeMap::new()),
         })
+    }
+
+    /// Removes its directories when this process has ended, however that happens.
+    ///
+    /// # Errors
+    /// The shell that does so cannot be started.
+    pub fn remove_at_exit(&self) -> std::io::Result<()> {
+        let authority = self.authority.ca_directory();
+        remove_at_exit(authority.parent().unwrap_or(&authority))?;
+        remove_at_exit(self.directory())
     }
 
     /// The authority, to revoke or to issue something odd.

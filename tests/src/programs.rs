@@ -386,6 +386,12 @@ impl Operator {
         Ok(operator)
     }
 
+    /// Where everything of theirs is.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -1,86 +1,85 @@
 //! Starting many agents, looking at them, and stopping them.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use muster_agent::policy::Policy;
-use muster_agent::{Agent, Connection, Handle, Stopped};
-use muster_bus::{AmqpBus, AmqpSettings};
-use muster_daemon::{TaskKind, Tasks};
-use muster_pki::Trust;
+use futures_util::future::try_join_all;
 use muster_protocol::{HostName, Timestamp};
-use tempfile::TempDir;
-use tokio::sync::{Semaphore, oneshot};
+use muster_tests::programs::program;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::behaviour::{Behaviour, HostBus};
+use crate::behaviour::Behaviour;
+use crate::crew::{Crew, CrewParts, CrewState, Left};
 use crate::ground::Ground;
-use crate::member::{self, AgentParts};
-use crate::meter::Meter;
-use crate::options::Options;
-use crate::plugin::Ledger;
+use crate::options::{Options, Progress};
+use crate::process::Usage;
+use crate::remote::{Remote, RemoteParts};
 
-/// A file system in memory that every Linux has.
-const MEMORY: &str = "/dev/shm";
+/// The program that agents in other processes run in.
+const PROGRAM: &str = "muster-fleet";
 
 /// How often agents are looked at while something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long all agents may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is told how many are connected.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Agents that run, with their broker. Stop it with [`Fleet::stop`]; dropping it ends the agents without goodbye.
 #[derive(Debug)]
 pub struct Fleet {
     /// Its broker and its authority.
     pub ground: Ground,
-    /// How the agents connect.
-    pub meter: Arc<Meter>,
-    /// What the plugin `fleet` ran.
-    pub ledger: Ledger,
     options: Options,
-    members: Vec<Member>,
-    shutdown: CancellationToken,
-    _ends_with_it: DropGuard,
-    tasks: Tasks,
-    // Removed last.
-    _state: TempDir,
+    crews: Vec<Company>,
 }
 
+/// Some of the agents.
 #[derive(Debug)]
-struct Member {
-    handle: Handle,
-    stopped: oneshot::Receiver<Stopped>,
+enum Company {
+    Here(Crew),
+    There(Remote),
 }
 
-/// How a fleet ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Left {
-    /// Actions that were interrupted.
-    pub interrupted: usize,
-    /// Final reports that no broker has confirmed.
-    pub reports: usize,
-    /// Agents of which a task panicked, or that did not stop in time.
-    pub failed: usize,
+impl Company {
+    async fn state(&self, since: Timestamp) -> Result<CrewState> {
+        match self {
+            Self::Here(crew) => crew.state(since),
+            Self::There(crew) => crew.state(since).await,
+        }
+    }
+
+    async fn restart_meter(&self) -> Result<()> {
+        match self {
+            Self::Here(crew) => crew.restart_meter(),
+            Self::There(crew) => crew.restart_meter().await?,
+        }
+        Ok(())
+    }
+
+    async fn stop(self) -> Result<Left> {
+        match self {
+            Self::Here(crew) => Ok(crew.stop().await),
+            Self::There(crew) => crew.stop().await,
+        }
+    }
 }
 
 impl Fleet {
     /// Starts a broker and the agents, and waits until all of them take commands. Needs a runtime with several threads.
     ///
     /// # Errors
-    /// RabbitMQ is not installed, the system allows too few open files, or agents do not come up within `limit`.
+    /// RabbitMQ is not installed, the system has no room for so many, or agents do not come up within `limit`.
     pub async fn start(options: Options, limit: Duration) -> Result<Self> {
-        let ground = Ground::prepare(options.hosts, options.seed)?;
+        let ground = Ground::prepare_and_tell(options.hosts, options.seed, options.tell)?;
         Self::start_on(ground, options, limit).await
     }
 
-    /// Starts the agents of the first hosts of a ground that is there already.
+    /// Starts the agents of the first hosts of a ground that is there already: in this process, or in several where one may not
+    /// have so many files open. Those run `muster-fleet`, which has to lie beside the running program.
     ///
     /// # Errors
-    /// It has fewer hosts, or agents do not come up within `limit`.
+    /// The ground has fewer hosts, or agents do not come up within `limit`.
     pub async fn start_on(ground: Ground, options: Options, limit: Duration) -> Result<Self> {
         ensure!(
             options.hosts <= ground.plans.len(),
@@ -88,61 +87,38 @@ impl Fleet {
             options.hosts,
             ground.plans.len()
         );
-        let shutdown = CancellationToken::new();
-        let mut fleet = Self {
-            _state: state_directory(&options)?,
-            ground,
-            meter: Arc::default(),
-            ledger: Ledger::default(),
-            members: Vec::with_capacity(options.agents()),
-            _ends_with_it: shutdown.clone().drop_guard(),
-            shutdown,
-            tasks: Tasks::new(),
-            options,
-        };
-        fleet.start_agents(limit).await?;
+        let per_process = options.hosts_per_process.unwrap_or_else(|| ground.allowed.hosts_per_process());
+        let shares = shares(options.agents(), per_process);
+        let mut options_of_each = options.clone();
+        options_of_each.start_at_once = options.start_at_once.div_ceil(shares.len().max(1));
+        let mut fleet = Self { ground, options, crews: Vec::with_capacity(shares.len()) };
+        match &shares[..] {
+            [only] => fleet.crews.push(Company::Here(fleet.crew(only.clone(), options_of_each)?)),
+            shares => {
+                let program = program(PROGRAM)?;
+                for share in shares {
+                    let credentials = fleet.ground.with_keys(share.clone());
+                    let parts = RemoteParts {
+                        url: fleet.ground.broker.url(),
+                        authority: fleet.ground.site.authority().ca_directory(),
+                        seed: fleet.ground.seed,
+                        first: share.start,
+                        credentials: &credentials,
+                        options: options_of_each.clone(),
+                    };
+                    fleet.crews.push(Company::There(Remote::start(&program, parts).await?));
+                }
+            }
+        }
+        fleet.all_online(Timestamp(0), limit).await?;
         Ok(fleet)
     }
 
-    async fn start_agents(&mut self, limit: Duration) -> Result<()> {
-        let policy = member::policy()?;
-        let trust = self.ground.site.trust();
-        let turns = Arc::new(Semaphore::new(self.options.start_at_once.max(1)));
-        for number in 0..self.options.agents() {
-            // The next one begins when one of those before is connected.
-            let turn = turns.clone().acquire_owned().await?;
-            let agent = self.agent(number, trust.clone(), policy.clone())?;
-            let handle = agent.handle();
-            let (sender, stopped) = oneshot::channel();
-            let shutdown = self.shutdown.clone();
-            self.tasks.spawn(TaskKind::Worker, "agent", async move {
-                // Whoever does not want to know has gone.
-                drop(sender.send(agent.run(shutdown).await));
-            });
-            let mut connection = handle.connection();
-            self.tasks.spawn(TaskKind::Worker, "turn", async move {
-                // An agent that ends gives its turn back, too.
-                drop(connection.wait_for(|connection| matches!(connection, Connection::Online { .. })).await);
-                drop(turn);
-            });
-            self.members.push(Member { handle, stopped });
-        }
-        self.all_online(Timestamp(0), limit).await.map(drop)
-    }
-
-    fn agent(&self, number: usize, trust: Trust, policy: Arc<Policy>) -> Result<Agent> {
-        let config = member::config(&self.ground, number, &self.options, self._state.path())?;
-        let credentials = self.ground.credentials[number].clone();
-        let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials, trust.clone());
-        settings.heartbeat_s = config.heartbeat_s();
-        settings.connect_timeout = config.connect_timeout();
-        let bus = Arc::new(HostBus {
-            inner: Arc::new(AmqpBus::new(settings)),
-            behaviour: self.options.behaviour(number),
-            meter: self.meter.clone(),
-        });
-        let parts = AgentParts { config, bus, trust, policy, ledger: self.ledger.clone() };
-        member::agent(&self.ground, number, &self.options, parts)
+    fn crew(&self, share: Range<usize>, options: Options) -> Result<Crew> {
+        let credentials = self.ground.credentials(share.end)?.iter().cloned();
+        let hosts = self.ground.plans.iter().cloned().zip(credentials).skip(share.start).collect();
+        let (url, trust) = (self.ground.broker.url(), self.ground.site.trust());
+        Crew::start(CrewParts { url, trust, first: share.start, hosts, options })
     }
 
     /// The hosts, absent ones too.
@@ -152,9 +128,10 @@ impl Fleet {
 
     /// The hosts that answer.
     pub fn answering(&self) -> impl Iterator<Item = &HostName> {
-        let answers =
-            |number: &usize| !matches!(self.options.behaviour(*number), Behaviour::Silent | Behaviour::Absent);
-        (0..self.options.hosts).filter(answers).map(|number| &self.ground.plans[number].name)
+        let answers = |(number, _): &(usize, &HostName)| {
+            !matches!(self.options.behaviour(*number), Behaviour::Silent | Behaviour::Absent)
+        };
+        self.hosts().enumerate().filter(answers).map(|(_, name)| name)
     }
 
     /// What it was started with.
@@ -163,34 +140,72 @@ impl Fleet {
         &self.options
     }
 
-    /// How many agents are connected, and have been since `since` or later.
+    /// In how many processes the agents are; 1 is this one.
     #[must_use]
-    pub fn online(&self, since: Timestamp) -> usize {
-        let is_online = |member: &&Member| matches!(&*member.handle.connection().borrow(), Connection::Online { since: at, .. } if *at >= since);
-        self.members.iter().filter(is_online).count()
+    pub fn processes(&self) -> usize {
+        self.crews.len()
+    }
+
+    /// How the agents are; connected counts who has been since `since`.
+    ///
+    /// # Errors
+    /// A process of agents has ended.
+    pub async fn state(&self, since: Timestamp) -> Result<CrewState> {
+        let states = try_join_all(self.crews.iter().map(|crew| crew.state(since))).await?;
+        let mut all = CrewState::default();
+        states.into_iter().for_each(|state| all.add(state));
+        Ok(all)
+    }
+
+    /// What the agents cost: all processes that they are in, this one too if they are in it.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub async fn usage(&self) -> Result<Usage> {
+        Ok(self.state(Timestamp(0)).await?.usage)
+    }
+
+    /// Counts attempts to connect from zero again.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub async fn restart_meter(&self) -> Result<()> {
+        try_join_all(self.crews.iter().map(Company::restart_meter)).await.map(drop)
+    }
+
+    /// How many agents are connected, and have been since `since` or later.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub async fn online(&self, since: Timestamp) -> Result<usize> {
+        Ok(self.state(since).await?.online)
     }
 
     /// Waits until all agents are connected anew since `since`. Says how long that took.
     ///
     /// # Errors
-    /// Some are not within `limit`; with how many, and why one of them is not.
+    /// Some are not within `limit`, or could not even be started; with how many, and why one of them is not.
     pub async fn all_online(&self, since: Timestamp, limit: Duration) -> Result<Duration> {
-        let started = Instant::now();
+        let (started, mut told) = (Instant::now(), None::<Instant>);
+        let agents = self.options.agents();
         loop {
-            let online = self.online(since);
-            if online == self.members.len() {
+            let state = self.state(since).await?;
+            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) || state.online == agents {
+                told = Some(Instant::now());
+                (self.options.tell)(Progress::Connecting { online: state.online, agents, processes: self.processes() });
+            }
+            if let Some(why) = state.failed {
+                bail!("agents cannot be started: {why}");
+            }
+            if state.online == agents {
                 return Ok(started.elapsed());
             }
             if started.elapsed() > limit {
-                let why = self.members.iter().find_map(|member| match &*member.handle.connection().borrow() {
-                    Connection::Connecting { why } => Some(why.clone()),
-                    _ => None,
-                });
                 bail!(
-                    "{online} of {} agents are connected after {} s; one says: {}",
-                    self.members.len(),
+                    "{} of {agents} agents are connected after {} s; one says: {}",
+                    state.online,
                     limit.as_secs(),
-                    why.unwrap_or_else(|| "nothing".to_owned())
+                    state.why.unwrap_or_else(|| "nothing".to_owned())
                 );
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -203,52 +218,58 @@ impl Fleet {
     /// Some do after `limit`.
     pub async fn all_away(&self, limit: Duration) -> Result<()> {
         let started = Instant::now();
-        while self.online(Timestamp(0)) > 0 {
-            if started.elapsed() > limit {
-                bail!("{} agents still believe that they are connected", self.online(Timestamp(0)));
+        loop {
+            let online = self.online(Timestamp(0)).await?;
+            if online == 0 {
+                return Ok(());
             }
+            ensure!(started.elapsed() <= limit, "{online} agents still believe that they are connected");
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok(())
     }
 
     /// Stops all agents in order, then the broker.
     ///
     /// # Errors
-    /// The broker cannot be stopped.
+    /// The broker cannot be stopped, or a process of agents has ended before.
     pub async fn stop(self) -> Result<Left> {
         let (left, ground) = self.leave().await;
         ground.stop()?;
-        Ok(left)
+        left
     }
 
     /// Stops all agents in order and leaves the broker, with the agents' queues on it.
-    pub async fn leave(mut self) -> (Left, Ground) {
-        self.shutdown.cancel();
-        let mut left = Left::default();
-        let deadline = Instant::now() + STOP_LIMIT;
-        for member in std::mem::take(&mut self.members) {
-            match tokio::time::timeout_at(deadline, member.stopped).await {
-                Ok(Ok(stopped)) => {
-                    left.interrupted += stopped.interrupted;
-                    left.reports += stopped.reports_left;
-                    left.failed += usize::from(stopped.failed.is_some());
-                }
-                _ => left.failed += 1,
-            }
-        }
-        drop(self.tasks.shutdown(Duration::from_secs(5)).await);
+    pub async fn leave(self) -> (Result<Left>, Ground) {
+        let all = try_join_all(self.crews.into_iter().map(Company::stop)).await.context("stop the agents");
+        let left = all.map(|all| {
+            let mut left = Left::default();
+            all.into_iter().for_each(|one| left.add(one));
+            left
+        });
         (left, self.ground)
     }
 }
 
-fn state_directory(options: &Options) -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    let named = builder.prefix("muster-fleet-");
-    let directory = match &options.state {
-        Some(parent) => named.tempdir_in(parent),
-        None if Path::new(MEMORY).is_dir() => named.tempdir_in(MEMORY),
-        None => named.tempdir(),
-    };
-    directory.context("make a directory for the agents' states")
+/// Shares of about the same size, none larger than `most`.
+fn shares(agents: usize, most: usize) -> Vec<Range<usize>> {
+    let processes = agents.div_ceil(most.max(1)).max(1);
+    (0..processes).map(|number| agents * number / processes..agents * (number + 1) / processes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_spread_evenly_and_nobody_is_left_out() {
+        // Agents, most in one process, sizes of the shares.
+        let cases: [(usize, usize, &[usize]); 5] =
+            [(10_000, 2_500, &[2_500; 4]), (10, 4, &[3, 3, 4]), (3, 100, &[3]), (0, 100, &[0]), (2, 0, &[1, 1])];
+        for (agents, most, sizes) in cases {
+            let shares = shares(agents, most);
+            assert_eq!(shares.iter().map(ExactSizeIterator::len).collect::<Vec<_>>(), sizes);
+            let all: Vec<usize> = shares.into_iter().flatten().collect();
+            assert_eq!(all, (0..agents).collect::<Vec<_>>());
+        }
+    }
 }

@@ -4,17 +4,20 @@
 //! certificates, the same names. [`Ground::clear`] takes away what the one before has left on the broker.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::Credentials;
 use muster_protocol::routing::VHOST_DEFAULT;
 use muster_protocol::{HostName, Identity};
 use muster_tests::pki::Site;
+use zeroize::Zeroizing;
 
 use crate::blocking::blocking;
 use crate::broker::Broker;
 use crate::inventory::{HostPlan, plan};
-use crate::process::raise_descriptor_limit;
+use crate::limits::{self, Allowed};
+use crate::options::Progress;
 
 /// Who commands a fleet, besides its hosts.
 const OTHERS: [&str; 2] = ["user/lea", "service/registry"];
@@ -41,7 +44,11 @@ pub struct Ground {
     /// Who issues certificates.
     pub site: Site,
     pub(crate) plans: Vec<HostPlan>,
-    pub(crate) credentials: Vec<Credentials>,
+    pub(crate) seed: u64,
+    pub(crate) allowed: Allowed,
+    credentials: Vec<Credentials>,
+    /// In PEM, for agents in other processes.
+    keys: Vec<Zeroizing<String>>,
 }
 
 impl Ground {
@@ -49,16 +56,36 @@ impl Ground {
     /// several threads.
     ///
     /// # Errors
-    /// RabbitMQ is not installed, or the system allows too few open files.
+    /// RabbitMQ is not installed, or the system has no room for so many; then with the settings that are too small.
     pub fn prepare(hosts: usize, seed: u64) -> Result<Self> {
-        raise_descriptor_limit(hosts)?;
+        Self::prepare_and_tell(hosts, seed, |_| {})
+    }
+
+    /// The same, and tells how far it is.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_and_tell(hosts: usize, seed: u64, tell: fn(Progress)) -> Result<Self> {
+        let allowed = limits::require(hosts)?;
+        tell(Progress::Issuing { hosts });
         let plans = plan(hosts, seed);
         let site = Site::new()?;
-        let hosts: Vec<Identity> = plans.iter().map(|plan| Identity::Host(plan.name.clone())).collect();
-        let credentials = site.authority().fleet(&hosts)?;
+        site.remove_at_exit().context("watch over the certificates")?;
+        let identities: Vec<Identity> = plans.iter().map(|plan| Identity::Host(plan.name.clone())).collect();
+        let (mut credentials, mut keys) = (Vec::with_capacity(hosts), Vec::with_capacity(hosts));
+        for (certificate, key) in site.authority().mint(&identities)? {
+            keys.push(key.to_pem());
+            credentials.push(Credentials::new(certificate, key, "a host's certificate")?);
+        }
+        tell(Progress::BrokerStarts { hosts });
         let others = OTHERS.iter().map(|name| name.parse().context("read an identity")).collect::<Result<Vec<_>>>()?;
-        let broker = Broker::start(&site, hosts.into_iter().chain(others))?;
-        Ok(Self { broker, site, plans, credentials })
+        let broker = Broker::start(&site, identities.into_iter().chain(others))?;
+        Ok(Self { broker, site, plans, seed, allowed, credentials, keys })
+    }
+
+    /// Credentials and keys of some of the hosts.
+    pub(crate) fn with_keys(&self, hosts: Range<usize>) -> Vec<(Credentials, Zeroizing<String>)> {
+        self.credentials[hosts.clone()].iter().cloned().zip(self.keys[hosts].iter().cloned()).collect()
     }
 
     /// The hosts that may log in.

@@ -8,6 +8,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value, json};
 
+/// An expression that selects exactly every tenth host of any fleet.
+pub const TENTH: &str = "patch_group = 3";
+
 /// Roles with their share in a hundred hosts, and the classes that come with them.
 const ROLES: &[(&str, u32, &[&str])] = &[
     ("web", 40, &["nginx", "php"]),
@@ -34,6 +37,9 @@ const SYSTEMS: &[(System, u32)] = &[
     (("Suse", "SLES", "15.5", "5.14.21"), 5),
     (("Alpine", "Alpine", "3.20", "6.6.31"), 3),
 ];
+
+/// Versions of a library with their share in a hundred hosts.
+const OPENSSL: &[(&str, u32)] = &[("3.0.11", 50), ("3.0.9", 20), ("1.1.1w", 25), ("1.1.1n", 5)];
 
 /// One host.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,11 +84,35 @@ fn host(number: usize, random: &mut SmallRng) -> HostPlan {
         "memory": { "total_mb": memory_mb },
         "patch_group": number % 10,
         "network": { "fqdn": name, "address": address, "interfaces": ["lo", "eth0"] },
-        "disks": [{ "name": "sda", "size_gb": 40 * random.random_range(1..8_u64) }],
+        "disks": disks(role, random),
+        "maintenance": { "window": format!("{:02}:00", 20 + number % 10 % 4) },
+        "uptime_days": random.random_range(0..400_u32),
+        "virtual": random.random_range(0..10_u32) < 8,
+        "packages": { "openssl": OPENSSL[draw(random, OPENSSL.iter().map(|row| row.1))].0 },
+        "tags": tags(number, random),
     });
     let Value::Object(facts) = facts else { unreachable!("an object was written") };
     let classes = ["base", "ntp", "sshd", role].iter().chain(classes).map(ToString::to_string).collect();
     HostPlan { name: name.parse().expect("a role, a number and a place make a host's name"), facts, classes }
+}
+
+/// What a host of this role stores things on.
+fn disks(role: &str, random: &mut SmallRng) -> Vec<Value> {
+    let count = if role == "db" { 4 } else { 1 };
+    let one = |letter: u8, random: &mut SmallRng| json!({ "name": format!("sd{}", char::from(b'a' + letter)), "size_gb": 40 * random.random_range(1..8_u64) });
+    (0..count).map(|letter| one(letter, random)).collect()
+}
+
+/// Words that people stick to hosts: few have several.
+fn tags(number: usize, random: &mut SmallRng) -> Vec<&'static str> {
+    let mut tags = vec!["managed"];
+    if number.is_multiple_of(50) {
+        tags.push("canary");
+    }
+    if random.random_range(0..4_u32) == 0 {
+        tags.push("pci");
+    }
+    tags
 }
 
 /// Draws an index by the rows' shares.
@@ -99,6 +129,10 @@ fn draw(random: &mut SmallRng, shares: impl Iterator<Item = u32> + Clone) -> usi
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_protocol::expr::{Expression, HostScope, Truth};
+
     use super::*;
 
     #[test]
@@ -108,6 +142,37 @@ mod tests {
         assert_ne!(fleet[..20], plan(20, 8)[..]);
         let names: BTreeSet<&HostName> = fleet.iter().map(|host| &host.name).collect();
         assert_eq!(names.len(), 2_000);
+    }
+
+    #[test]
+    fn expressions_select_what_they_say() {
+        let fleet = plan(1_000, 1);
+        let (plugins, collectives, calls) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let selected = |text: &str| {
+            let expression = Expression::parse(text).unwrap();
+            let matches = |host: &&HostPlan| {
+                let (name, facts, classes) = (&host.name, &host.facts, &host.classes);
+                let scope =
+                    HostScope { name, facts, classes, plugins: &plugins, collectives: &collectives, calls: &calls };
+                expression.evaluate(&scope) == Truth::True
+            };
+            fleet.iter().filter(matches).count()
+        };
+        // Expression, fewest and most hosts of a thousand.
+        let cases = [
+            (TENTH, 100, 100),
+            ("role = web and dc = ams1", 140, 220),
+            ("os.family = Debian and os.release.major >= 12", 550, 650),
+            ("class = postgresql", 90, 150),
+            ("memory.total_mb > 64000", 250, 550),
+            ("has(disks[3])", 90, 150),
+            ("packages.openssl < \"1.1.1w\"", 20, 90),
+            ("tags = canary", 20, 20),
+        ];
+        for (expression, least, most) in cases {
+            let count = selected(expression);
+            assert!((least..=most).contains(&count), "`{expression}` selects {count}, not {least} to {most}");
+        }
     }
 
     #[test]

@@ -23,27 +23,32 @@
 //! - Agents share nothing but the process: state, keys and connections are each host's own.
 //! - Everything ends with the process, and is gone from the disk then.
 
+pub mod baseline;
 mod behaviour;
 mod blocking;
 mod broker;
 mod controller;
+mod crew;
 mod fleet;
 mod ground;
 pub mod idle;
 pub mod inventory;
+mod limits;
 mod member;
 mod meter;
 mod options;
 pub mod plugin;
 mod process;
 pub mod raw;
+pub mod remote;
 pub mod storm;
 
-pub use behaviour::Behaviour;
+pub use behaviour::{Behaviour, Latency};
 pub use broker::Broker;
-pub use fleet::{Fleet, Left};
+pub use crew::{CrewState, Left};
+pub use fleet::Fleet;
 pub use ground::Ground;
 pub use meter::{Counted, Meter};
-pub use options::{Options, Pauses};
+pub use options::{Options, Pauses, Progress};
 pub use plugin::Ledger;
-pub use process::{Usage, processor_of_self, raise_descriptor_limit, usage_of_group, usage_of_self};
+pub use process::{Usage, processor_of_self, usage_of_group, usage_of_self};

@@ -10,10 +10,10 @@ use muster_agent::policy::Policy;
 use muster_agent::{Agent, Materials, Parts};
 use muster_bus::Bus;
 use muster_daemon::{Blocking, RealDisk, SystemClock};
-use muster_pki::Trust;
+use muster_pki::{Credentials, Trust};
 use muster_plugin_api::Registry;
 
-use crate::ground::Ground;
+use crate::inventory::HostPlan;
 use crate::options::{Options, Pauses};
 use crate::plugin::{FleetPlugin, Ledger};
 
@@ -28,10 +28,18 @@ pub(crate) fn policy() -> Result<Arc<Policy>> {
     Ok(Arc::new(Policy::parse(POLICY, Path::new("policy.toml"))?))
 }
 
-/// The configuration of the host with this number, whose state lies below `state`.
-pub(crate) fn config(ground: &Ground, number: usize, options: &Options, state: &Path) -> Result<Config> {
-    let mut raw = Raw { state_dir: state.join(ground.plans[number].name.as_str()), ..Raw::default() };
-    raw.broker.urls = vec![ground.broker.url().parse().context("read the broker's address")?];
+/// What the pauses of the host with this number come from.
+pub(crate) fn seed(options: &Options, number: usize) -> u64 {
+    match options.pauses {
+        Pauses::Own => options.seed.wrapping_add(number as u64).wrapping_mul(SEED_FACTOR),
+        Pauses::Same => options.seed,
+    }
+}
+
+/// The configuration of a host whose state lies below `state`.
+pub(crate) fn config(plan: &HostPlan, url: &str, options: &Options, state: &Path) -> Result<Config> {
+    let mut raw = Raw { state_dir: state.join(plan.name.as_str()), ..Raw::default() };
+    raw.broker.urls = vec![url.parse().context("read the broker's address")?];
     (options.configure)(&mut raw);
     Config::from_values(raw).context("configure an agent")
 }
@@ -45,24 +53,20 @@ pub(crate) struct AgentParts {
     pub(crate) ledger: Ledger,
 }
 
-/// The agent of the host with this number.
-pub(crate) fn agent(ground: &Ground, number: usize, options: &Options, parts: AgentParts) -> Result<Agent> {
-    let plan = &ground.plans[number];
+/// The agent of a host.
+pub(crate) fn agent(plan: &HostPlan, credentials: Credentials, random_seed: u64, parts: AgentParts) -> Result<Agent> {
     let AgentParts { config, bus, trust, policy, ledger } = parts;
     let mut registry = Registry::new();
     registry.register(Arc::new(muster_plugins::Host::new()))?;
     registry.register(Arc::new(FleetPlugin::new(ledger)))?;
     let parts = Parts {
-        materials: Materials { bus, credentials: ground.credentials[number].clone(), trust, policy },
+        materials: Materials { bus, credentials, trust, policy },
         registry,
         facts: Sources::given(plan.name.clone(), plan.facts.clone(), plan.classes.clone()),
         clock: Arc::new(SystemClock),
         disk: Arc::new(RealDisk),
         blocking: Blocking::Threads,
-        random_seed: match options.pauses {
-            Pauses::Own => options.seed.wrapping_add(u64::try_from(number)?).wrapping_mul(SEED_FACTOR),
-            Pauses::Same => options.seed,
-        },
+        random_seed,
         runner: None,
         reload: None,
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// Counts attempts to connect and what became of them. All agents of a fleet share one.
@@ -17,14 +17,14 @@ struct State {
 }
 
 /// What was counted since the last [`Meter::restart`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// Attempts to connect.
     pub attempts: u64,
     /// Those that came to a connection.
     pub connected: u64,
     /// Those that did not, by the code of what went wrong.
-    pub failed: BTreeMap<&'static str, u64>,
+    pub failed: BTreeMap<String, u64>,
     /// Attempts begun in each second.
     pub attempts_per_second: Vec<u64>,
     /// Connections that came about in each second.
@@ -32,6 +32,23 @@ pub struct Counted {
 }
 
 impl Counted {
+    /// Adds what another meter counted in the same seconds.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.attempts += other.attempts;
+        self.connected += other.connected;
+        for (code, count) in &other.failed {
+            *self.failed.entry(code.clone()).or_default() += count;
+        }
+        let seconds = [
+            (&mut self.attempts_per_second, &other.attempts_per_second),
+            (&mut self.connected_per_second, &other.connected_per_second),
+        ];
+        for (sum, counts) in seconds {
+            sum.resize(sum.len().max(counts.len()), 0);
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+
     /// The most attempts in one second.
     #[must_use]
     pub fn attempts_peak(&self) -> u64 {
@@ -81,7 +98,7 @@ impl Meter {
     pub(crate) fn outcome(&self, failure: Option<&'static str>) {
         let mut state = self.lock();
         match failure {
-            Some(code) => *state.counted.failed.entry(code).or_default() += 1,
+            Some(code) => *state.counted.failed.entry(code.to_owned()).or_default() += 1,
             None => {
                 state.counted.connected += 1;
                 let second = state.second();
@@ -127,5 +144,22 @@ mod tests {
         assert_eq!((counted.attempts_per_second.iter().sum::<u64>(), counted.failed["broker-unreachable"]), (4, 2));
         meter.restart();
         assert_eq!(meter.counted(), Counted::default());
+    }
+
+    #[test]
+    fn counts_of_several_processes_are_added_second_by_second() {
+        let counted = |attempts_per_second: &[u64], code: &str| Counted {
+            attempts: attempts_per_second.iter().sum(),
+            failed: BTreeMap::from([(code.to_owned(), 1)]),
+            attempts_per_second: attempts_per_second.to_vec(),
+            ..Counted::default()
+        };
+        // Two processes, their sum.
+        for (one, other, sum) in [(vec![1, 2], vec![3], vec![4, 2]), (vec![], vec![0, 5], vec![0, 5])] {
+            let mut all = counted(&one, "a");
+            all.add(&counted(&other, "b"));
+            assert_eq!((all.attempts, &all.attempts_per_second), (sum.iter().sum(), &sum), "{one:?} and {other:?}");
+            assert_eq!(all.failed_all(), 2);
+        }
     }
 }

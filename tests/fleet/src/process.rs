@@ -3,40 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize};
 
 /// Processor time and memory of some processes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time since they started, in user and system mode together.
     pub processor: Duration,
     /// Memory that they hold now, in bytes.
     pub resident_bytes: u64,
-}
-
-/// Descriptors that one agent needs: journal, audit log, lock, connection with its second handle, and what it opens in
-/// passing.
-const DESCRIPTORS_PER_AGENT: u64 = 8;
-
-/// Makes room for the files and connections of so many agents and a broker for them.
-///
-/// # Errors
-/// The system allows fewer, and this process may not raise that; with the command that does.
-pub fn raise_descriptor_limit(agents: usize) -> Result<()> {
-    let wanted = u64::try_from(agents)? * DESCRIPTORS_PER_AGENT + 1_024;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft >= wanted {
-        return Ok(());
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
-        .or_else(|error| if hard >= wanted { Err(error) } else { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) })
-        .context("raise the limit of open files")?;
-    let (now, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    anyhow::ensure!(
-        now >= wanted,
-        "{agents} agents need {wanted} open files and {now} are allowed: ulimit -n {wanted}"
-    );
-    Ok(())
 }
 
 /// What all processes of a group cost.
@@ -75,11 +51,13 @@ pub fn usage_of_self() -> Result<Usage> {
 /// The kernel does not say.
 pub fn processor_of_self() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).context("ask for this process's usage")?;
-    let micros = |time: nix::sys::time::TimeVal| {
-        let micros = time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_usec());
-        Duration::from_micros(u64::try_from(micros).unwrap_or_default())
-    };
     Ok(micros(usage.user_time()) + micros(usage.system_time()))
+}
+
+/// A time of the kernel's.
+pub(crate) fn micros(time: nix::sys::time::TimeVal) -> Duration {
+    let micros = time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_usec());
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
 /// Process group and usage from a line of `/proc/PID/stat`. The program's name may hold anything but ends with the last

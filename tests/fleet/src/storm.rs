@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::crew::CrewState;
 use crate::fleet::Fleet;
 use crate::meter::Counted;
-use crate::process::{Usage, usage_of_self};
+use crate::process::Usage;
 
 /// How the broker goes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -125,18 +126,18 @@ pub async fn storm(fleet: &mut Fleet, options: StormOptions) -> Result<Measured>
     let (ping_before_ms, _) = ping_all(&mut controller, &everybody, options.limit).await?;
     let busy: BTreeSet<HostName> = everybody.iter().take(options.running).cloned().collect();
     let question = Fleet::question(busy, "change", json!({ "ms": ms(options.running_for) }));
-    let begun_before = fleet.ledger.starts();
+    let begun_before = fleet.state(Timestamp(0)).await?.starts;
     let mut asking = controller.ask(&question)?;
-    while fleet.ledger.starts() < begun_before + options.running {
+    while fleet.state(Timestamp(0)).await?.starts < begun_before + options.running {
         // Whatever happens to the request is in its summary; this waits until it runs everywhere.
         if tokio::time::timeout(Duration::from_millis(20), asking.next()).await.is_ok_and(|event| event.is_none()) {
             break;
         }
     }
-    let running_begun = fleet.ledger.starts() - begun_before;
+    let running_begun = fleet.state(Timestamp(0)).await?.starts - begun_before;
 
-    let own = usage_of_self()?;
-    fleet.meter.restart();
+    let own = fleet.usage().await?;
+    fleet.restart_meter().await?;
     let blow_at = Timestamp(SystemClock.now_ms());
     let blow = Instant::now();
     let mut broker_before = Usage::default();
@@ -156,13 +157,13 @@ pub async fn storm(fleet: &mut Fleet, options: StormOptions) -> Result<Measured>
         }
     }
     let listening = Instant::now();
-    let attempts_before = fleet.meter.counted().attempts;
+    let attempts_before = fleet.state(Timestamp(0)).await?.counted.attempts;
     // The client goes on by itself; what it hears is looked at when the fleet is back.
     let (back, summary) = tokio::join!(come_back(fleet, blow_at, agents, options.limit), asking.finish());
     let back = back?;
     drop(controller);
-    let connecting = fleet.meter.counted();
-    let agents_processor = usage_of_self()?.processor.saturating_sub(own.processor);
+    let CrewState { counted: connecting, usage, twice, .. } = fleet.state(Timestamp(0)).await?;
+    let agents_processor = usage.processor.saturating_sub(own.processor);
     let running_answered = summary.counts.of(TaskState::Succeeded);
 
     let mut controller = fleet.controller().await?;
@@ -186,11 +187,11 @@ pub async fn storm(fleet: &mut Fleet, options: StormOptions) -> Result<Measured>
         broker_processor_ms: ms(back.broker.processor.saturating_sub(broker_before.processor)),
         broker_resident_bytes: back.broker.resident_bytes,
         agents_processor_ms: ms(agents_processor),
-        agents_resident_bytes: usage_of_self()?.resident_bytes,
+        agents_resident_bytes: usage.resident_bytes,
         presence_lost: everybody.iter().filter(|host| !announced.contains(*host)).count(),
         running_answered,
         running_begun,
-        started_twice: fleet.ledger.twice().len(),
+        started_twice: twice,
     })
 }
 
@@ -211,7 +212,7 @@ async fn come_back(fleet: &Fleet, since: Timestamp, agents: usize, limit: Durati
     let mut half = None;
     let mut resident_peak = 0;
     loop {
-        let online = fleet.online(since);
+        let online = fleet.online(since).await?;
         let broker = fleet.ground.broker.usage();
         resident_peak = resident_peak.max(broker.resident_bytes);
         if half.is_none() && online * 2 >= agents {

@@ -7,10 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_daemon::{TaskKind, Tasks};
+use muster_fleet::baseline::{self, BaselineOptions, baseline, operator};
 use muster_fleet::idle::{IdleOptions, measure};
+use muster_fleet::inventory::TENTH;
 use muster_fleet::storm::{Blow, Measured, StormOptions, storm};
-use muster_fleet::{Fleet, Options, Pauses};
-use muster_tests::programs::{Access, Operator, Party};
+use muster_fleet::{Fleet, Options, Pauses, Progress};
+use muster_protocol::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Thousands of real agents in one process against a real broker.
@@ -48,6 +53,30 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compares a fleet with what the broker alone can do.
+    Baseline {
+        /// How many hosts.
+        #[arg(long, default_value_t = 1_000)]
+        hosts: usize,
+        /// Rounds of each that count.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Connections that are opened at the same time.
+        #[arg(long, default_value_t = 32)]
+        at_once: usize,
+        /// Without the echo that uses lapin.
+        #[arg(long)]
+        no_lapin: bool,
+        /// Without the fleet.
+        #[arg(long)]
+        no_fleet: bool,
+        /// Print everything as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs some of the agents of another `muster-fleet`, which asks over standard input.
+    #[command(name = "crew", hide = true)]
+    Crew,
     /// Measures what a `musterd` costs that has nothing to do.
     Idle {
         /// The program [default: the one beside this].
@@ -80,6 +109,9 @@ struct FleetArguments {
     /// Milliseconds that every report takes before it leaves a host.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
+    /// Milliseconds that a report may take longer than that, drawn anew for each.
+    #[arg(long, default_value_t = 0)]
+    jitter_ms: u64,
     /// Hosts whose reports take three seconds more.
     #[arg(long, default_value_t = 0)]
     slow: usize,
@@ -95,6 +127,9 @@ struct FleetArguments {
     /// Where the agents' states go [default: memory].
     #[arg(long)]
     state: Option<PathBuf>,
+    /// Most hosts in one process [default: as many as may have their files open, at most 2,500].
+    #[arg(long)]
+    hosts_per_process: Option<usize>,
 }
 
 impl FleetArguments {
@@ -103,11 +138,14 @@ impl FleetArguments {
             seed: self.seed,
             pauses,
             latency: Duration::from_millis(self.latency_ms),
+            jitter: Duration::from_millis(self.jitter_ms),
             slow: self.slow,
             silent: self.silent,
             absent: self.absent,
             start_at_once: self.start_at_once,
             state: self.state.clone(),
+            hosts_per_process: self.hosts_per_process,
+            tell,
             ..Options::new(self.hosts)
         }
     }
@@ -124,7 +162,12 @@ fn main() -> ExitCode {
     let done = runtime.context("start a runtime").and_then(|runtime| {
         runtime.block_on(async {
             match cli.command {
-                Command::Run { fleet } => run(&fleet).await,
+                Command::Run { fleet } => run(fleet).await,
+                Command::Crew => muster_fleet::remote::serve(tokio::io::stdin(), tokio::io::stdout()).await,
+                Command::Baseline { hosts, rounds, at_once, no_lapin, no_fleet, json } => {
+                    let (lapin, fleet) = (!no_lapin, !no_fleet);
+                    compare(BaselineOptions { hosts, rounds, at_once, lapin, fleet, tell }, json).await
+                }
                 Command::Idle { program, seconds, json } => {
                     tokio::task::block_in_place(|| idle(program, Duration::from_secs(seconds), json))
                 }
@@ -145,39 +188,119 @@ fn main() -> ExitCode {
     }
 }
 
-async fn start(arguments: &FleetArguments, pauses: Pauses) -> Result<Fleet> {
+/// Tells people how far the start is.
+fn tell(progress: Progress) {
+    match progress {
+        Progress::Issuing { hosts } => eprintln!("    {hosts} certificates"),
+        Progress::BrokerStarts { hosts } => eprintln!("    a broker with {hosts} users"),
+        Progress::Connecting { online, agents, processes: 1 } => eprintln!("    {online} of {agents} agents connected"),
+        Progress::Connecting { online, agents, processes } => {
+            eprintln!("    {online} of {agents} agents connected, in {processes} processes");
+        }
+    }
+}
+
+/// Does it, or ends at the first signal: what it has started ends with this process, and is removed from the disk then.
+async fn unless_interrupted<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let (sender, done) = oneshot::channel();
+    // In a task of its own: it blocks while the broker starts, and signals have to be heard meanwhile.
+    Tasks::new().spawn(TaskKind::Worker, "start", async move { drop(sender.send(work.await)) });
+    tokio::select! {
+        done = done => done.context("the start panicked")?,
+        signal = signalled() => {
+            signal?;
+            eprintln!("stopped; the broker and the agents end, and what they wrote is removed");
+            end_at_once()
+        }
+    }
+}
+
+/// Waits for Ctrl-C or for the signal that service managers send.
+async fn signalled() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.context("listen for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[expect(clippy::exit, reason = "threads that wait for the broker's start cannot be told to stop")]
+fn end_at_once() -> ! {
+    std::process::exit(130)
+}
+
+async fn start(arguments: FleetArguments, pauses: Pauses) -> Result<Fleet> {
     let began = Instant::now();
     eprintln!("==> a broker and {} agents", arguments.hosts);
-    let fleet = Fleet::start(arguments.options(pauses), LIMIT).await?;
+    let options = arguments.options(pauses);
+    let fleet = unless_interrupted(async move { Fleet::start(options, LIMIT).await }).await?;
     let took = began.elapsed().as_secs_f64();
     let agents = fleet.options().agents();
-    eprintln!("    up after {took:.1} s; peak {} connections a second", fleet.meter.counted().connected_peak());
-    let usage = muster_fleet::usage_of_self()?;
+    let state = fleet.state(Timestamp(0)).await?;
+    eprintln!("    up after {took:.1} s; peak {} connections a second", state.counted.connected_peak());
     eprintln!(
         "    {agents} agents hold {} MiB, the broker {} MiB",
-        mib(usage.resident_bytes),
+        mib(state.usage.resident_bytes),
         mib(fleet.ground.broker.usage().resident_bytes)
     );
     Ok(fleet)
+}
+
+async fn compare(options: BaselineOptions, json: bool) -> Result<()> {
+    eprintln!("==> {} hosts, {} rounds", options.hosts, options.rounds);
+    unless_interrupted(async move {
+        let mut first = None;
+        baseline(&options, |measured| {
+            if json {
+                println!("{}", serde_json::json!(measured));
+            } else {
+                show_baseline(&measured, first.get_or_insert_with(|| measured.clone()));
+            }
+        })
+        .await
+    })
+    .await
+}
+
+fn show_baseline(measured: &baseline::Measured, raw: &baseline::Measured) {
+    let [least, median, most] = measured.round_us.map(|us| us / 1_000);
+    println!(
+        "{}: round {:.2} x the raw one ({median} ms, {least} to {most}), connects {:.2} x ({} a second)",
+        measured.what,
+        ratio(measured.round_us[1], raw.round_us[1]),
+        ratio(measured.connected_per_second, raw.connected_per_second),
+        measured.connected_per_second
+    );
+    println!(
+        "  processor per host and round: broker {} us, hosts {} us, controller {} us",
+        measured.broker_us, measured.hosts_us, measured.controller_us
+    );
+    println!(
+        "  processor per connection: broker {} us, hosts {} us",
+        measured.connect_broker_us, measured.connect_hosts_us
+    );
+    println!("  memory: hosts {} MiB, broker {} MiB", measured.hosts_kib / 1_024, measured.broker_kib / 1_024);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn ratio(of: u64, to: u64) -> f64 {
+    of as f64 / to.max(1) as f64
 }
 
 fn mib(bytes: u64) -> u64 {
     bytes / (1024 * 1024)
 }
 
-async fn run(arguments: &FleetArguments) -> Result<()> {
+async fn run(arguments: FleetArguments) -> Result<()> {
     let fleet = start(arguments, Pauses::Own).await?;
-    let lea = fleet.ground.site.member_in("user/lea", &["admins"]);
-    let access =
-        Access { urls: vec![fleet.ground.broker.url()], ca: lea.files.ca.clone(), crl: Some(lea.files.crl.clone()) };
-    let party = Party { certificate: lea.files.certificate.clone(), key: lea.files.key.clone() };
-    let home = fleet.ground.site.directory().join("lea-home");
-    Operator::new(&home, "fleet", &access, &party)?;
+    let operator = operator(&fleet.ground)?;
     println!("The fleet is up. As its operator:\n");
-    println!("  export HOME={0} XDG_CONFIG_HOME={0}/.config XDG_CACHE_HOME={0}/.cache", home.display());
-    println!("  muster ping --all\n  muster find -t 'role = web and dc = ams1'\n\nCtrl-C ends it.");
-    tokio::signal::ctrl_c().await?;
-    let left = fleet.stop().await?;
+    println!("  export HOME={0} XDG_CONFIG_HOME={0}/.config XDG_CACHE_HOME={0}/.cache", operator.home().display());
+    println!("  muster ping --all\n  muster find -t 'role = web and dc = ams1'");
+    println!("  muster find -t '{TENTH}'    # exactly a tenth\n\nCtrl-C ends it.");
+    signalled().await?;
+    eprintln!("==> stopping; once more to end at once");
+    let left = unless_interrupted(fleet.stop()).await?;
     eprintln!("    {} interrupted, {} reports left, {} failed", left.interrupted, left.reports, left.failed);
     Ok(())
 }
@@ -229,7 +352,7 @@ struct Showing {
 
 async fn storms(arguments: &FleetArguments, blows: &[BlowArgument], pauses: &[Pauses], how: Showing) -> Result<()> {
     for &pauses in pauses {
-        let mut fleet = start(arguments, pauses).await?;
+        let mut fleet = start(arguments.clone(), pauses).await?;
         for blow in blows {
             let blow = match blow {
                 BlowArgument::Kill => Blow::Kill,

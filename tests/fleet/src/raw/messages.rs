@@ -13,7 +13,7 @@ use muster_client::discover::ping;
 use muster_client::{Audience, Controller, Parts, Question};
 use muster_daemon::{SystemClock, TaskKind, Tasks};
 use muster_protocol::routing::{EXCHANGE_COMMAND, KEY_PRESENCE};
-use muster_protocol::{HostName, ReplyRoute};
+use muster_protocol::{HostName, Identity, ReplyRoute};
 use rand::SeedableRng as _;
 use tokio_util::sync::CancellationToken;
 
@@ -53,19 +53,19 @@ impl Messages {
     pub async fn record(ground: &Ground, question: &Question) -> Result<Self> {
         let host = ground.hosts().next().context("a ground has hosts")?.clone();
         let (memory, tape) = (MemoryBroker::new(), Arc::new(Tape::default()));
-        let recorded = |identity| -> Arc<dyn Bus> {
+        let recorded = |identity: &Identity| -> Arc<dyn Bus> {
             Arc::new(RecordingBus { inner: Arc::new(memory.bus(identity)), tape: tape.clone() })
         };
         let state = tempfile::tempdir().context("make a directory for an agent's state")?;
         let credentials = ground.credentials(1)?[0].clone();
         let parts = AgentParts {
-            config: member::config(ground, 0, &Options::new(1), state.path())?,
+            config: member::config(&ground.plans[0], &ground.broker.url(), &Options::new(1), state.path())?,
             bus: recorded(credentials.identity()),
             trust: ground.site.trust(),
             policy: member::policy()?,
             ledger: Ledger::default(),
         };
-        let agent = member::agent(ground, 0, &Options::new(1), parts)?;
+        let agent = member::agent(&ground.plans[0], credentials.clone(), 0, parts)?;
         let (shutdown, tasks) = (CancellationToken::new(), Tasks::new());
         let mut connection = agent.handle().connection();
         let stop = shutdown.clone();

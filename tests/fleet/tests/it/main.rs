@@ -1,4 +1,5 @@
 //! Fleets against a real broker.
 
+mod fleet;
 mod raw;
 mod storm;

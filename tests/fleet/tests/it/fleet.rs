@@ -1,0 +1,68 @@
+//! Fleets in several processes, and with odd hosts.
+
+use std::time::Duration;
+
+use muster_client::Audience;
+use muster_client::discover::ping;
+use muster_fleet::inventory::TENTH;
+use muster_fleet::{Fleet, Options};
+use muster_protocol::{TaskState, Timestamp};
+
+/// How long a small fleet may take for anything on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_in_several_processes_answers_as_one_and_odd_hosts_do_what_they_are_told() {
+    muster_pki::tls::install_crypto_provider();
+    let options = Options {
+        jitter: Duration::from_millis(50),
+        slow: 2,
+        slow_latency: Duration::from_millis(300),
+        silent: 3,
+        absent: 4,
+        hosts_per_process: Some(15),
+        ..Options::new(40)
+    };
+    let fleet = Fleet::start(options, LIMIT).await.unwrap();
+    assert_eq!(fleet.processes(), 3);
+    let state = fleet.state(Timestamp(0)).await.unwrap();
+    assert_eq!((state.agents, state.online, state.counted.connected), (36, 36, 36), "{state:?}");
+    assert!(state.usage.resident_bytes > 0 && state.failed.is_none());
+
+    let mut controller = fleet.controller().await.unwrap();
+    let answering: std::collections::BTreeSet<_> = fleet.answering().cloned().collect();
+    assert_eq!(answering.len(), 33);
+    let everyone = ping(Audience::Everyone, 20_000, answering.clone());
+    let summary = controller.ask(&everyone).unwrap().finish().await;
+    assert_eq!(summary.counts.of(TaskState::Succeeded), 33);
+    let silent = fleet.hosts().filter(|host| !answering.contains(*host));
+    assert!(silent.into_iter().all(|host| !summary.hosts.contains_key(host)));
+    // Hosts are numbered from 0: 3, 13 and 23 answer, 33 is silent.
+    let tenth = ping(Audience::Matching(TENTH.to_owned()), 2_000, Default::default());
+    let summary = controller.ask(&tenth).unwrap().finish().await;
+    assert_eq!(
+        summary.counts.of(TaskState::Succeeded),
+        4 - usize::from(!answering.contains(fleet.hosts().nth(33).unwrap()))
+    );
+    controller.close().await;
+
+    fleet.restart_meter().await.unwrap();
+    assert_eq!(fleet.state(Timestamp(0)).await.unwrap().counted.attempts, 0);
+    let left = fleet.stop().await.unwrap();
+    assert_eq!(left.failed, 0, "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_ground_takes_one_fleet_after_the_other() {
+    muster_pki::tls::install_crypto_provider();
+    let ground = muster_fleet::Ground::prepare(12, 3).unwrap();
+    assert!(Fleet::start_on(muster_fleet::Ground::prepare(1, 3).unwrap(), Options::new(2), LIMIT).await.is_err());
+    let fleet = Fleet::start_on(ground, Options::new(5), LIMIT).await.unwrap();
+    let (left, ground) = fleet.leave().await;
+    assert_eq!(left.unwrap().failed, 0);
+    assert_eq!(ground.queues().unwrap().len(), 5, "an agent's queue outlives it");
+    ground.clear().unwrap();
+    let fleet = Fleet::start_on(ground, Options::new(12), LIMIT).await.unwrap();
+    assert_eq!(fleet.online(Timestamp(0)).await.unwrap(), 12);
+    fleet.stop().await.unwrap();
+}
