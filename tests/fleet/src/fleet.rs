@@ -38,7 +38,7 @@ pub struct Fleet {
 #[derive(Debug)]
 enum Company {
     Here(Crew),
-    There(Remote),
+    There(Box<Remote>),
 }
 
 impl Company {
@@ -106,7 +106,7 @@ impl Fleet {
                         credentials: &credentials,
                         options: options_of_each.clone(),
                     };
-                    fleet.crews.push(Company::There(Remote::start(&program, parts).await?));
+                    fleet.crews.push(Company::There(Box::new(Remote::start(&program, parts).await?)));
                 }
             }
         }
