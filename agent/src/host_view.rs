@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use muster_pki::time_text::utc;
-use muster_plugin_api::{AgentStatus, HostView, PluginStore};
+use muster_plugin_api::{AgentStatus, HostView, PluginStore, RevocationList};
 use muster_protocol::{HostName, Inventory, Timestamp};
 use serde_json::{Map, Value};
 
@@ -56,6 +56,9 @@ impl HostView for Core {
             (sequence, format!("{sequence}:{hash}"))
         };
         counters.insert("audit_lines".to_owned(), audit_lines);
+        let materials = self.materials();
+        let lists = materials.trust.crl_info().into_iter();
+        let revocation_lists = lists.map(|list| RevocationList { issuer: list.issuer, number: list.number });
         AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ms: self.started_at,
@@ -67,6 +70,8 @@ impl HostView for Core {
             counters,
             problems: self.problems(),
             audit_head,
+            policy_sha256: materials.policy.sha256().to_owned(),
+            revocation_lists: revocation_lists.collect(),
         }
     }
 }

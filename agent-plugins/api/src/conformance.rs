@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::action::{ActionFailure, ActionReply, ActionRequest};
-use crate::host::{AgentStatus, HostView};
+use crate::host::{AgentStatus, HostView, RevocationList};
 use crate::output::OutputSink;
 use crate::plugin::{ActionContext, BoxFuture, Plugin};
 use crate::store::{InstallReport, PluginRecord, PluginStore, RemoveReport};
@@ -367,6 +367,8 @@ impl HostView for FixedHost {
             counters: BTreeMap::from([("commands_received".to_owned(), 7)]),
             problems: vec!["`/etc/muster/facts.d/site.json` is not JSON".to_owned()],
             audit_head: String::new(),
+            policy_sha256: "0".repeat(64),
+            revocation_lists: vec![RevocationList { issuer: "CN=Muster CA".to_owned(), number: 3 }],
         }
     }
 }

@@ -71,4 +71,19 @@ pub struct AgentStatus {
     /// was whole up to there.
     #[serde(default)]
     pub audit_head: String,
+    /// SHA-256 of the policy in force, as `sha256sum` prints it for its file.
+    #[serde(default)]
+    pub policy_sha256: String,
+    /// Revocation lists in force, one for each authority that has one.
+    #[serde(default)]
+    pub revocation_lists: Vec<RevocationList>,
+}
+
+/// A revocation list in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationList {
+    /// The authority.
+    pub issuer: String,
+    /// Its number; a newer list has a higher one.
+    pub number: u64,
 }

@@ -35,7 +35,7 @@ mod store;
 
 pub use action::{ActionFailure, ActionOk, ActionReply, ActionRequest, MASK, check_options};
 pub use builtin::builtin_ddls;
-pub use host::{AgentStatus, HostView};
+pub use host::{AgentStatus, HostView, RevocationList};
 pub use output::{OutputPiece, OutputReceiver, OutputSink};
 pub use plugin::{ActionContext, BoxFuture, NotActivated, Plugin, Profile};
 pub use reference::reference;

@@ -69,6 +69,8 @@ fn status(host: &dyn HostView) -> Result<Value, ActionFailure> {
         "counters": agent.counters,
         "problems": agent.problems,
         "audit_head": agent.audit_head,
+        "policy_sha256": agent.policy_sha256,
+        "revocation_lists": agent.revocation_lists,
     }))?
     .data)
 }

@@ -281,27 +281,31 @@ fn check_features(requires: &[String]) -> Result<(), Refusal> {
 
 fn check_seen(verified: &Verified<Command>, host: &Host<'_>) -> Result<(), End> {
     let message = &verified.message;
-    let refuse = |why: &str| Err(End::Refuse(Refusal::new(&code::REPLAYED, why)));
+    let refuse = |before: &str, why: &str| {
+        let refusal = Refusal::new(&code::REPLAYED, why);
+        Err(End::Refuse(Refusal { data: serde_json::json!({ "before": before }), ..refusal }))
+    };
     if host.running.get(&message.id).is_some_and(|running| running.is_watch) {
         return Err(End::Refuse(Refusal::new(&code::REPLAYED, "a watch with this id runs").unanswered()));
     }
     match (host.seen)(&message.id, keep_until(message, host.limits)) {
         // The journal may forget an id once the command's time is over; that its action runs, or how it ended, is
         // known for longer. No refusal may take the place of that answer.
-        None if host.running.contains_key(&message.id) => refuse("the request runs here already"),
-        None if (host.known)(&message.id).is_some() => refuse("the request has ended here already"),
+        None if host.running.contains_key(&message.id) => refuse("started", "the request runs here already"),
+        None if (host.known)(&message.id).is_some() => refuse("ended", "the request has ended here already"),
         None => Ok(()),
         Some(Seen::Started | Seen::Finished) if verified.redelivered => Err(End::Silence(Silence::Recovered)),
         // The broker delivers it again because the first delivery was not acknowledged, so the answer may be lost.
         Some(Seen::Refused(code)) if verified.redelivered => {
             Err(End::Refuse(Refusal::new(code, "refused before, when the request was delivered the first time")))
         }
-        Some(Seen::Refused(_)) => refuse("the request has been refused here already"),
-        Some(Seen::Started) => refuse("the request has been started here already"),
-        Some(Seen::Finished) => refuse("the request has ended here already"),
-        Some(Seen::Forgotten) => {
-            refuse("the request may have been seen: this host's clock was later before and has been set back")
-        }
+        Some(Seen::Refused(_)) => refuse("refused", "the request has been refused here already"),
+        Some(Seen::Started) => refuse("started", "the request has been started here already"),
+        Some(Seen::Finished) => refuse("ended", "the request has ended here already"),
+        Some(Seen::Forgotten) => refuse(
+            "unknown",
+            "the request may have been seen: this host's clock was later before and has been set back",
+        ),
     }
 }
 

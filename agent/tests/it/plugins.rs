@@ -108,6 +108,13 @@ async fn programs_in_directories_are_plugins_and_are_read_again_at_a_reload() {
     assert_eq!(result.code, "unknown-plugin");
     let status = ask(&stage, &mut controller, "host.status", json!({}), false).await.data;
     let problems: Vec<&str> = status["problems"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    // By which a fleet is compared.
+    let policy = muster_agent::policy::Policy::parse(crate::kit::ALLOW_ALL, Path::new("policy.toml")).unwrap();
+    assert_eq!(status["policy_sha256"], policy.sha256());
+    let lists = stage.site.trust.crl_info();
+    let own: Vec<Value> = lists.iter().map(|it| json!({ "issuer": it.issuer, "number": it.number })).collect();
+    assert!(!own.is_empty());
+    assert_eq!(status["revocation_lists"], Value::Array(own));
     let has = |what: &str| problems.iter().any(|problem| problem.contains(what));
     assert!(
         has("broken/broken.json") && has("`package` is the name of a built-in plugin, or a word of policies"),

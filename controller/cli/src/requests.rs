@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::output::{ExitCode, Failure, fold};
 
 mod file;
+pub(crate) mod outcome;
 
 pub(crate) use file::RecordError;
+pub(crate) use outcome::Outcome;
 
 /// Longest text of what was run, in characters.
 const WHAT_CHARACTERS_MAX: usize = 300;
@@ -42,6 +44,9 @@ pub(crate) struct Line {
     read_only: bool,
     /// The commands, and their hosts in folded ranges.
     commands: BTreeMap<RequestId, String>,
+    /// What came of it on its hosts, by word and in folded ranges. Such a line has no commands.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    outcome: BTreeMap<String, String>,
 }
 
 /// The layout of a line. Lines of another are skipped.
@@ -66,6 +71,8 @@ pub(crate) struct Request {
     pub(crate) read_only: bool,
     /// Its commands and their hosts.
     pub(crate) commands: BTreeMap<RequestId, BTreeSet<HostName>>,
+    /// What came of it, where that is kept: for pending commands.
+    pub(crate) outcome: Outcome,
 }
 
 impl Request {
@@ -101,6 +108,7 @@ impl Request {
             ttl_ms: self.ttl_ms,
             read_only: self.read_only,
             commands: commands.iter().map(|(request, hosts)| (*request, fold(hosts))).collect(),
+            outcome: BTreeMap::new(),
         }
     }
 }
@@ -136,6 +144,19 @@ impl Requests {
         match &self.path {
             Some(path) => file::append(path, &request.line(wave)),
             None => Ok(()),
+        }
+    }
+
+    /// Keeps what came of a request.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub(crate) fn keep_outcome(&self, request: &Request, outcome: &Outcome) -> Result<(), RecordError> {
+        match &self.path {
+            Some(path) if !outcome.is_empty() => {
+                file::append(path, &Line { outcome: outcome.folded(), ..request.line(&BTreeMap::new()) })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -219,8 +240,14 @@ fn merge(lines: Vec<Line>) -> Vec<Request> {
             let hosts: BTreeSet<HostName> = names.into_iter().filter_map(|name| HostName::new(name).ok()).collect();
             commands.insert(*request, hosts);
         }
+        let outcome = Outcome::unfolded(&line.outcome);
         match requests.iter_mut().rev().find(|request| request.id == line.request) {
-            Some(request) => request.commands.extend(commands),
+            Some(request) => {
+                request.commands.extend(commands);
+                request.outcome.learn(outcome);
+            }
+            // The lines of its waves were old enough to go.
+            None if commands.is_empty() => {}
             None => requests.push(Request {
                 id: line.request,
                 asked_at: line.asked_at_ms,
@@ -231,6 +258,7 @@ fn merge(lines: Vec<Line>) -> Vec<Request> {
                 ttl_ms: line.ttl_ms,
                 read_only: line.read_only,
                 commands,
+                outcome,
             }),
         }
     }

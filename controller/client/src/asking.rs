@@ -35,6 +35,10 @@ const BATCH_MAX: usize = 256;
 /// No more deliveries are taken in one go once they have so many bytes.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How long a host that had a pending command before may still say something else, in milliseconds: reports of one host
+/// come in the order in which it sends them, or a connection of its own later.
+const SETTLE_MS: i64 = 2_000;
+
 /// Most reply queues that are made again on one question. An operator or a policy that takes them away again and again
 /// is not to be fought.
 const REPLY_QUEUES_MAX: u32 = 5;
@@ -174,7 +178,8 @@ impl Course {
         let signed_by = pending.signers().iter().map(|signer| signer.identity.clone()).collect();
         let again = Again::Attach { replay: true };
         let course = Self::new(&audience, &BTreeSet::new(), times, sending.output, expiration_ms, again);
-        Self { signed_by: Some(signed_by), ..course }
+        let rules = Rules { settle_ms: Some(SETTLE_MS), sent_before: sending.sent_before, ..course.rules };
+        Self { signed_by: Some(signed_by), rules, ..course }
     }
 
     pub(crate) fn of_question(question: &Question) -> Self {
@@ -219,6 +224,8 @@ impl Course {
             run_timeout_ms: time_limit_ms.saturating_add(RUN_GRACE_MS),
             output_bytes_max: output.keep_bytes.unwrap_or_else(|| output_bytes_per_stream(hosts)),
             output_from_anywhere: output.from_anywhere,
+            settle_ms: None,
+            sent_before: false,
         };
         Self { expected, quiet, rules, expiration_ms, output_events: output.events, signed_by: None, again }
     }

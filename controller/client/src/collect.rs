@@ -11,11 +11,12 @@
 //!
 //! Final states absorb: what comes after one is recorded as late and changes nothing. Arrival order
 //! and repeats of a host's reports do not change how it ends. The report `refused/replayed` only says
-//! that the host has seen the request twice, so it never decides anything while a real one may come.
+//! that the host has seen the request twice, so it never decides anything while a real one may come. Where a
+//! command is sent that may have been sent before ([`Rules::settle_ms`]), that time is short.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_protocol::code::{REPLAYED, SHUTTING_DOWN, STILL_RUNNING, UNKNOWN_REQUEST};
+use muster_protocol::code::{NEEDS_APPROVAL, REPLAYED, SHUTTING_DOWN, STILL_RUNNING, UNKNOWN_REQUEST};
 use muster_protocol::{
     ActionResult, CountedAs, HostName, Identity, Outcome, ProgressReport, ReportState, RequestId, TaskState, Timestamp,
 };
@@ -67,6 +68,12 @@ pub struct Rules {
     pub output_bytes_max: usize,
     /// Whether a stream begins wherever its first piece does.
     pub output_from_anywhere: bool,
+    /// How long after a host has said that it had the request before something else is still taken for its answer, in
+    /// milliseconds; without it, for the whole start timeout.
+    pub settle_ms: Option<i64>,
+    /// Whether a host may want signatures of what was sent *before*: such a report can have waited on the host for its
+    /// reader. The first one is no answer then, unless nothing else comes for [`settle_ms`](Self::settle_ms).
+    pub sent_before: bool,
 }
 
 /// Why a host is in a state that no report of its own gave it.
@@ -110,6 +117,8 @@ pub struct HostRecord {
     attached: Option<(RequestId, Sequences)>,
     finished_sequence: Option<u32>,
     replayed: Option<ActionResult>,
+    /// From when on that is its answer.
+    settle_at: Option<Timestamp>,
     /// Memory that the data of its results take.
     results_bytes: usize,
     /// The broker has not confirmed the command for it.
@@ -134,6 +143,7 @@ impl HostRecord {
             attached: None,
             finished_sequence: None,
             replayed: None,
+            settle_at: None,
             results_bytes: 0,
             unconfirmed: false,
             run_deadline: None,
@@ -259,7 +269,7 @@ pub enum Taken {
     Finished,
     /// It had come before.
     Duplicate,
-    /// The host says that it saw the request twice; the first answer stands.
+    /// The host says that it saw the request twice, or what it may have said before; another answer stands.
     Replayed,
     /// The host was asked again about a request and cannot say how it ended; nothing changed.
     Untold,
@@ -290,6 +300,8 @@ pub struct Collector {
     counts: Counts,
     /// When each running host is given up.
     running: BTreeSet<(Timestamp, HostName)>,
+    /// From when on what a host said of an earlier time is its answer.
+    settling: BTreeSet<(Timestamp, HostName)>,
     strangers: BTreeMap<HostName, u32>,
     stranger_reports: u64,
     for_another: u64,
@@ -325,6 +337,7 @@ impl Collector {
             hosts,
             counts,
             running: BTreeSet::new(),
+            settling: BTreeSet::new(),
             strangers: BTreeMap::new(),
             stranger_reports: 0,
             for_another: 0,
@@ -372,6 +385,7 @@ impl Collector {
             return Taken::Stranger;
         };
         let before = record.state;
+        let is_attached = record.attached.is_some();
         let taken = take(record, report, &self.rules, self.closed, now.since_ms(self.asked_at).max(0));
         let after = record.state;
         if report.result.is_some() {
@@ -380,13 +394,33 @@ impl Collector {
             self.results_bytes += record.results_bytes;
         }
         self.moved(&report.host, before, after, now);
+        // A watch tells more, and a copy that was sent after an outage was sent by us.
+        if let Some(settle_ms) = self.rules.settle_ms.filter(|_| taken == Taken::Replayed && !is_attached) {
+            self.settle(&report.host, now.plus_ms(settle_ms));
+        }
         taken
+    }
+
+    /// Has what a host said of an earlier time be its answer from then on.
+    fn settle(&mut self, host: &HostName, at: Timestamp) {
+        let Some(record) = self.hosts.get_mut(host) else { return };
+        if record.state == TaskState::Pending && record.settle_at.is_none() {
+            record.settle_at = Some(at);
+            self.settling.insert((at, host.clone()));
+        }
+    }
+
+    fn unsettle(&mut self, host: &HostName) {
+        if let Some(at) = self.hosts.get_mut(host).and_then(|record| record.settle_at.take()) {
+            self.settling.remove(&(at, host.clone()));
+        }
     }
 
     /// Takes the reports of a watch of these hosts for news of them as well.
     pub fn attach(&mut self, watch: RequestId, hosts: &[HostName]) {
         self.watches.insert(watch);
         for host in hosts {
+            self.unsettle(host);
             if let Some(record) = self.hosts.get_mut(host) {
                 record.attached = Some((watch, Sequences::default()));
             }
@@ -449,6 +483,13 @@ impl Collector {
         if self.closed {
             return given_up;
         }
+        while let Some((at, host)) = self.settling.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.give_up(&host, TaskState::NoReply, Cause::Silent, now);
+            given_up.push(host);
+        }
         while let Some((deadline, host)) = self.running.first().cloned() {
             if deadline > now {
                 break;
@@ -496,6 +537,7 @@ impl Collector {
         }
         *self.counts.of_mut(before) -= 1;
         *self.counts.of_mut(after) += 1;
+        self.unsettle(host);
         let Some(record) = self.hosts.get_mut(host) else { return };
         if let Some(deadline) = record.run_deadline.take() {
             self.running.remove(&(deadline, host.clone()));
@@ -528,7 +570,8 @@ impl Collector {
         }
         let start = (self.anyone || self.counts.pending > 0).then(|| self.start_deadline());
         let run = self.running.first().map(|(deadline, _)| *deadline);
-        start.into_iter().chain(run).filter(|at| *at > now).min()
+        let settle = self.settling.first().map(|(at, _)| *at);
+        start.into_iter().chain(run).chain(settle).filter(|at| *at > now).min()
     }
 
     /// Stops the collection. Hosts that have not ended stay as they are: they were asked and go on.
@@ -610,7 +653,11 @@ const ENTRY_BYTES: usize = size_of::<String>() + 16;
 /// One report on one record. Everything but bookkeeping over all hosts.
 fn take(record: &mut HostRecord, report: &ProgressReport, rules: &Rules, closed: bool, elapsed_ms: i64) -> Taken {
     // Its number is that of a real report, so it must not be remembered as one.
-    if let Some(result) = report.result.as_ref().filter(|result| result.code == REPLAYED.code) {
+    let may_be_of_before = |result: &&ActionResult| {
+        let is_second = || record.replayed.as_ref().is_some_and(|held| held.code == NEEDS_APPROVAL.code);
+        result.code == REPLAYED.code || (rules.sent_before && result.code == NEEDS_APPROVAL.code && !is_second())
+    };
+    if let Some(result) = report.result.as_ref().filter(may_be_of_before) {
         if record.is_final() || closed {
             record.late = record.late.saturating_add(1);
             return Taken::Late;

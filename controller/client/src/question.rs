@@ -130,6 +130,8 @@ impl Question {
 /// How a command that is signed already is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sending {
+    /// Whether it may have been sent before: what hosts said then can have waited there for its reader.
+    pub sent_before: bool,
     /// To which of its hosts.
     pub hosts: BTreeSet<HostName>,
     /// How long queues keep it, in milliseconds; at most until it expires.

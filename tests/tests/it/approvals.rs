@@ -103,6 +103,11 @@ fn one_signature_does_nothing_and_two_run_it_once() {
     assert_eq!(codes(&early), ["needs-approval", "needs-approval"]);
     let task = &early.json().unwrap()["tasks"][0];
     assert_eq!(task["data"]["missing"], serde_json::json!([{ "count": 1, "groups": ["sre"] }]), "{task}");
+    let kept = || -> (Value, Value) {
+        let listed = lea.run(&["pending", "list", "--json"]).unwrap().expect(0).json().unwrap();
+        (listed["pending"][0]["state"].clone(), listed["pending"][0]["outcome"].clone())
+    };
+    assert_eq!(kept(), ("waiting".into(), serde_json::json!({ "needs_approval": 2 })));
     let (of_eve, of_bob) = (stage.folder().join("eve.pending"), stage.folder().join("bob.pending"));
     fs::copy(&file, &of_eve).unwrap();
     fs::copy(&file, &of_bob).unwrap();
@@ -146,11 +151,37 @@ fn one_signature_does_nothing_and_two_run_it_once() {
     let requests = lea.run(&["request", "list", "--json"]).unwrap().expect(0).json().unwrap();
     assert_eq!(requests["requests"][0]["request_id"], id, "{requests}");
     lea.run(&["watch", id, "--no-follow"]).unwrap().expect(0);
-    let listed = lea.run(&["pending", "list", "--json"]).unwrap().expect(0).json().unwrap();
-    assert_eq!(listed["pending"][0]["state"], "sent", "{listed}");
+    assert_eq!(kept(), ("sent".into(), serde_json::json!({ "succeeded": 2 })), "also after it was sent a second time");
+    let table = lea.run(&["pending", "list"]).unwrap().expect(0);
+    assert!(table.stdout.contains("2 succeeded"), "{}", table.stdout);
     lea.run(&["pending", "discard", "last"]).unwrap().expect(0);
     assert!(!file.exists());
     lea.run(&["send", "last"]).unwrap().expect(4);
+}
+
+#[test]
+fn what_hosts_have_refused_for_good_is_said_and_not_waited_for() {
+    let stage = Stage::new(&IDENTITIES);
+    let denying = HOSTS.map(|name| {
+        let mut settings = settings(name, "[{ group = \"sre\" }]");
+        settings.policy = "[[rule]]\nname = \"look\"\neffect = \"allow\"\nwhen = 'read_only = true'\n".to_owned();
+        settings
+    });
+    let agents = stage.agents(denying);
+    let lea = stage.operator("lea", &["admins"]);
+    let words = ["run", "--pending", "shell.run", "command=true", "-H", "web-1.ams1,web-2.ams1"];
+    lea.run(&words).unwrap().expect(0);
+    let first = lea.run(&["send", "last", "--json"]).unwrap().expect(6);
+    assert_eq!(codes(&first), ["policy-denied", "policy-denied"]);
+    let listed = lea.run(&["pending", "list"]).unwrap().expect(0);
+    assert!(listed.stdout.contains("sent") && listed.stdout.contains("2 refused"), "{}", listed.stdout);
+    // With a reply timeout beyond the patience of any test: what they say is the last word.
+    let again = lea.run(&["send", "last", "--reply-timeout", "1h"]).unwrap().expect(6);
+    assert!(again.stderr.contains("2 hosts have refused it before and will not take the same"), "{}", again.stderr);
+    assert!(!again.stderr.contains("may still run it") && !again.stderr.contains("muster watch"), "{}", again.stderr);
+    let listed = lea.run(&["pending", "list", "--json"]).unwrap().expect(0).json().unwrap();
+    assert_eq!(listed["pending"][0]["outcome"], serde_json::json!({ "refused": 2 }), "{listed}");
+    drop(agents);
 }
 
 #[test]

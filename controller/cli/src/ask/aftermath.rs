@@ -15,6 +15,7 @@ use super::stream::Live;
 use crate::commands::run::WayArguments;
 use crate::outcome::{Reason, Row, count, summary};
 use crate::output::{ExitCode, Failure, Format, Printer, Text, fold, number, time};
+use crate::requests::outcome::was_refused;
 use crate::target::quoted;
 
 /// Exit 1: raw bytes that look whole and are not.
@@ -119,8 +120,14 @@ pub(crate) fn say_needs_approval(scene: &Scene<'_>, rows: &[Row], file: Option<&
 
 /// Where a pending command had been started before: how to see what came of it.
 pub(crate) fn say_sent_before(scene: &Scene<'_>, rows: &[Row], request: Option<RequestId>) {
-    let before = |row: &&Row| row.result.as_ref().is_some_and(|result| result.code == REPLAYED.code);
-    let count = rows.iter().filter(before).count();
+    let before = rows.iter().filter_map(|row| row.result.as_ref()).filter(|result| result.code == REPLAYED.code);
+    let (refused, begun): (Vec<_>, Vec<_>) = before.partition(|result| was_refused(&result.data));
+    if !refused.is_empty() {
+        let hosts = number::counted(refused.len(), "host has", "hosts have");
+        scene.printer.note(format!("{hosts} refused it before and will not take the same command again"));
+        scene.printer.note("  make a new one:  muster run ... --pending");
+    }
+    let count = begun.len();
     if let Some(request) = request.filter(|_| count > 0) {
         let hosts = number::counted(count, "host has", "hosts have");
         scene.printer.note(format!("{hosts} had it before; nothing was started a second time"));

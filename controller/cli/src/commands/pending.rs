@@ -1,12 +1,12 @@
 //! `muster pending list|show|merge|discard`: the files of pending commands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 use muster_client::Pending;
-use muster_protocol::{Identity, Timestamp};
+use muster_protocol::{Identity, RequestId, Timestamp};
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;
@@ -14,7 +14,7 @@ use crate::commands::send::approvals;
 use crate::invocation::Invocation;
 use crate::output::{Column, ExitCode, Failure, Format, Style, Table, Text, number, time};
 use crate::pending::{SCHEMA, Store, View, failure, store};
-use crate::requests::Requests;
+use crate::requests::{Outcome, Requests};
 use crate::session::Login;
 use crate::target::quoted;
 
@@ -112,6 +112,9 @@ struct Item {
     request_id: Option<String>,
     /// `waiting`, `sent`, `expired` or `unreadable`.
     state: &'static str,
+    /// What came of it where it was sent: hosts by the word of their state, or `needs_approval`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    outcome: BTreeMap<String, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,10 +129,12 @@ struct Item {
 
 fn list(store: &Store, login: &Login, requests: &Requests, invocation: &Invocation) -> Result<ExitCode, Failure> {
     let (printer, now) = (&invocation.printer, invocation.now());
-    let sent: BTreeSet<_> = requests.all().into_iter().map(|request| request.id).collect();
+    let sent: BTreeMap<RequestId, Outcome> =
+        requests.all().into_iter().map(|request| (request.id, request.outcome)).collect();
     let columns = [
         Column::new("request"),
         Column::new("state"),
+        Column::new("outcome"),
         Column::new("until"),
         Column::new("hosts").right(),
         Column::new("caller"),
@@ -147,7 +152,7 @@ fn list(store: &Store, login: &Login, requests: &Requests, invocation: &Invocati
                 let why = failure.why.iter().map(|(_, why)| why.clone()).next_back().unwrap_or(failure.what);
                 let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 let mut row = vec![Text::from(name), Text::styled(Style::Bad, "unreadable")];
-                row.resize_with(6, Text::new);
+                row.resize_with(7, Text::new);
                 row.extend([Text::from(&why), Text::from(&file)]);
                 table.row(row);
                 items.push(Item {
@@ -155,6 +160,7 @@ fn list(store: &Store, login: &Login, requests: &Requests, invocation: &Invocati
                     file,
                     request_id: None,
                     state: "unreadable",
+                    outcome: BTreeMap::new(),
                     why: Some(why),
                     action: None,
                     caller: None,
@@ -167,10 +173,12 @@ fn list(store: &Store, login: &Login, requests: &Requests, invocation: &Invocati
         };
         let state = match pending.check_time(now) {
             Err(_) => "expired",
-            Ok(()) if sent.contains(&pending.id()) => "sent",
+            // Nothing has begun anywhere, and more signatures make it another matter.
+            Ok(()) if sent.get(&pending.id()).is_some_and(|outcome| !outcome.only_needs_approval()) => "sent",
             Ok(()) => "waiting",
         };
         let command = pending.command();
+        let outcome = sent.get(&pending.id()).cloned().unwrap_or_default();
         let action = format!("{}.{}", command.plugin, command.action);
         let approvers: Vec<Identity> = pending.signers().iter().skip(1).map(|signer| signer.identity.clone()).collect();
         let until = match printer.format() {
@@ -181,6 +189,7 @@ fn list(store: &Store, login: &Login, requests: &Requests, invocation: &Invocati
         table.row([
             Text::styled(Style::Accent, pending.id().short()),
             state.into(),
+            outcome.text().into(),
             until.into(),
             number::count(pending.hosts().len()).into(),
             pending.caller().short().into(),
@@ -193,6 +202,7 @@ fn list(store: &Store, login: &Login, requests: &Requests, invocation: &Invocati
             file,
             request_id: Some(pending.id().to_string()),
             state,
+            outcome: outcome.counts().into_iter().map(|(word, count)| (word.to_owned(), count)).collect(),
             why: None,
             action: Some(action),
             caller: Some(pending.caller().to_string()),

@@ -34,7 +34,7 @@ use crate::duration::Length;
 use crate::invocation::Invocation;
 use crate::outcome::{Reason, Row, count, exit_code};
 use crate::output::{Column, ExitCode, Failure, Format, Printer, Table, Text, number};
-use crate::requests::Request;
+use crate::requests::{Outcome, RecordError, Request};
 use crate::session::client_failure;
 use crate::target::{Chosen, Target, TargetArguments};
 
@@ -337,6 +337,8 @@ pub(crate) struct Signed<'a> {
     pub(crate) file: &'a Path,
     /// How long a host that is away may still take it, in milliseconds.
     pub(crate) queue_ms: i64,
+    /// Whether it was sent from here before.
+    pub(crate) sent_before: bool,
 }
 
 impl Journey<'_> {
@@ -408,6 +410,9 @@ impl Journey<'_> {
         }
         let reason = if went.end.end == "stop_rule" { Reason::StopRule } else { Reason::NotReached };
         went.rows.extend(left.map(|host| Row::not_asked(host, TaskState::NotStarted, reason)));
+        if let (Some(_), Some(request)) = (&self.signed, &request) {
+            keep_outcome(scene, request, &went.rows);
+        }
         went
     }
 
@@ -435,11 +440,10 @@ impl Journey<'_> {
                 ttl_ms: self.signed.map_or(question.ttl_ms, |signed| signed.queue_ms),
                 read_only: self.wanted.action.muster.read_only || self.wanted.options.noop,
                 commands: BTreeMap::new(),
+                outcome: Outcome::default(),
             });
             if let Err(error) = requests.keep(request, &wave) {
-                let chain = Failure::unexpected("", &error).why.into_iter().map(|(_, why)| why);
-                let why = chain.collect::<Vec<_>>().join(": ");
-                printer.detail(1, format!("the request was not kept for `muster cancel` and `watch`: {why}"));
+                say_not_kept(printer, &error);
             }
             request.add(wave);
         };
@@ -448,6 +452,7 @@ impl Journey<'_> {
         };
         let Audience::Hosts(hosts) = &question.audience else { unreachable!("a wave has names") };
         let sending = Sending {
+            sent_before: signed.sent_before,
             hosts: hosts.clone(),
             queue_ms: signed.queue_ms.max(1).unsigned_abs(),
             reply_timeout_ms: question.reply_timeout_ms,
@@ -472,6 +477,19 @@ impl Journey<'_> {
         question.time_limit_ms = wanted.time_limit_ms;
         question.output = output;
         question
+    }
+}
+
+fn say_not_kept(printer: &Printer, error: &RecordError) {
+    let chain = Failure::unexpected("", error).why.into_iter().map(|(_, why)| why);
+    let why = chain.collect::<Vec<_>>().join(": ");
+    printer.detail(1, format!("the request was not kept for `muster cancel` and `watch`: {why}"));
+}
+
+/// Keeps what came of a pending command, for `muster pending list`.
+pub(crate) fn keep_outcome(scene: &Scene<'_>, request: &Request, rows: &[Row]) {
+    if let Err(error) = scene.requests.keep_outcome(request, &Outcome::of(rows)) {
+        say_not_kept(scene.printer, &error);
     }
 }
 

@@ -155,13 +155,14 @@ pub(crate) async fn execute(
     let way = WayArguments { wave, stop_after, output, detach, ..WayArguments::default() };
     let reply_ms = arguments.wait.reply_timeout.map_or(REPLY_TIMEOUT_MS_DEFAULT, |length| length.as_millis());
     let queue_ms = queue_for.map_or(TTL_MS_DEFAULT.max(reply_ms), |length| length.as_millis());
+    let sent_before = scene.requests.all().iter().any(|request| request.commands.contains_key(&pending.id()));
     let journey = Journey {
         wanted: &wanted,
         way: &way,
         wait: &arguments.wait,
         live,
         keys: Keys::default(),
-        signed: Some(Signed { pending, file: path, queue_ms }),
+        signed: Some(Signed { pending, file: path, queue_ms, sent_before }),
     };
     if let Format::Table | Format::Wide = scene.printer.format() {
         scene.printer.note(line(pending, &wanted, scene));

@@ -13,9 +13,9 @@ use crate::ask::record::{EndRecord, SCHEMA};
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::stream::Live;
 use crate::catalogue::Catalogue;
-use crate::commands::run::OutputArguments;
+use crate::commands::run::{OutputArguments, keep_outcome};
 use crate::invocation::Invocation;
-use crate::outcome::{count, exit_code};
+use crate::outcome::{Row, count, exit_code};
 use crate::output::{ExitCode, Failure, Format, number};
 use crate::requests::Requests;
 use crate::session::client_failure;
@@ -129,6 +129,10 @@ pub(crate) async fn execute(
         say_raw(printer, &driven.rows, action);
     } else {
         conclude::show(scene, action, Head::Request(record), &driven.rows, &end);
+    }
+    if let Some(kept) = meant.kept.as_ref().filter(|kept| !kept.outcome.is_empty()) {
+        let told: Vec<Row> = driven.rows.iter().filter(|row| row.result.is_some()).cloned().collect();
+        keep_outcome(scene, kept, &told);
     }
     if let Some(failure) = error {
         return Err(failure.why("note", "the request goes on; what had arrived stands above"));

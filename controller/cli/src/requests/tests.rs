@@ -23,6 +23,7 @@ fn request(number: u16, context: &str) -> Request {
         ttl_ms: 60_000,
         read_only: false,
         commands: BTreeMap::new(),
+        outcome: Outcome::default(),
     }
 }
 
@@ -134,4 +135,54 @@ fn a_place_that_cannot_be_written_is_an_error_and_nothing_more() {
     assert!(requests.keep(&request(1, "main"), &wave(1, &["web-1"])).is_err());
     assert!(requests.all().is_empty());
     assert!(Requests::default().keep(&request(1, "main"), &wave(1, &["web-1"])).is_ok());
+}
+
+#[test]
+fn what_is_known_of_a_host_stays_until_something_newer_is() {
+    use crate::outcome::Row;
+    use muster_protocol::TaskState;
+    use serde_json::json;
+
+    let (_directory, requests, path) = store();
+    let row = |name: &str, state: TaskState, code: &str, data: serde_json::Value| {
+        let host = HostName::new(name).unwrap();
+        let mut row = Row::not_asked(host, state, crate::outcome::Reason::NotReached);
+        row.reason = None;
+        row.result = Some(muster_protocol::ActionResult {
+            outcome: muster_protocol::Outcome::Refused,
+            code: code.to_owned(),
+            message: String::new(),
+            exit_code: None,
+            data,
+            truncated_from_bytes: None,
+            duration_ms: 0,
+        });
+        row
+    };
+    let sent = request(1, "main");
+    requests.keep(&sent, &wave(1, &["web-1", "web-2", "web-3"])).unwrap();
+    let learn = |rows: &[Row]| {
+        requests.keep_outcome(&sent, &Outcome::of(rows)).unwrap();
+        requests.all()[0].outcome.clone()
+    };
+    let wanting = |name: &str| row(name, TaskState::Refused, "needs-approval", json!(null));
+    let outcome = learn(&["web-1", "web-2", "web-3"].map(wanting));
+    assert_eq!((outcome.text(), outcome.only_needs_approval()), ("3 want more signatures".to_owned(), true));
+    let outcome = learn(&[
+        row("web-1", TaskState::Succeeded, "ok", json!(null)),
+        row("web-2", TaskState::Refused, "policy-denied", json!(null)),
+        wanting("web-3"),
+    ]);
+    assert_eq!(outcome.text(), "1 succeeded, 1 refused, 1 want more signatures");
+    assert!(!outcome.only_needs_approval());
+    // That they had it before is no news, but for one that says what it was.
+    let before = |name: &str, what: &str| row(name, TaskState::Refused, "replayed", json!({ "before": what }));
+    let outcome = learn(&[before("web-1", "ended"), before("web-2", "refused"), before("web-3", "refused")]);
+    assert_eq!(outcome.text(), "1 succeeded, 2 refused");
+    assert_eq!(learn(&[row("web-1", TaskState::Failed, "unknown-request", json!(null))]), outcome);
+    assert_eq!(requests.all()[0].hosts().len(), 3, "and it is one request");
+    // An outcome whose waves are not kept any more is nothing.
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    assert!(requests.all().is_empty());
 }

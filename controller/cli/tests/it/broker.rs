@@ -78,7 +78,7 @@ fn doctor_finds_where_it_ends() {
     ✗ network      no address answers
                    127.0.0.1:[PORT]: Connection refused (os error 111)
                    do: start the broker, or open its port in the firewall
-    · not checked: login, permissions, agents, clocks, backlog
+    · not checked: login, permissions, agents, clocks, backlog, crls, policies
     ");
     let output = site.command(&["doctor", "--json"]).output().unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -104,6 +104,8 @@ fn doctor_finds_where_it_ends() {
             ("agents", "not_checked"),
             ("clocks", "not_checked"),
             ("backlog", "not_checked"),
+            ("crls", "not_checked"),
+            ("policies", "not_checked"),
         ]
     );
 }

@@ -33,7 +33,7 @@ fn the_first_start_says_what_to_do() {
                    need: a broker's address, and from whoever keeps the CA a directory with
                    ca.pem, user-YOU.pem and user-YOU.key (muster pki issue user/YOU --out DIR)
                    do: muster context add NAME --broker amqps://HOST --directory DIR
-    · not checked: key, certificate, revocation, names, network, login, permissions, agents, clocks, backlog
+    · not checked: key, certificate, revocation, names, network, login, permissions, agents, clocks, backlog, crls, policies
     ");
 }
 

@@ -4,8 +4,14 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 const ASKED: Timestamp = Timestamp(1_795_000_000_000);
-const RULES: Rules =
-    Rules { start_timeout_ms: 2_000, run_timeout_ms: 10_000, output_bytes_max: 1 << 16, output_from_anywhere: false };
+const RULES: Rules = Rules {
+    start_timeout_ms: 2_000,
+    run_timeout_ms: 10_000,
+    output_bytes_max: 1 << 16,
+    output_from_anywhere: false,
+    settle_ms: None,
+    sent_before: false,
+};
 
 pub(crate) fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()
@@ -196,6 +202,56 @@ fn replayed_decides_only_when_nothing_else_comes() {
         Some(Cause::Unfinished),
     );
     check(vec![Report(replayed("web1"), Taken::Replayed), Time(2_000, 1)], TaskState::Refused, None);
+}
+
+/// A report that can have waited on its host since the command was sent the last time.
+fn wants_approval(name: &str) -> ProgressReport {
+    let result = Some(result(Outcome::Refused, NEEDS_APPROVAL.code));
+    ProgressReport { state: ReportState::Finished, result, ..running(name, 0) }
+}
+
+#[test]
+fn what_was_sent_before_is_answered_soon_and_by_the_answer_of_now() {
+    let sent = |names: &[&str], sent_before: bool| {
+        let rules = Rules { start_timeout_ms: 10_000, settle_ms: Some(2_000), sent_before, ..RULES };
+        let hosts = names.iter().map(|name| host(name)).collect();
+        Collector::new([request(1)], caller(), Expected::Hosts(hosts), rules, ASKED)
+    };
+    let state = |collector: &Collector, name: &str| collector.host(&host(name)).unwrap().state;
+
+    // That it had the request before is the last word of a host that says no more for two seconds.
+    let mut collector = sent(&["a", "b"], true);
+    assert_eq!(collector.take(&replayed("a"), after(100)), Taken::Replayed);
+    assert_eq!(collector.take(&replayed("b"), after(200)), Taken::Replayed);
+    assert_eq!(collector.next_wakeup(after(200)), Some(after(2_100)));
+    assert_eq!(collector.take(&running("b", 0), after(300)), Taken::Started, "it runs, and its end is still to come");
+    assert_eq!(collector.advance(after(2_100)), [host("a")]);
+    assert_eq!((state(&collector, "a"), state(&collector, "b")), (TaskState::Refused, TaskState::Running));
+    assert_eq!(collector.host(&host("a")).unwrap().cause, None, "it said so itself");
+
+    // One that wants signatures may have wanted them of what was sent before.
+    let mut collector = sent(&["a", "b", "c"], true);
+    for name in ["a", "b", "c"] {
+        assert_eq!(collector.take(&wants_approval(name), after(100)), Taken::Replayed);
+    }
+    assert_eq!(collector.take(&finished("a", 0, Outcome::Succeeded), after(200)), Taken::Finished);
+    assert_eq!(collector.take(&wants_approval("b"), after(300)), Taken::Finished, "said twice it is of now, too");
+    assert_eq!(collector.advance(after(2_100)), [host("c")]);
+    let states = ["a", "b", "c"].map(|name| state(&collector, name));
+    assert_eq!(states, [TaskState::Succeeded, TaskState::Refused, TaskState::Refused]);
+    assert_eq!(collector.host(&host("c")).unwrap().result.as_ref().unwrap().code, NEEDS_APPROVAL.code);
+    assert!(collector.is_complete(after(2_100)));
+
+    // What was never sent before is answered at once.
+    let mut collector = sent(&["a"], false);
+    assert_eq!(collector.take(&wants_approval("a"), after(100)), Taken::Finished);
+
+    // After an outage we have sent it twice ourselves, and a watch tells how it stands.
+    let mut collector = sent(&["a"], true);
+    collector.take(&replayed("a"), after(100));
+    collector.attach(request(2), &[host("a")]);
+    collector.take(&replayed("a"), after(200));
+    assert!(collector.advance(after(9_000)).is_empty());
 }
 
 #[test]

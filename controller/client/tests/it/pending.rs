@@ -14,7 +14,14 @@ use serde_json::{Value, json};
 use crate::asking::{names, question};
 
 fn sending(hosts: BTreeSet<HostName>) -> Sending {
-    Sending { hosts, queue_ms: 60_000, reply_timeout_ms: 5_000, time_limit_ms: 5_000, output: Default::default() }
+    Sending {
+        sent_before: false,
+        hosts,
+        queue_ms: 60_000,
+        reply_timeout_ms: 5_000,
+        time_limit_ms: 5_000,
+        output: Default::default(),
+    }
 }
 
 fn hour(mut question: Question) -> Question {

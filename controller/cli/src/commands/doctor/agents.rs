@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use muster_client::cache::HostCache;
 use muster_client::{ClientError, Controller, End, HostRecord, Summary, WINDOW_MS_DEFAULT, discover};
+use muster_pki::CrlInfo;
 use muster_protocol::code;
 use muster_protocol::limits::CLOCK_SKEW_MS_DEFAULT;
 use muster_protocol::{HostName, TaskState, Timestamp};
 use serde_json::Value;
 
-use super::{Check, Report};
+use super::{Check, Report, Status, agreement, backlog};
 use crate::context::Context;
 use crate::output::number::counted;
 use crate::output::{ExitCode, Failure, fold, time};
@@ -21,11 +22,12 @@ mod tests;
 /// Clocks that differ by more are told: names of certificates and commands still work, logs no longer line up.
 const SKEW_MS_WARNING: i64 = 5_000;
 
-/// Asks everybody and judges the answers.
+/// Asks everybody and judges the answers. `own` are the revocation lists that this machine has.
 pub(super) async fn check(
     context: &Context,
     controller: &mut Controller,
     cache: &mut HostCache,
+    own: &[CrlInfo],
     report: &mut Report<'_>,
 ) {
     let asked_at = controller.now();
@@ -38,9 +40,9 @@ pub(super) async fn check(
             if let Some(check) = clocks(&found.summary, asked_at) {
                 report.add(check);
             }
-            if let Some(check) = super::backlog::check(controller, &found.hosts).await {
-                report.add(check);
-            }
+            let told = backlog::ask(controller, &found.hosts).await;
+            let judged = backlog::judge(&told, found.hosts.len()).into_iter();
+            judged.chain(agreement::judge(&told, own)).for_each(|check| report.add(check));
         }
         Err(error @ ClientError::NobodyListens { .. }) => {
             report.add(Check::ok("permissions", "may read its replies and publish commands"));
@@ -103,6 +105,14 @@ fn answering(summary: &Summary, silent: &[&str]) -> Check {
             End::Complete | End::Stopped => Check::ok("agents", what),
         },
     };
+    if check.status == Status::Warning {
+        // As of every other command: a fleet of which a part refuses or is silent is no success.
+        check.exit = match (refusals.is_empty(), silent.is_empty()) {
+            (false, _) => ExitCode::Refused,
+            (true, false) => ExitCode::NoReply,
+            (true, true) => ExitCode::Success,
+        };
+    }
     check.why = why;
     check
 }

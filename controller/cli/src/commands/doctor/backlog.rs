@@ -24,22 +24,27 @@ const YOUNG_MS: i64 = 5 * 60 * 1000;
 /// Kinds of problems that are told apart.
 const PROBLEMS_MAX: usize = 8;
 
-/// Asks and judges. `None` where nobody tells anything.
-pub(super) async fn check(controller: &mut Controller, hosts: &BTreeSet<HostName>) -> Option<Check> {
+/// What hosts tell of themselves, a sample of them where there are many. Empty where they cannot be asked.
+pub(super) async fn ask(controller: &mut Controller, hosts: &BTreeSet<HostName>) -> BTreeMap<HostName, HostRecord> {
+    match question(hosts).map(|question| controller.ask(&question)) {
+        Some(Ok(asking)) => asking.finish().await.hosts,
+        // What cannot be asked here was told by the check before.
+        Some(Err(_)) | None => BTreeMap::new(),
+    }
+}
+
+fn question(hosts: &BTreeSet<HostName>) -> Option<Question> {
     if hosts.is_empty() {
         return None;
     }
     let asked = limit::choose(hosts.iter().cloned().collect(), limit::Amount::Count(ASKED_MAX), 1);
     let (plugin, action) = ("host".parse().ok()?, "status".parse().ok()?);
-    let question = Question {
+    Some(Question {
         options: Options { progress: false, ..Options::default() },
         reply_timeout_ms: PATIENCE_MS,
         time_limit_ms: PATIENCE_MS,
         ..Question::new(Audience::Hosts(asked.into_iter().collect()), plugin, action)
-    };
-    // What cannot be asked here was told by the check before.
-    let summary = controller.ask(&question).ok()?.finish().await;
-    judge(&summary.hosts, hosts.len())
+    })
 }
 
 /// What one host tells.
@@ -70,7 +75,8 @@ fn told<'a>((host, record): (&'a HostName, &'a HostRecord)) -> Option<Told<'a>> 
     tells.then(|| Told { host: host.as_str(), data })
 }
 
-fn judge(hosts: &BTreeMap<HostName, HostRecord>, all: usize) -> Option<Check> {
+/// Judges. `None` where nobody tells anything.
+pub(super) fn judge(hosts: &BTreeMap<HostName, HostRecord>, all: usize) -> Option<Check> {
     let told: Vec<Told<'_>> = hosts.iter().filter_map(told).collect();
     if told.is_empty() {
         return None;
@@ -144,8 +150,8 @@ mod tests {
         for (name, data) in hosts {
             fleet.hosts(&[name], json!({}), succeeding(data.clone())).await;
         }
-        let names = hosts.iter().map(|(name, _)| name.parse().unwrap()).collect();
-        check(&mut fleet.controller().await, &names).await
+        let names: BTreeSet<HostName> = hosts.iter().map(|(name, _)| name.parse().unwrap()).collect();
+        judge(&ask(&mut fleet.controller().await, &names).await, names.len())
     }
 
     fn status(spooled: u64, connected_for_s: i64, problems: &[&str]) -> Value {

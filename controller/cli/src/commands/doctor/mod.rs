@@ -1,6 +1,7 @@
 //! `muster doctor`: everything between this terminal and the hosts, checked in the order in which it is needed.
 
 mod agents;
+mod agreement;
 mod backlog;
 mod identity;
 mod network;
@@ -88,7 +89,7 @@ impl Check {
 }
 
 /// All checks, in order.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "config",
     "key",
     "certificate",
@@ -100,6 +101,8 @@ const NAMES: [&str; 11] = [
     "agents",
     "clocks",
     "backlog",
+    "crls",
+    "policies",
 ];
 
 /// Prints each check as it ends, and remembers it.
@@ -220,9 +223,10 @@ async fn examine(context: &Context, report: &mut Report<'_>) {
     if !network::reach(context, report).await {
         return;
     }
+    let own = login.trust.crl_info();
     let Some(mut session) = network::log_in(context, login, report).await else { return };
     let mut cache = host_cache(&context.name, now);
-    agents::check(context, &mut session.controller, &mut cache, report).await;
+    agents::check(context, &mut session.controller, &mut cache, &own, report).await;
     // What was learnt on the way is a by-product.
     drop(cache.save());
     session.close().await;
