@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use muster_bus::Link;
 use muster_daemon::{Blocking, Clock, Disk, TaskKind, Tasks};
-use muster_pki::{PkiError, Trust};
+use muster_pki::PkiError;
 use muster_plugin_api::Registry;
 use muster_protocol::{AnnouncementKind, HostName, Identity, RequestId, code};
 use tokio::sync::watch;
@@ -450,90 +449,13 @@ impl Core {
             tracing::error!(error = chain(&error), "A revocation list that was in force could not be taken over");
         }
         *lock(&self.materials) = new;
+        self.remember_numbers();
         *lock(&self.pulse.policy_loaded_at) = self.now();
         self.certificate_doubted.notify_one();
         tracing::info!(reconnects = needs_connection, "Reloaded certificates, revocation lists and policy");
         self.note(Event::new("agent", "reloaded"));
         if needs_connection {
             replaced.send_modify(|count| *count += 1);
-        }
-    }
-
-    /// Puts the lists that came over the bus back into force. One that is older than the file's stays out.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is damaged: without it somebody might be obeyed whose certificate is revoked.
-    fn restore_revocation_lists(&self) -> Result<(), StateError> {
-        let path = self.state.file(files::REVOCATION_LIST);
-        let read = self.state.read(files::REVOCATION_LIST);
-        let text = read.map_err(|source| StateError::Io { action: "read", path: path.clone(), source })?;
-        let Some(text) = text else { return Ok(()) };
-        self.install_kept(&self.materials().trust, &String::from_utf8_lossy(&text)).map_err(|error| {
-            let why = format!(
-                "{}; it holds who was revoked: put the authority's newest list at `pki.crl`, then remove this file",
-                chain(&error)
-            );
-            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
-            StateError::Io { action: "use the kept revocation list", path, source }
-        })
-    }
-
-    /// Puts lists into force that were in force before. One that is older than what is there stays out.
-    ///
-    /// # Errors
-    /// When one of them is no list, after the others are in force.
-    fn install_kept(&self, trust: &Trust, text: &str) -> Result<(), PkiError> {
-        let mut damaged = Ok(());
-        for list in text.split_inclusive("-----END X509 CRL-----") {
-            if list.trim().is_empty() {
-                continue;
-            }
-            match trust.install_crl(list.as_bytes(), self.now()) {
-                Ok(_) => {}
-                // An older one than in the file, or of an authority that is trusted no more.
-                Err(error @ (PkiError::CrlRollback { .. } | PkiError::ForeignCrl { .. })) => {
-                    tracing::info!(error = chain(&error), "A kept revocation list is not used");
-                }
-                Err(error) => damaged = Err(error),
-            }
-        }
-        damaged
-    }
-
-    /// Writes the lists in force down for the next start, where that did not work before.
-    pub(crate) fn keep_revocation_lists(&self) {
-        if !self.revocations_unkept.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        let text = self.materials().trust.crl_pem();
-        if let Err(error) = self.state.write(files::REVOCATION_LIST, text.as_bytes()) {
-            self.revocations_unkept.store(true, Ordering::SeqCst);
-            crate::core::report_error("Could not keep the new revocation list for the next start", &error);
-        }
-    }
-
-    /// Takes a revocation list from the bus. Its own signature says whether it is the CA's.
-    pub(crate) fn install_revocation_list(&self, bytes: &[u8]) {
-        let trust = self.materials().trust;
-        match trust.install_crl(bytes, self.now()) {
-            Ok(status) if status.changed => {
-                let message = format!("number {}, {} certificates revoked", status.info.number, status.info.revoked);
-                tracing::info!(
-                    number = status.info.number,
-                    revoked = status.info.revoked,
-                    "New revocation list in force"
-                );
-                self.note(Event::new("revocation_list", "allowed").with_message(message));
-                self.certificate_doubted.notify_one();
-                self.revocations_unkept.store(true, Ordering::SeqCst);
-                self.keep_revocation_lists();
-            }
-            Ok(_) => tracing::debug!("The revocation list is in force already"),
-            Err(error) => {
-                let message = chain(&error);
-                tracing::warn!(error = message, "Refused a revocation list");
-                self.note_unverified(Event::new("revocation_list", "refused").with_message(message));
-            }
         }
     }
 }

@@ -53,6 +53,7 @@ mod reconnect;
 pub mod report;
 pub mod reserve;
 pub mod results;
+mod revocation;
 pub mod sealing_key;
 mod session;
 pub mod spool;

@@ -25,6 +25,8 @@ pub mod files {
     pub const AUDIT: &str = "audit.jsonl";
     /// The newest revocation list that came over the bus.
     pub const REVOCATION_LIST: &str = "crl.pem";
+    /// The numbers of the lists that were in force, by authority: one that is gone is missed.
+    pub const REVOCATION_NUMBERS: &str = "crl-numbers.json";
     /// The private key that secret arguments are sealed to.
     pub const SEALING_KEY: &str = "sealing.key";
     /// Files that actions need while they run; emptied at start.

@@ -1,5 +1,6 @@
 //! Whom we believe: our authorities, their revocation lists, and the check of a message against them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -233,6 +234,14 @@ impl Trust {
     #[must_use]
     pub fn crl_info(&self) -> Vec<CrlInfo> {
         self.shared.state.load().crls().map(|crl| crl.info.clone()).collect()
+    }
+
+    /// Every authority by the fingerprint of its certificate, with the number of its list in force, if there is one.
+    #[must_use]
+    pub fn crl_numbers(&self) -> BTreeMap<String, Option<u64>> {
+        let state = self.shared.state.load();
+        let number = |anchor: &Anchor| anchor.crl.as_ref().map(|crl| crl.info.number);
+        state.anchors.iter().map(|it| (it.authority.certificate.fingerprint().to_owned(), number(it))).collect()
     }
 
     /// The revocation lists in force as PEM, to be kept in a file across restarts: a list that is forgotten

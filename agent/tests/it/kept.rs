@@ -157,3 +157,74 @@ async fn who_is_revoked_stays_so_over_a_reload_and_is_written_down_as_soon_as_th
     .await;
     agent.stop().await;
 }
+
+/// Why an agent does not start.
+fn refusal(stage: &Stage, disk: &SimulatedDisk) -> Option<String> {
+    disk.end_process();
+    let error = stage.try_build(on(disk)).err()?;
+    Some(format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_kept_revocation_list_is_gone_does_not_start() {
+    let (mut stage, disk, eve) = stopped_after_a_revocation().await;
+    let (list, numbers) = (file(&stage, "crl.pem"), file(&stage, "crl-numbers.json"));
+    let newest = disk.content(&list).unwrap();
+    let check = |stage: &mut Stage, trust: Trust, expected: Option<&str>| {
+        stage.site.trust = trust;
+        let said = refusal(stage, &disk);
+        match expected {
+            None => assert_eq!(said, None),
+            Some(words) => assert!(said.as_ref().is_some_and(|it| it.contains(words)), "{said:?}"),
+        }
+    };
+    let nobody_told = fresh(&stage);
+    check(&mut stage, nobody_told, None);
+    disk.mount().remove_file(&list).unwrap();
+    // Each time anew: that an agent did not start must not make the next one forget.
+    for _ in 0..2 {
+        let nobody_told = fresh(&stage);
+        check(&mut stage, nobody_told, Some("there is none; it was in force here"));
+    }
+    // An older one is no better, wherever it comes from.
+    let other = muster_pki::testing::TestAuthority::new(NOW).unwrap();
+    let stranger = Trust::from_pem(&other.ca_pem()).unwrap();
+    let ours = fresh(&stage);
+    ours.install_crl(&newest, NOW).unwrap();
+    check(&mut stage, ours.clone(), None);
+    assert_eq!(is_revoked(&ours, &eve), Ok(()), "the newest at `pki.crl` is as good");
+    disk.put(&numbers, numbers_of(&ours, 1).as_bytes()).unwrap();
+    let nobody_told = fresh(&stage);
+    check(&mut stage, nobody_told, Some("there is none"));
+    let same = fresh(&stage);
+    same.install_crl(&newest, NOW).unwrap();
+    check(&mut stage, same, Some("there is only number"));
+    // What another authority had in force does not matter to whoever does not trust it.
+    disk.put(&numbers, numbers_of(&stranger, 9).as_bytes()).unwrap();
+    let nobody_told = fresh(&stage);
+    check(&mut stage, nobody_told, None);
+    // Damage that hides what was in force: no list is no answer then.
+    disk.put(&numbers, b"{\"").unwrap();
+    let nobody_told = fresh(&stage);
+    check(&mut stage, nobody_told, Some("it is damaged, and an authority has no revocation list"));
+    let same = fresh(&stage);
+    same.install_crl(&newest, NOW).unwrap();
+    check(&mut stage, same, None);
+    let nobody_told = fresh(&stage);
+    check(&mut stage, nobody_told, Some("there is none"));
+}
+
+/// What an agent remembers that had a list in force which is so much newer.
+fn numbers_of(trust: &Trust, newer: u64) -> String {
+    let numbers = trust.crl_numbers().into_iter().map(|(name, number)| (name, number.unwrap_or_default() + newer));
+    serde_json::to_string(&numbers.collect::<std::collections::BTreeMap<_, _>>()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_from_the_configuration_is_missed_as_well() {
+    let (mut stage, disk) = (Stage::new(), SimulatedDisk::new(1));
+    assert!(!stage.site.trust.crl_info().is_empty());
+    stage.start(on(&disk)).await.stop().await;
+    stage.site.trust = fresh(&stage);
+    assert!(refusal(&stage, &disk).unwrap().contains("there is none"), "nobody put another in its place");
+}
