@@ -16,7 +16,7 @@ use super::target::{self, Match};
 use super::{Addressed, Authorized, CancelGrant, CommandGrant, Decision, Refusal, Silence, Verified, WatchGrant};
 use crate::facts::Facts;
 use crate::journal::Seen;
-use crate::policy::Policy;
+use crate::policy::{CANCEL, Policy};
 
 /// The host's own bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,7 +374,7 @@ fn grant_cancel(verified: &Verified<Cancel>, host: &Host<'_>) -> Result<CancelGr
         let none = BTreeMap::new();
         let request = ForeignRequest { id: cancel.request_id, caller: &running.caller, action: &running.action };
         let scope = host.scope(&none);
-        Some(examine_foreign("cancel", &request, &verified.signers, host.policy, &scope, &mut |_| {})?)
+        Some(examine_foreign(CANCEL, &request, &verified.signers, host.policy, &scope, &mut |_| {})?)
     };
     if !running.can_cancel {
         return Err(Refusal::new(

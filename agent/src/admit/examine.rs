@@ -11,7 +11,7 @@ use muster_protocol::{ActionName, Command, Identity, PluginName, RequestId, Seal
 use serde_json::{Map, Value, json};
 
 use super::{Refusal, Verified, secrets};
-use crate::policy::{Policy, Question, Shortfall, Step, Verdict, is_secret};
+use crate::policy::{CANCEL, Policy, Question, Shortfall, Step, Verdict, is_secret};
 
 /// What somebody wants done, as far as policy and description of the action look at it.
 #[derive(Debug, Clone, Copy)]
@@ -193,8 +193,9 @@ pub fn examine_foreign(
         effective_user: None,
     };
     match policy.ask_observed(&question, scope, observe) {
-        // Nobody needs a second person to stop something, or to look what it does.
-        Verdict::NeedsApproval { rule, .. } => Ok(rule),
+        // Nobody needs a second person to stop something. What others' actions print is another matter: a rule that asks
+        // for more people asks for them there, too.
+        Verdict::NeedsApproval { rule, .. } if pseudo == CANCEL => Ok(rule),
         verdict => answer_of(verdict, signers),
     }
 }

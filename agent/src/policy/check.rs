@@ -10,7 +10,7 @@ use muster_protocol::expr::{Comparison, Literal, Node, Operand, Path, Segment, d
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Effect, PSEUDO_ACTIONS, Place, Policy, Rule};
+use super::{CANCEL, Effect, PSEUDO_ACTIONS, Place, Policy, Rule};
 
 /// What the checker knows of the host that the policy is for.
 #[derive(Debug, Clone, Default)]
@@ -308,13 +308,13 @@ fn arguments(rule: &Rule, known: &Known<'_>) -> Vec<Warning> {
     warnings
 }
 
-/// Approvals of a rule that is only about stopping and watching, where nobody is asked for them.
+/// Approvals of a rule that is only about stopping, where nobody is asked for them.
 fn unasked_approvals(rule: &Rule) -> Option<Warning> {
     let all: BTreeSet<String> = PSEUDO_ACTIONS.iter().copied().chain(["any.other"]).map(ToOwned::to_owned).collect();
     let mut meant = actions_meant(rule.when.root(), &all)?;
-    let only_pseudo = !meant.is_empty() && !meant.remove("any.other");
-    (only_pseudo && !rule.approvals.is_empty()).then(|| {
-        let message = "`approvals` are never asked for `cancel` and `watch`: stopping takes no second person";
+    let only_cancel = meant.remove(CANCEL) && meant.is_empty();
+    (only_cancel && !rule.approvals.is_empty()).then(|| {
+        let message = "`approvals` are never asked for `cancel`: stopping takes no second person";
         rule.warn(rule.place, Weight::Warning, message.to_owned())
     })
 }

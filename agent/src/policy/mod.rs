@@ -120,7 +120,10 @@ pub(crate) fn is_secret(input: &Input) -> bool {
 
 /// What the policy is asked about with no plugin behind it: stopping a request of somebody else, and looking
 /// at one. `arg.request_id`, `arg.action` and `arg.caller` tell which.
-pub const PSEUDO_ACTIONS: &[&str] = &["cancel", "watch"];
+pub const PSEUDO_ACTIONS: &[&str] = &[CANCEL, "watch"];
+
+/// The one of them that never takes a second person.
+pub const CANCEL: &str = "cancel";
 
 /// What a rule does when its condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

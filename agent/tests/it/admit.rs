@@ -720,7 +720,22 @@ fn whoever_may_stop_needs_no_second_person() {
     world.running.insert(id, action);
     let max = world.site.max.clone();
     world.check(&received(signed(&kit::cancel(&max, id), &[&max])), Came::Runs("two".into()));
-    world.check(&received(signed(&kit::watch(&max, id), &[&max])), Came::Runs("two".into()));
+}
+
+#[test]
+fn whoever_watches_what_is_somebody_elses_needs_whom_the_rule_names() {
+    let mut world = World { policy: TWO, ..World::new() };
+    let (id, action) = running(&world.site, false, true);
+    world.running.insert(id, action);
+    let (lea, max) = (world.site.lea.clone(), world.site.max.clone());
+    let sre = world.site.authority.credentials_with_groups("user/sam", &["sre"]).unwrap();
+    let watch = kit::watch(&max, id);
+    let said = world.check(&received(signed(&watch, &[&max])), refused("needs-approval"));
+    assert_eq!(said, "rule `two` needs 1 more signature by a member of group sre");
+    world.check(&received(signed(&watch, &[&max, &lea])), refused("needs-approval"));
+    world.check(&received(signed(&watch, &[&max, &sre])), Came::Runs("two".into()));
+    // One's own takes nobody.
+    world.check(&received(signed(&kit::watch(&lea, id), &[&lea])), Came::Runs("own".into()));
 }
 
 proptest! {

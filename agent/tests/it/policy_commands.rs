@@ -162,7 +162,7 @@ fn a_policy_says_who_has_to_approve() {
     let two =
         |when: &str| format!("{}approvals = [{{ group = \"sre\" }}, {{ count = 1 }}]\n", rule("two", "allow", when));
     fs::write(&draft, two("plugin = cancel")).unwrap();
-    check(&folder, &["policy", "check", path], 0, &["`approvals` are never asked for `cancel` and `watch`"]);
+    check(&folder, &["policy", "check", path], 0, &["`approvals` are never asked for `cancel`: stopping"]);
     fs::write(&draft, [two("true"), rule("lax", "allow", "true")].concat()).unwrap();
     check(&folder, &["policy", "check", path], 0, &["rule `lax`: can never decide: rule `two` (line 2)"]);
 
