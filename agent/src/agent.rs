@@ -238,6 +238,12 @@ impl Agent {
             tracing::warn!(path = %path.display(), "A file in the spool is not a report; it was set aside");
             found.push(format!("a file in the spool is not a report; it is now `{}`", path.display()));
         }
+        for path in &opened.surplus {
+            found.push(format!(
+                "a damaged file of the spool is removed, since there are too many: `{}`",
+                path.display()
+            ));
+        }
         for path in &opened.unreadable {
             found.push(format!("a file in the spool could not be read: `{}`", path.display()));
         }
@@ -245,6 +251,7 @@ impl Agent {
         for message in found {
             audit.write(now, Event::new("agent", "recovered").with_message(message), Durability::Written)?;
         }
+        opened.surplus.iter().for_each(|path| spool.remove_damaged(path));
         let core = Arc::new(Core::new(CoreParts {
             facts: FactStore::new(parts.facts),
             config,

@@ -303,7 +303,13 @@ impl Core {
         for key in waiting {
             let Some(link) = self.link() else { return false };
             let parcel = lock(&self.spool).get(key).cloned();
-            let Some(parcel) = parcel.map(|parcel| self.signed_anew(parcel)) else { continue };
+            let Some(kept) = parcel else { continue };
+            let Some(parcel) = self.signed_anew(&kept) else {
+                if self.give_up(&kept, OF_ANOTHER_HOST, durability(key)) {
+                    lock(&self.spool).remove(key);
+                }
+                continue;
+            };
             let left_ms = u64::try_from(parcel.expires_at.since_ms(self.now())).unwrap_or(0).max(1);
             match link.publish(outgoing(&parcel, left_ms, true), Guarantee::Confirmed).await {
                 Ok(()) => {
@@ -321,14 +327,19 @@ impl Core {
     }
 
     /// A report as the host signs it now. What was signed with a certificate that has been replaced since may not be
-    /// believed any more when it arrives.
-    fn signed_anew(&self, parcel: Parcel) -> Parcel {
+    /// believed any more when it arrives. `None` of what another host says, or of what is no report: a directory of state
+    /// that was copied to this host must not make it vouch for the other one.
+    fn signed_anew(&self, parcel: &Parcel) -> Option<Parcel> {
         let credentials = self.materials().credentials;
         if parcel.signatures.iter().any(|signature| signature.keyid == credentials.fingerprint()) {
-            return parcel;
+            return Some(parcel.clone());
+        }
+        let report = muster_protocol::decode::<ProgressReport>(&parcel.body).ok();
+        if parcel.content_type != PayloadType::Report.as_str() || report?.host != self.host {
+            return None;
         }
         let signatures = vec![credentials.sign(&parcel.content_type, &parcel.body)];
-        Parcel { signatures, ..parcel }
+        Some(Parcel { signatures, ..parcel.clone() })
     }
 
     /// Returns whether the broker is what is in the way.
@@ -373,6 +384,8 @@ impl Core {
         for_good.is_none()
     }
 }
+
+const OF_ANOTHER_HOST: &str = "it is no report of this host, and this host does not sign it";
 
 const EVICTED: &str = "its room was needed for the end of an action that changed something";
 

@@ -10,8 +10,8 @@
 //! Each file is one report: `REQUEST-ID.json`, a line `CHECKSUM LENGTH JSON` as in the [journal](crate::journal) with
 //! the routing facts and the DSSE envelope as signed. The envelope's signature would show damage too, but only to
 //! the reader, who cannot ask for the report again. Files of the first agents have no checksum and are still read.
-//! What is damaged is renamed to `*.damaged` on opening, never deleted; what cannot be read at that moment stays for
-//! the next start.
+//! What is damaged is renamed to `*.damaged` on opening and kept, [`DAMAGED_MAX`] of them; what cannot be read at that
+//! moment stays for the next start.
 //!
 //! # Bounds
 //!
@@ -42,6 +42,12 @@ pub const REPORTS_MAX: usize = 1_000;
 
 /// Most bytes of report bodies kept at once: some forty of the largest, thousands of ordinary ones.
 pub const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Most damaged files that are kept as evidence, and most bytes of them together.
+pub const DAMAGED_MAX: usize = 100;
+
+/// See [`DAMAGED_MAX`].
+pub const DAMAGED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// How long a report whose reader has no queue is tried again, in milliseconds: as long as the
 /// broker keeps an unused reply queue.
@@ -167,6 +173,8 @@ pub struct Opened {
     pub reports: usize,
     /// Files that are not reports; they were renamed to `*.damaged`.
     pub damaged: Vec<PathBuf>,
+    /// Damaged files beyond what is kept, the oldest request first: whoever opens removes them once it is written down.
+    pub surplus: Vec<PathBuf>,
     /// Files that could not be read; they are tried again at the next start.
     pub unreadable: Vec<PathBuf>,
 }
@@ -219,7 +227,15 @@ impl Spool {
             }
         }
         opened.reports = spool.entries.len();
+        opened.surplus = surplus_damaged(&**disk, directory).map_err(failed("list"))?;
         Ok((spool, opened))
+    }
+
+    /// Removes a damaged file for good.
+    pub fn remove_damaged(&self, path: &Path) {
+        if let Err(error) = self.disk.remove_file(path) {
+            tracing::warn!(path = %path.display(), %error, "Could not remove a damaged spool file");
+        }
     }
 
     /// Keeps a report. Once this returns `Ok` with [`Keep::OnDisk`] it survives a crash of the host. Where there is
@@ -445,6 +461,25 @@ struct Kept {
 enum Read {
     Report(Box<Kept>),
     Damaged,
+}
+
+/// The damaged files that are one too many. Names begin with the time of the request.
+fn surplus_damaged(disk: &dyn Disk, directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let names = disk.list(directory)?.into_iter().map(|entry| directory.join(entry.name));
+    let mut damaged: Vec<PathBuf> =
+        names.filter(|path| path.extension().is_some_and(|extension| extension == "damaged")).collect();
+    damaged.sort();
+    let (mut count, mut bytes) = (0, 0_u64);
+    let mut surplus = Vec::new();
+    for path in damaged.into_iter().rev() {
+        count += 1;
+        bytes = bytes.saturating_add(disk.metadata(&path)?.length);
+        if count > DAMAGED_MAX || bytes > DAMAGED_BYTES_MAX {
+            surplus.push(path);
+        }
+    }
+    surplus.reverse();
+    Ok(surplus)
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<Read> {

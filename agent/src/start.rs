@@ -226,8 +226,11 @@ fn materials(config: &Config) -> anyhow::Result<Materials> {
     let credentials = Credentials::load(config.certificate(), config.key())?;
     let trust = trust(config)?;
     for (key, path) in identity_files(config) {
-        muster_agent::state::check_trusted(path)
-            .with_context(|| format!("`{key}`: `{}` cannot be trusted", path.display()))?;
+        match muster_agent::state::check_trusted(path) {
+            // Those that must be there have been read.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            checked => checked.with_context(|| format!("`{key}`: `{}` cannot be trusted", path.display()))?,
+        }
     }
     let policy = Policy::load(config.policy_file())?;
     let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials.clone(), trust.clone());
@@ -277,8 +280,13 @@ pub(crate) fn check(config: &Config, complaints: &mut Vec<Complaint>) -> Option<
 }
 
 /// Whoever can put others in their place decides who this host is, and whom it obeys.
-fn identity_files(config: &Config) -> [(&'static str, &Path); 3] {
-    [("pki.key", config.key()), ("pki.certificate", config.certificate()), ("pki.ca", config.ca())]
+fn identity_files(config: &Config) -> [(&'static str, &Path); 4] {
+    [
+        ("pki.key", config.key()),
+        ("pki.certificate", config.certificate()),
+        ("pki.ca", config.ca()),
+        ("pki.crl", config.crl()),
+    ]
 }
 
 fn check_identity_files(config: &Config, complaints: &mut Vec<Complaint>) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::Status;
+use crate::state::check_trusted;
 
 /// How long somebody who asks may take to read the answer. Meanwhile nobody else is answered.
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
@@ -127,6 +128,9 @@ fn listen(path: &Path) -> Result<UnixListener, SocketError> {
         let path = path.to_owned();
         move |source| SocketError::Io { action, path, source }
     };
+    // Whoever can write there can put something else in its place between two steps, which is then what is changed.
+    let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    check_trusted(directory).map_err(failed("trust the directory of"))?;
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketError::Taken { path: path.to_owned(), by: "a file that is no socket" });

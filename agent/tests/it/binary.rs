@@ -152,7 +152,7 @@ fn what_others_can_write_is_not_trusted() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new();
     let mode = |name: &str, mode| fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode)).unwrap();
-    for name in ["musterd.toml", "policy.toml", "pki/ca.pem", "pki/host-web1.example.com.pem"] {
+    for name in ["musterd.toml", "policy.toml", "pki/ca.pem", "pki/crl.pem", "pki/host-web1.example.com.pem"] {
         for open in [0o664, 0o646] {
             mode(name, open);
             folder.check(&["check-config"], false, &[&format!("chmod go-w {}", folder.path(name).display())]);

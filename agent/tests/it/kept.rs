@@ -228,3 +228,88 @@ async fn a_list_from_the_configuration_is_missed_as_well() {
     stage.site.trust = fresh(&stage);
     assert!(refusal(&stage, &disk).unwrap().contains("there is none"), "nobody put another in its place");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_removed_from_the_damaged_files_is_written_down() {
+    let (stage, disk) = (Stage::new(), SimulatedDisk::new(1));
+    let spool = file(&stage, "spool");
+    stage.start(on(&disk)).await.stop().await;
+    for number in 0..=muster_agent::spool::DAMAGED_MAX {
+        disk.put(&spool.join(format!("{number:04}.damaged")), b"x").unwrap();
+    }
+    disk.end_process();
+    stage.start(on(&disk)).await.stop().await;
+    assert!(!disk.files().contains(&spool.join("0000.damaged")) && disk.files().contains(&spool.join("0001.damaged")));
+    let audit = text(&stage, &disk, "audit.jsonl");
+    let lines: Vec<&str> = audit.lines().filter(|line| line.contains("since there are too many")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("0000.damaged"), "{lines:?}");
+}
+
+/// A spool with a report that `signer` has signed, and that says it is from `host`.
+fn spooled(stage: &Stage, signer: &Credentials, host: &str) -> muster_protocol::RequestId {
+    use muster_protocol::{PayloadType, ProgressReport, ProtocolVersion, ReportState, encode};
+    let id = crate::kit::fresh_id();
+    let report = ProgressReport {
+        protocol: ProtocolVersion::V1,
+        request_id: id,
+        caller: stage.site.lea.identity().clone(),
+        host: host.parse().unwrap(),
+        sequence: 3,
+        created_at_ms: NOW,
+        state: ReportState::Finished,
+        output: Vec::new(),
+        result: Some(muster_protocol::ActionResult {
+            outcome: muster_protocol::Outcome::Succeeded,
+            code: "ok".to_owned(),
+            message: String::new(),
+            exit_code: None,
+            data: json!({}),
+            truncated_from_bytes: None,
+            duration_ms: 1,
+        }),
+    };
+    let body = encode(&report).unwrap();
+    let parcel = muster_agent::spool::Parcel {
+        request_id: id,
+        routing_key: muster_protocol::routing::reply_key(&route(&stage.site.lea), &crate::kit::host()),
+        content_type: PayloadType::Report.as_str().to_owned(),
+        signatures: vec![signer.sign(PayloadType::Report.as_str(), &body)],
+        body: body.into(),
+        expires_at: NOW.plus_ms(60_000),
+    };
+    let (mut spool, _) = muster_agent::spool::Spool::open(&crate::kit::real_disk(), &file(stage, "spool")).unwrap();
+    spool.put(parcel, muster_agent::spool::Keep::OnDisk, NOW, &mut |_| true).unwrap();
+    id
+}
+
+/// A directory of state that was copied from another host, and one of a host that has another certificate now.
+#[tokio::test]
+async fn a_report_is_signed_anew_by_its_own_host_alone() {
+    let stage = Stage::new();
+    std::fs::create_dir(stage.state.path().join("state")).unwrap();
+    let other = stage.site.authority.credentials("host/db1.example.com").unwrap();
+    let before = stage.site.authority.credentials("host/web1.example.com").unwrap();
+    let theirs = spooled(&stage, &other, "db1.example.com");
+    let ours = spooled(&stage, &before, "web1.example.com");
+    let mut lea = stage.controller(&stage.site.lea).await;
+    let agent = stage.start(Setup::default()).await;
+    // Checked as a controller does: signed by whom it says it is from.
+    let (_, last) = lea.finished(ours).await;
+    assert_eq!(last.sequence, 3);
+    eventually("a record of the other", || {
+        let audit = stage.audit();
+        let about = |line: &&serde_json::Value| line["details"]["request_id"] == theirs.to_string();
+        match audit.iter().find(about) {
+            Some(line) if line["details"]["decision"] == "given_up" => {
+                let message = line["details"]["message"].as_str().unwrap();
+                if message.contains("no report of this host") { Ok(()) } else { Err(message.to_owned()) }
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let ping = command(&stage.site.lea, "read", json!({}));
+    lea.send(&ping, &stage.site.lea).await;
+    assert_eq!(lea.report().await.request_id, ping.id, "nothing else came");
+    agent.stop().await;
+}

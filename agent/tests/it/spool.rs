@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use muster_agent::spool::{BYTES_MAX, Keep, Parcel, REPORTS_MAX, Spool, SpoolError, UNROUTABLE_KEEP_MS};
+use muster_agent::spool::{
+    BYTES_MAX, DAMAGED_BYTES_MAX, DAMAGED_MAX, Keep, Parcel, REPORTS_MAX, Spool, SpoolError, UNROUTABLE_KEEP_MS,
+};
 use muster_protocol::{RequestId, Signature};
 use tokio::time::Instant;
 
@@ -152,4 +154,28 @@ fn what_is_no_report_is_set_aside() {
     assert_eq!((spool.len(), opened.damaged.len()), (1, 3));
     assert!(opened.damaged.iter().all(|path| path.exists()));
     assert_eq!(Spool::open(&real_disk(), &path).unwrap().1.damaged.len(), 0, "only once");
+}
+
+#[test]
+fn damaged_files_are_bounded_and_the_oldest_go_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    drop(Spool::open(&real_disk(), &path).unwrap());
+    let name = |number: usize| path.join(format!("{number:04}.damaged"));
+    (0..DAMAGED_MAX).for_each(|number| fs::write(name(number), "x").unwrap());
+    assert!(Spool::open(&real_disk(), &path).unwrap().1.surplus.is_empty());
+    fs::write(path.join("9999.json"), "no").unwrap();
+    fs::write(name(DAMAGED_MAX), "x").unwrap();
+    let (spool, opened) = Spool::open(&real_disk(), &path).unwrap();
+    assert_eq!(opened.damaged, [path.join("9999.damaged")]);
+    assert_eq!(opened.surplus, [name(0), name(1)]);
+    assert!(name(0).exists(), "not before it is written down");
+    spool.remove_damaged(&name(0));
+    spool.remove_damaged(&name(1));
+    assert!(Spool::open(&real_disk(), &path).unwrap().1.surplus.is_empty());
+    // Few that are large, by their bytes.
+    fs::File::create(path.join("5000.damaged")).unwrap().set_len(DAMAGED_BYTES_MAX - 3).unwrap();
+    let surplus = Spool::open(&real_disk(), &path).unwrap().1.surplus;
+    assert_eq!(surplus.len(), DAMAGED_MAX - 2);
+    assert!(!surplus.contains(&path.join("5000.damaged")) && surplus[0] == name(2));
 }

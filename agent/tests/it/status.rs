@@ -94,6 +94,32 @@ async fn a_socket_is_private_survives_a_crash_and_is_not_stolen() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
+#[tokio::test]
+async fn a_socket_where_others_can_write_is_not_made() {
+    let status = some_status().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (target, link) = (directory.path().join("target"), directory.path().join("status.sock"));
+    let serve = || {
+        let told = status.clone();
+        StatusSocket::serve(&link, move || Some(told.clone()))
+    };
+    for mode in [0o777, 0o1777, 0o770] {
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let refused = serve().map(drop).unwrap_err();
+        assert_eq!(refused.code(), "status-socket", "{mode:o}");
+        assert!(!link.exists(), "{mode:o}");
+    }
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A link in its place is not followed: neither made at, nor changed.
+    std::fs::write(&target, "precious").unwrap();
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert!(matches!(serve(), Err(SocketError::Taken { .. })));
+    assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o644);
+    std::fs::remove_file(&link).unwrap();
+    drop(serve().unwrap());
+}
+
 /// A `musterd` that is killed when it goes out of scope.
 struct Agent(Child);
 

@@ -47,7 +47,7 @@ fn a_key_that_others_can_read() {
     ✗ key          context `lab`: your certificate and key cannot be used
                    why: key file `[HOME]/.config/muster/files/user-lea.key` is accessible by group or others (mode 0644)
                    do: chmod 600 [HOME]/.config/muster/files/user-lea.key
-    · not checked: certificate, revocation, names, network, login, permissions, agents, clocks, backlog
+    · not checked: certificate, revocation, names, network, login, permissions, agents, clocks, backlog, crls, policies
     ");
 }
 
