@@ -1,13 +1,20 @@
 //! Running an authorized command to its end, and telling about it.
 //!
-//! The action runs in a task of its own; a second one watches it: time limit, cancellation, shutdown,
+//! An action runs in a task of its own; a second one watches it: time limit, cancellation, shutdown,
 //! output, reports. So neither waits for the other while it holds something, and an action that
-//! blocks or panics cannot take its own report with it.
+//! waits or panics cannot take its own report with it.
+//!
+//! An action that only reads is often over before a task could be made for it: a ping, a look at the facts. So it
+//! is given one turn where it was authorized ([`Begun::Over`]). If it ends in that turn there is nothing to watch, and
+//! its delivery is acknowledged together with its report; if not, it goes on as all others do ([`Begun::Running`]).
+//! Why, and what stays as it was, is in `docs/adr/0031-one-turn-for-reads.md`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use muster_bus::Delivery;
 use muster_daemon::TaskKind;
 use muster_plugin_api::{
     ActionContext, ActionFailure, ActionReply, ActionRequest, OutputPiece, OutputReceiver, OutputSink, Plugin,
@@ -25,6 +32,7 @@ use crate::core::{Core, Running, StopReason, lock};
 use crate::detached::{self, Order};
 use crate::mask;
 use crate::outbox::Care;
+use crate::receive::acknowledge;
 use crate::report::{Address, Ending, OutputBuffer, running};
 use crate::watching::{FEED_LENGTH, Feed};
 
@@ -49,13 +57,22 @@ const STOP_GRACE: Duration = Duration::from_secs(6);
 /// Numbers of reports that are noted in the journal at once.
 const SEQUENCE_BLOCK: u32 = 64;
 
+/// What became of a command that was started.
+pub(crate) enum Begun {
+    /// It runs, and its end tells itself.
+    Running,
+    /// It is over already, and its end is to be told.
+    Over(Over),
+}
+
 /// Starts an authorized command that has been recorded. Nothing else starts an action.
-pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
+pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) -> Begun {
     let command = authorized.message();
     let grant = authorized.grant();
     let is_detached = grant.plugin.ddl().action(&command.action).is_some_and(|action| action.muster.detached);
     if is_detached && core.runner.is_some() {
-        return detached::start(core, &authorized);
+        detached::start(core, &authorized);
+        return Begun::Running;
     }
     let id = command.id;
     let (stop, stopped) = watch::channel(None);
@@ -66,16 +83,13 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
         read_only: grant.read_only,
         is_watch: false,
     };
-    let feed = broadcast::Sender::new(FEED_LENGTH);
     let (since, time_limit) = (core.now(), grant.time_limit);
-    let feed_of = Some(feed.clone());
-    let running = Running { action, stop, ended: false, since, time_limit, holds_up_stop: true, feed: feed_of };
+    let running = Running { action, stop, ended: false, since, time_limit, holds_up_stop: true, feed: None };
     lock(&core.running).insert(id, running);
+    let forget = Forget { core: core.clone(), id };
     core.counters.actions_started.add_one();
     let (sink, output) = OutputSink::channel(OUTPUT_PIECES);
     let cancel = CancellationToken::new();
-    let abandon = CancellationToken::new();
-    let (sender, reply) = oneshot::channel();
     let request = ActionRequest {
         request_id: id,
         caller: command.caller.clone(),
@@ -88,10 +102,37 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
     };
     let context = ActionContext { cancel: cancel.clone(), output: sink, host: core.clone() };
     let plugin = grant.plugin.clone();
-    let stop_grace = stop_grace(&plugin, &command.action);
+    let mut watcher = Watcher {
+        core: core.clone(),
+        address: Address { request_id: id, caller: command.caller.clone(), reply_to: command.reply_to.clone() },
+        progress: command.options.progress,
+        read_only: grant.read_only,
+        time_limit: grant.time_limit,
+        stop_grace: stop_grace(&plugin, &command.action),
+        started: Instant::now(),
+        sequence: 0,
+        sequence_reserved: SEQUENCE_BLOCK,
+        buffer: OutputBuffer::new(OUTPUT_BYTES_MAX),
+        feed: None,
+        result: (!grant.read_only).then(|| detached::order(core, &authorized)),
+    };
+    let mut run =
+        Box::pin(async move { caught(AssertUnwindSafe(|| mask::run(plugin.as_ref(), request, context))).await });
+    // Whoever has to wait is waked in the task that then goes on with it.
+    if watcher.read_only
+        && let Poll::Ready(reply) = run.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    {
+        return Begun::Over(Over { watcher, output, reply, forget });
+    }
+    let feed = broadcast::Sender::new(FEED_LENGTH);
+    if let Some(running) = lock(&core.running).get_mut(&id) {
+        running.feed = Some(feed.clone());
+    }
+    watcher.feed = Some(feed);
+    let abandon = CancellationToken::new();
+    let (sender, reply) = oneshot::channel();
     let abandoned = abandon.clone();
     core.tasks.spawn(TaskKind::Worker, "action", async move {
-        let run = caught(std::panic::AssertUnwindSafe(|| mask::run(plugin.as_ref(), request, context)));
         tokio::select! {
             biased;
             // The future is dropped, and the processes it started are killed with it.
@@ -99,24 +140,30 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) {
             reply = run => drop(sender.send(reply)),
         }
     });
-    let watcher = Watcher {
-        core: core.clone(),
-        address: Address { request_id: id, caller: command.caller.clone(), reply_to: command.reply_to.clone() },
-        progress: command.options.progress,
-        read_only: grant.read_only,
-        time_limit: grant.time_limit,
-        stop_grace,
-        started: Instant::now(),
-        sequence: 0,
-        sequence_reserved: SEQUENCE_BLOCK,
-        buffer: OutputBuffer::new(OUTPUT_BYTES_MAX),
-        feed,
-        result: (!grant.read_only).then(|| detached::order(core, &authorized)),
-    };
     core.tasks.spawn(TaskKind::Worker, "report", async move {
-        let _forget = Forget { core: watcher.core.clone(), id };
+        let _forget = forget;
         watcher.watch(reply, output, stopped, cancel, abandon).await;
     });
+    Begun::Running
+}
+
+/// An action that was over in its first turn.
+pub(crate) struct Over {
+    watcher: Watcher,
+    output: OutputReceiver,
+    reply: ActionReply,
+    forget: Forget,
+}
+
+impl Over {
+    /// Tells about it, and acknowledges its delivery so that both leave together.
+    pub(crate) async fn tell(self, delivery: &Delivery) {
+        let Self { mut watcher, mut output, reply, forget } = self;
+        let _forget = forget;
+        watcher.ended(&mut output).await;
+        let ending = ending(Some(reply), None, watcher.time_limit);
+        watcher.finish(ending, Some(delivery)).await;
+    }
 }
 
 /// How long an action may take to stop once it was told to.
@@ -177,7 +224,8 @@ struct Watcher {
     sequence: u32,
     sequence_reserved: u32,
     buffer: OutputBuffer,
-    feed: broadcast::Sender<Feed>,
+    /// Tells those who watch; `None` where nobody can have begun to.
+    feed: Option<broadcast::Sender<Feed>>,
     /// What is kept of it besides its end, where that is kept.
     result: Option<Order>,
 }
@@ -197,14 +245,19 @@ impl Watcher {
             self.report_running(Vec::new()).await;
         }
         let (reply, reason) = self.wait(reply, &mut output, stopped, &cancel, &abandon).await;
+        self.ended(&mut output).await;
+        let ending = ending(reply, reason.as_ref(), self.time_limit);
+        self.finish(ending, None).await;
+    }
+
+    /// Takes what is left of the output. The action takes no room any more.
+    async fn ended(&mut self, output: &mut OutputReceiver) {
         while let Ok(piece) = output.try_recv() {
             self.take_in(&piece).await;
         }
         if let Some(running) = lock(&self.core.running).get_mut(&self.address.request_id) {
             running.ended = true;
         }
-        let ending = ending(reply, reason.as_ref(), self.time_limit);
-        self.finish(ending).await;
     }
 
     /// Waits for the end, or for as long as an action that was told to stop may take.
@@ -294,9 +347,11 @@ impl Watcher {
     }
 
     async fn report_running(&mut self, output: Vec<muster_protocol::OutputChunk>) {
-        if !output.is_empty() && self.feed.receiver_count() > 0 {
+        if !output.is_empty()
+            && let Some(feed) = self.watched()
+        {
             // Nobody watches any more, if it fails.
-            drop(self.feed.send(Feed::Output(output.clone())));
+            drop(feed.send(Feed::Output(output.clone())));
         }
         let sequence = self.next_sequence();
         let report = running(&self.address, &self.core.host, sequence, self.core.now(), output);
@@ -318,7 +373,13 @@ impl Watcher {
         sequence
     }
 
-    async fn finish(mut self, mut ending: Ending) {
+    /// Where to tell somebody who watches, if anybody does.
+    fn watched(&self) -> Option<&broadcast::Sender<Feed>> {
+        self.feed.as_ref().filter(|feed| feed.receiver_count() > 0)
+    }
+
+    /// Tells about the end, and acknowledges the delivery where that has not been done.
+    async fn finish(mut self, mut ending: Ending, delivery: Option<&Delivery>) {
         ending.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         ending.output_truncated_from = self.buffer.truncated_from();
         // All but the last chunks leave as running reports where those are wanted.
@@ -345,15 +406,22 @@ impl Watcher {
         event.code = Some(ending.code.code.to_owned());
         event.message.clone_from(&ending.message);
         self.core.note(event);
-        if self.feed.receiver_count() > 0 {
-            drop(self.feed.send(Feed::Ended(Box::new(ending.clone()))));
+        if let Some(feed) = self.watched() {
+            drop(feed.send(Feed::Ended(Box::new(ending.clone()))));
         }
         if let Some(order) = self.result.take() {
             self.core.profiles_due.add(&order.plugin);
             self.core.results_keep(order, ending.clone()).await;
         }
         let sequence = self.next_sequence();
-        self.core.send_finished(&self.address, sequence, output, ending, care).await;
+        let signed = self.core.sign_finished(&self.address, sequence, output, ending);
+        // The acknowledgement right before the report: the connection's thread is woken once, and takes both.
+        if let Some(delivery) = delivery {
+            acknowledge(delivery).await;
+        }
+        if let Some(signed) = signed {
+            self.core.send_signed(signed, care).await;
+        }
         // Only now: after a crash in between, the report in the spool says that it has ended. One that is only in
         // memory is recorded as ended when it has left.
         if care != Care::Confirmed {

@@ -43,6 +43,10 @@ impl HostView for Core {
         Some(self)
     }
 
+    fn agent_version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
     fn agent_status(&self) -> AgentStatus {
         let (broker, connected_at_ms) = match &*self.connection.borrow() {
             Connection::Online { broker, since } => (broker.clone(), Some(*since)),
@@ -60,7 +64,7 @@ impl HostView for Core {
         let lists = materials.trust.crl_info().into_iter();
         let revocation_lists = lists.map(|list| RevocationList { issuer: list.issuer, number: list.number });
         AgentStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: self.agent_version(),
             started_at_ms: self.started_at,
             broker,
             connected_at_ms,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use muster_bus::{BusError, CloseReason, Guarantee, Link, Outgoing, PublishError};
 use muster_protocol::routing::{EXCHANGE_REPLY, reply_key};
-use muster_protocol::{MessageError, PayloadType, ProgressReport, Signature, encode};
+use muster_protocol::{Code, MessageError, PayloadType, ProgressReport, Signature, encode};
 use tokio::time::Instant;
 
 use crate::audit::{Durability, Event};
@@ -51,6 +51,12 @@ pub(crate) enum Care {
     Cheap,
 }
 
+/// The last report of a request, signed.
+pub(crate) struct Signed {
+    code: &'static Code,
+    parcel: Parcel,
+}
+
 /// What is known about the reader of a running report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Addressee {
@@ -75,8 +81,7 @@ impl Core {
                 return Ok(());
             }
         };
-        let signature = self.materials().credentials.sign(PayloadType::Report.as_str(), &body);
-        let parcel = self.parcel(address, body, vec![signature]);
+        let parcel = self.signed(address, body);
         let mut message = outgoing(&parcel, RUNNING_EXPIRATION_MS, false);
         message.mandatory = addressee == Addressee::MustBeThere;
         // Without a link it is as if it had broken just now.
@@ -92,8 +97,7 @@ impl Core {
             Ok(body) => body,
             Err(error) => return report_encoding(&error),
         };
-        let signature = self.materials().credentials.sign(PayloadType::Report.as_str(), &body);
-        let parcel = self.parcel(address, body, vec![signature]);
+        let parcel = self.signed(address, body);
         match self.link() {
             Some(link) => self.fire(&*link, &parcel, RUNNING_EXPIRATION_MS).await,
             None => self.counters.reports_lost.add_one(),
@@ -109,13 +113,31 @@ impl Core {
         ending: Ending,
         care: Care,
     ) {
+        if let Some(signed) = self.sign_finished(address, sequence, output, ending) {
+            self.send_signed(signed, care).await;
+        }
+    }
+
+    /// Makes and signs the last report of a request.
+    pub(crate) fn sign_finished(
+        &self,
+        address: &Address,
+        sequence: u32,
+        output: Vec<muster_protocol::OutputChunk>,
+        ending: Ending,
+    ) -> Option<Signed> {
         let code = ending.code;
-        let body = match report::finished(address, &self.host, sequence, self.now(), output, ending) {
-            Ok(body) => body,
-            Err(error) => return report_encoding(&error),
-        };
-        let signature = self.materials().credentials.sign(PayloadType::Report.as_str(), &body);
-        let parcel = self.parcel(address, body, vec![signature]);
+        match report::finished(address, &self.host, sequence, self.now(), output, ending) {
+            Ok(body) => Some(Signed { code, parcel: self.signed(address, body) }),
+            Err(error) => {
+                report_encoding(&error);
+                None
+            }
+        }
+    }
+
+    /// Makes sure that the last report of a request arrives, or that its loss is recorded.
+    pub(crate) async fn send_signed(&self, Signed { code, parcel }: Signed, care: Care) {
         if care == Care::Cheap
             && let Some(link) = self.link()
         {
@@ -123,7 +145,7 @@ impl Core {
         }
         if let Err(error) = self.keep(parcel.clone(), care).await {
             tracing::error!(
-                request.id = %address.request_id,
+                request.id = %parcel.request_id,
                 error = chain(&error),
                 "Could not keep a final report until it is confirmed; trying to send it once"
             );
@@ -180,7 +202,9 @@ impl Core {
         }
     }
 
-    fn parcel(&self, address: &Address, body: Vec<u8>, signatures: Vec<Signature>) -> Parcel {
+    /// A report, signed by the host as it is now.
+    fn signed(&self, address: &Address, body: Vec<u8>) -> Parcel {
+        let signatures = vec![self.materials().credentials.sign(PayloadType::Report.as_str(), &body)];
         Parcel {
             request_id: address.request_id,
             routing_key: reply_key(&address.reply_to, &self.host),

@@ -21,7 +21,7 @@ use crate::admit::{
 };
 use crate::audit::{Event, shortened};
 use crate::core::{Core, Running, StopReason, chain, lock};
-use crate::execute;
+use crate::execute::{self, Begun};
 use crate::journal::{JournalError, Started, compact_shared};
 use crate::outbox::Care;
 use crate::report::{Address, Ending};
@@ -169,7 +169,8 @@ fn with_host<T>(core: &Core, answers: Option<&BTreeMap<String, Value>>, decide: 
     })
 }
 
-async fn acknowledge(delivery: &Delivery) {
+/// Gives a delivery's responsibility from the broker to the journal.
+pub(crate) async fn acknowledge(delivery: &Delivery) {
     if let Err(error) = delivery.ack().await {
         // It comes again, and is recognised.
         tracing::debug!(error = chain(&error), "A delivery could not be acknowledged");
@@ -311,7 +312,12 @@ async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Comma
     core.pulse.phase(Phase::Recording);
     match core.record_start(started, event).await {
         Ok(()) => {
-            acknowledge(delivery).await;
+            // What only reads may be over before it is acknowledged, which then happens with its report. An action that
+            // changes something begins when the delivery is the journal's.
+            let read_only = grant.read_only;
+            if !read_only {
+                acknowledge(delivery).await;
+            }
             tracing::info!(
                 request.id = %command.id,
                 caller = %command.caller,
@@ -320,7 +326,11 @@ async fn run(core: &Arc<Core>, delivery: &Delivery, authorized: Authorized<Comma
                 command.plugin,
                 command.action
             );
-            execute::start(core, authorized);
+            match execute::start(core, authorized) {
+                Begun::Over(over) => over.tell(delivery).await,
+                Begun::Running if read_only => acknowledge(delivery).await,
+                Begun::Running => {}
+            }
         }
         Err(error) => {
             crate::core::report_error("Could not record a request, so it does not run", &error);

@@ -8,6 +8,7 @@
 //! them. Its reports wait until it has another one, and are signed anew then.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,12 +244,9 @@ async fn on_link(
 /// Declares the host's queue with its bindings and starts reading it.
 async fn subscribe(core: &Core, link: &dyn Link) -> Result<Consumer, BusError> {
     let queue = agent_queue(&core.host);
-    link.declare_queue(QueueSpec::durable(&queue)).await?;
     let mut keys = vec![KEY_ALL.to_owned(), host_key(&core.host)];
     keys.extend(core.config.collectives().iter().map(collective_key));
-    for key in &keys {
-        link.bind(&queue, EXCHANGE_COMMAND, key).await?;
-    }
+    link.declare_bound(QueueSpec::durable(&queue), EXCHANGE_COMMAND, &keys).await?;
     for collective in former_collectives(core) {
         link.unbind(&queue, EXCHANGE_COMMAND, &collective_key(&collective)).await?;
     }
@@ -284,12 +282,15 @@ async fn consume(
 ) -> Option<Option<End>> {
     // As many as the broker sends ahead, so that nobody who resolves a target ever waits here.
     let (resolved, mut answered) = mpsc::channel::<Resolved>(usize::from(PREFETCH));
-    let mut announce_at = Instant::now() + presence::pause(core);
-    let mut doubt_at = next_doubt(core);
+    // What is waited for all the time is made once and not for each delivery.
+    let mut announce = pin!(tokio::time::sleep(presence::pause(core)));
+    let mut doubt = pin!(tokio::time::sleep_until(next_doubt(core)));
+    let mut shutdown = pin!(core.shutdown.cancelled());
+    let mut closed = link.closed();
     loop {
         tokio::select! {
             biased;
-            () = core.shutdown.cancelled() => return Some(None),
+            () = &mut shutdown => return Some(None),
             changed = reloaded.changed(), if !core.shutdown.is_cancelled() => {
                 if changed.is_ok() {
                     return Some(Some(End::Replaced));
@@ -301,16 +302,16 @@ async fn consume(
                     return Some(Some(End::Lost(failed)));
                 }
             }
-            () = tokio::time::sleep_until(doubt_at) => {
+            () = &mut doubt => {
                 if let Some(failed) = disbelieved(core) {
                     return Some(Some(End::Lost(failed)));
                 }
-                doubt_at = next_doubt(core);
+                doubt.as_mut().reset(next_doubt(core));
             }
             // Before the deliveries, so that a host that gets them without end is still known to be there.
-            () = tokio::time::sleep_until(announce_at) => {
+            () = &mut announce => {
                 presence.announce(core, &**link, AnnouncementKind::Alive).await;
-                announce_at = Instant::now() + presence::pause(core);
+                announce.as_mut().reset(Instant::now() + presence::pause(core));
             }
             () = core.inventory_changed.notified() => presence.announce(core, &**link, AnnouncementKind::Alive).await,
             message = answered.recv() => {
@@ -322,7 +323,7 @@ async fn consume(
                 Some(delivery) => receive::handle(core, delivery, &resolved).await,
                 None => return ended(link, consumer.ended()).await,
             },
-            reason = link.closed() => return Some(Some(End::Lost(Failed::lost(reason)))),
+            reason = &mut closed => return Some(Some(End::Lost(Failed::lost(reason)))),
         }
     }
 }

@@ -235,6 +235,8 @@ fn materials(config: &Config) -> anyhow::Result<Materials> {
     let policy = Policy::load(config.policy_file())?;
     let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials.clone(), trust.clone());
     settings.heartbeat_s = config.heartbeat_s();
+    // What a host says without waiting for confirms is always under keys that are its own.
+    settings.one_channel = true;
     settings.connect_timeout = config.connect_timeout();
     Ok(Materials { bus: Arc::new(AmqpBus::new(settings)), credentials, trust, policy: Arc::new(policy) })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::consumer::Consumer;
@@ -37,6 +38,28 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// [`BusError::Denied`] without permission, [`BusError::NotFound`] if queue or exchange are missing.
     fn bind(&self, queue: &str, exchange: &str, key: &str) -> BoxFuture<'_, Result<(), BusError>>;
+
+    /// Creates a queue and binds it with each of the keys, as [`Link::declare_queue`] and [`Link::bind`] would, without
+    /// waiting for one answer before asking the next.
+    ///
+    /// # Errors
+    /// As those two.
+    fn declare_bound<'a>(
+        &'a self,
+        queue: QueueSpec,
+        exchange: &'a str,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<(), BusError>> {
+        async move {
+            let name = queue.name.clone();
+            self.declare_queue(queue).await?;
+            for key in keys {
+                self.bind(&name, exchange, key).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
 
     /// Removes a binding. Removing one that does not exist succeeds.
     ///

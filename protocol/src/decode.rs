@@ -2,6 +2,8 @@
 //!
 //! This comes *after* the signature check: verify first, parse second.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -158,7 +160,7 @@ impl<'de> serde::de::Visitor<'de> for Walk {
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<NoRepeats, A::Error> {
         let mut names = std::collections::BTreeSet::new();
-        while let Some(name) = entries.next_key::<String>()? {
+        while let Some(Name(name)) = entries.next_key()? {
             if names.contains(&name) {
                 let shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
                 return Err(serde::de::Error::custom(format_args!("duplicate field `{shown}`")));
@@ -167,6 +169,34 @@ impl<'de> serde::de::Visitor<'de> for Walk {
             entries.next_value::<NoRepeats>()?;
         }
         Ok(NoRepeats)
+    }
+}
+
+/// A name in an object, copied only where it is written with escapes.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> serde::Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> serde::de::Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
     }
 }
 

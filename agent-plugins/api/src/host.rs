@@ -43,6 +43,11 @@ pub trait HostView: Send + Sync {
 
     /// How the agent itself is doing.
     fn agent_status(&self) -> AgentStatus;
+
+    /// Version of the agent's program: of [`HostView::agent_status`], which costs much more, that alone.
+    fn agent_version(&self) -> String {
+        self.agent_status().version
+    }
 }
 
 /// How an agent is doing.

@@ -45,7 +45,7 @@ impl Plugin for Host {
 fn ping(host: &dyn HostView) -> Value {
     json!({
         "time_ms": host.now(),
-        "agent_version": host.agent_status().version,
+        "agent_version": host.agent_version(),
         "inventory_digest": host.inventory_digest(),
     })
 }

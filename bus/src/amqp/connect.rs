@@ -2,7 +2,7 @@
 
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lapin::auth::AuthProvider;
 use lapin::tcp::{AsyncTcpStream, RustlsConnector};
@@ -19,10 +19,20 @@ use crate::error::{BusError, Try};
 use crate::url::BrokerUrl;
 
 /// Tries every address of every broker once, in random order, so that many clients spread over a cluster.
-pub(super) async fn connect(settings: &AmqpSettings, patience: &Patience) -> Result<AmqpLink, BusError> {
-    let tls = muster_pki::tls::client_config(&settings.credentials, &settings.trust)
-        .map_err(|error| BusError::Settings { why: chain(&error) })?;
-    let connector = RustlsConnector::from(tls);
+pub(super) async fn connect(
+    settings: &AmqpSettings,
+    patience: &Patience,
+    connector: &OnceLock<RustlsConnector>,
+) -> Result<AmqpLink, BusError> {
+    let connector = match connector.get() {
+        Some(connector) => connector,
+        None => {
+            // It asks for the revocation lists in force at each handshake, so it can be kept.
+            let tls = muster_pki::tls::client_config(&settings.credentials, &settings.trust)
+                .map_err(|error| BusError::Settings { why: chain(&error) })?;
+            connector.get_or_init(|| RustlsConnector::from(tls))
+        }
+    };
     let mut urls = settings.urls.clone();
     urls.shuffle(&mut rand::rng());
     let mut tries = Vec::new();
@@ -37,7 +47,7 @@ pub(super) async fn connect(settings: &AmqpSettings, patience: &Patience) -> Res
         };
         addresses.shuffle(&mut rand::rng());
         for address in addresses {
-            match attempt(settings, patience, &connector, url, address).await {
+            match attempt(settings, patience, connector, url, address).await {
                 Ok(link) => {
                     patience.was_in_time();
                     return Ok(link);

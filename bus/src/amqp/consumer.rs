@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -38,7 +37,6 @@ struct Shared {
     queue: String,
     /// Held from the look until the settlement is in the line of what is to be sent, never longer.
     settled: Mutex<Settled>,
-    limit: Duration,
 }
 
 /// Which deliveries the broker was told about, and must not be told about again.
@@ -71,14 +69,8 @@ impl Settled {
 }
 
 impl AmqpSource {
-    pub(super) fn new(
-        consumer: lapin::Consumer,
-        channel: Channel,
-        state: Arc<State>,
-        queue: &str,
-        limit: Duration,
-    ) -> Self {
-        let shared = Shared { channel, state, queue: queue.to_owned(), settled: Mutex::default(), limit };
+    pub(super) fn new(consumer: lapin::Consumer, channel: Channel, state: Arc<State>, queue: &str) -> Self {
+        let shared = Shared { channel, state, queue: queue.to_owned(), settled: Mutex::default() };
         Self { consumer, shared: Arc::new(shared), end: None, why: None }
     }
 
@@ -169,7 +161,7 @@ impl AmqpSettler {
             |multiple| channel.basic_ack(tag, BasicAckOptions { multiple }).boxed(),
             |requeue| channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue }).boxed(),
         );
-        let mut settling = match settlement {
+        let settling = match settlement {
             Settlement::Ack => ack(false),
             Settlement::AckThrough => ack(true),
             Settlement::Reject => nack(false),
@@ -181,31 +173,22 @@ impl AmqpSettler {
             if channel.status().connected() && !settled.take(tag, settlement == Settlement::AckThrough) {
                 return Ok(());
             }
-            // Puts it into the line; what is left is to wait until it is written.
-            (&mut settling).now_or_never()
+            // Puts it into the line. That it is written is not waited for: it says nothing about whether the broker
+            // gets it, each wait wakes two threads, and what follows at once leaves in the same TLS record. The line
+            // is bounded, since the broker sends no more than it has been told to ahead.
+            settling.now_or_never()
         };
-        let written = async {
-            match begun {
-                Some(result) => result,
-                None => settling.await,
-            }
-        };
-        match tokio::time::timeout(self.shared.limit, written).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if !matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
+        match begun {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(error)) if !matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
                 Err(self.shared.state.error(&error, Operation::Settle, &self.shared.queue).await)
             }
-            Ok(Err(_)) if self.shared.state.is_alive() => Err(BusError::NotFound {
+            Some(Err(_)) if self.shared.state.is_alive() => Err(BusError::NotFound {
                 operation: Operation::Settle,
                 resource: self.shared.queue.clone(),
                 why: "its consumer has ended".to_owned(),
             }),
-            Ok(Err(_)) => Err(self.shared.state.closed_error(None).await),
-            Err(_) => Err(BusError::Timeout {
-                operation: Operation::Settle,
-                resource: self.shared.queue.clone(),
-                limit_ms: u64::try_from(self.shared.limit.as_millis()).unwrap_or(u64::MAX),
-            }),
+            Some(Err(_)) => Err(self.shared.state.closed_error(None).await),
         }
     }
 }

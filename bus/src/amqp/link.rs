@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::Socket;
 use super::consumer::AmqpSource;
 use super::failure::{close_reason, refusal};
+use super::line::Line;
 use super::publisher::{self, Answer, Request};
 use super::settings::AmqpSettings;
 use crate::consumer::{Consumer, Source};
@@ -51,6 +52,10 @@ pub(super) struct AmqpLink {
     confirmed: AsyncMutex<Option<Channel>>,
     /// Publishes without.
     unconfirmed: AsyncMutex<Option<Channel>>,
+    /// What was published without and is not written yet.
+    line: Line,
+    /// Whether the channel of the consumer publishes without confirms too.
+    one_channel: bool,
 }
 
 /// What everybody on a connection may know about it.
@@ -174,6 +179,8 @@ impl AmqpLink {
             control: AsyncMutex::new(None),
             confirmed: AsyncMutex::new(None),
             unconfirmed: AsyncMutex::new(None),
+            line: Line::default(),
+            one_channel: settings.one_channel,
         }
     }
 
@@ -298,7 +305,7 @@ impl AmqpLink {
         self.unblocked(deadline).await?;
         let resource = format!("{}` with key `{}", message.exchange, message.routing_key);
         if guarantee == Guarantee::Fire {
-            let fired = self.fire(&message, &resource);
+            let fired = self.fire(Arc::new(message), &resource);
             return self.within(Operation::Publish, &resource, fired).await.map_err(|error| match error {
                 BusError::Timeout { .. } if self.state.blocked.borrow().is_some() => self.blocked_error(true),
                 error => error.into(),
@@ -317,11 +324,21 @@ impl AmqpLink {
         Err(BusError::Unexpected { operation: Operation::Publish, resource, why }.into())
     }
 
-    async fn fire(&self, message: &Outgoing, resource: &str) -> Result<(), BusError> {
+    async fn fire(&self, message: Arc<Outgoing>, resource: &str) -> Result<(), BusError> {
+        let bytes = message.body.len() + message.signatures.len();
         let mut attempts = 0;
         loop {
             let channel = self.unconfirmed_channel().await?;
-            let Err(error) = publisher::publish(&channel, message, 0, self.user.clone()).await else { return Ok(()) };
+            let mut sending = publisher::fire(channel.clone(), Arc::clone(&message), self.user.clone()).boxed();
+            let written = match (&mut sending).now_or_never() {
+                Some(written) => written,
+                None => match self.line.leave(bytes, sending) {
+                    // What goes wrong from here on is the fate of a message that may be lost.
+                    None => return Ok(()),
+                    Some(sending) => sending.await,
+                },
+            };
+            let Err(error) = written else { return Ok(()) };
             attempts += 1;
             // The broker closed the channel because of an earlier message: this one has done nothing wrong.
             if attempts >= 3 || channel.status().connected() || !self.state.is_alive() {
@@ -379,6 +396,8 @@ impl AmqpLink {
     async fn goodbye(&self) {
         self.state.requested.store(true, Ordering::Release);
         let polite = async {
+            // lapin sends the goodbye before messages that are still in its line.
+            self.line.written().await;
             // Whatever it answers, the end is what counts.
             drop(self.connection.close(200, "OK".into()).await);
             self.state.ended().await;
@@ -431,21 +450,61 @@ fn name(text: &str, operation: Operation) -> Result<ShortString, BusError> {
     })
 }
 
+fn declare_options(queue: &QueueSpec) -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        passive: false,
+        durable: queue.durable,
+        exclusive: queue.exclusive,
+        auto_delete: queue.auto_delete,
+        nowait: false,
+    }
+}
+
 impl Link for AmqpLink {
     fn declare_queue(&self, queue: QueueSpec) -> BoxFuture<'_, Result<(), BusError>> {
         async move {
             let queue_name = name(&queue.name, Operation::Declare)?;
-            let options = QueueDeclareOptions {
-                passive: false,
-                durable: queue.durable,
-                exclusive: queue.exclusive,
-                auto_delete: queue.auto_delete,
-                nowait: false,
-            };
+            let options = declare_options(&queue);
             self.control(Operation::Declare, &queue.name, move |channel| async move {
                 channel.queue_declare(queue_name, options, FieldTable::default()).await.map(drop)
             })
             .await
+        }
+        .boxed()
+    }
+
+    fn declare_bound<'a>(
+        &'a self,
+        queue: QueueSpec,
+        exchange: &'a str,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<(), BusError>> {
+        async move {
+            let operation = Operation::Declare;
+            let (queue_name, exchange_name) = (name(&queue.name, operation)?, name(exchange, operation)?);
+            let names = keys.iter().map(|key| name(key, operation)).collect::<Result<Vec<_>, _>>()?;
+            let options = declare_options(&queue);
+            // Everything is asked in one go, and the broker answers in order. What it refuses ends the channel, and the
+            // error does not say what it was; then everything is asked again one by one.
+            let in_one_go = self.control(operation, &queue.name, move |channel| async move {
+                let declared = channel.queue_declare(queue_name.clone(), options, FieldTable::default()).map_ok(drop);
+                let mut asked = vec![declared.boxed()];
+                asked.extend(names.into_iter().map(|key| {
+                    let (queue, exchange) = (queue_name.clone(), exchange_name.clone());
+                    channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).boxed()
+                }));
+                try_join_all(asked).await.map(drop)
+            });
+            match in_one_go.await {
+                Err(BusError::Denied { .. } | BusError::NotFound { .. } | BusError::Conflict { .. }) => {}
+                done => return done,
+            }
+            let queue_name = queue.name.clone();
+            self.declare_queue(queue).await?;
+            for key in keys {
+                self.bind(&queue_name, exchange, key).await?;
+            }
+            Ok(())
         }
         .boxed()
     }
@@ -486,10 +545,12 @@ impl Link for AmqpLink {
             let queue_name = name(&queue, Operation::Consume)?;
             let (channel, consumer) = self
                 .control(Operation::Consume, &queue, move |channel| async move {
-                    channel.basic_qos(options.prefetch.max(1), BasicQosOptions { global: false }).await?;
                     let consume =
                         BasicConsumeOptions { exclusive: options.exclusive, ..BasicConsumeOptions::default() };
-                    let consumer = channel.basic_consume(queue_name, "".into(), consume, FieldTable::default()).await?;
+                    // In one go; the broker takes them in order.
+                    let ahead = channel.basic_qos(options.prefetch.max(1), BasicQosOptions { global: false });
+                    let consuming = channel.basic_consume(queue_name, "".into(), consume, FieldTable::default());
+                    let ((), consumer) = futures_util::future::try_join(ahead, consuming).await?;
                     Ok((channel, consumer))
                 })
                 .await?;
@@ -499,7 +560,10 @@ impl Link for AmqpLink {
                 *control = None;
             }
             drop(control);
-            let source = AmqpSource::new(consumer, channel, Arc::clone(&self.state), &queue, self.limit);
+            if self.one_channel {
+                *self.unconfirmed.lock().await = Some(channel.clone());
+            }
+            let source = AmqpSource::new(consumer, channel, Arc::clone(&self.state), &queue);
             Ok(Consumer { source: Source::Amqp(source) })
         }
         .boxed()

@@ -88,6 +88,11 @@ pub(super) async fn run(
     state.finish();
 }
 
+/// Puts a message without confirm into the line; resolves when it is written.
+pub(super) async fn fire(channel: Channel, message: Arc<Outgoing>, user: ShortString) -> lapin::Result<()> {
+    publish(&channel, &message, 0, user).await.map(drop)
+}
+
 async fn send(request: Request, number: u64, user: ShortString) -> Done {
     let Request { channel, message, answer } = request;
     let result = match publish(&channel, &message, number, user).await {

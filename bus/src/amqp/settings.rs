@@ -28,6 +28,11 @@ pub struct AmqpSettings {
     pub connect_timeout: Duration,
     /// How long the broker may take to answer anything else, a publisher confirm included.
     pub operation_timeout: Duration,
+    /// Whether unconfirmed messages leave over the channel of the consumer, once there is one. That saves the broker
+    /// a channel for each connection, and an acknowledgement and the answer that follows it are one piece of work for
+    /// it. It is for those of whose unconfirmed messages the broker refuses none: one that it does refuse ends the
+    /// consumer with [`ConsumerEnd::CancelledByBroker`](crate::ConsumerEnd::CancelledByBroker).
+    pub one_channel: bool,
 }
 
 impl AmqpSettings {
@@ -43,6 +48,7 @@ impl AmqpSettings {
             frame_max: 16 * 1024,
             connect_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(15),
+            one_channel: false,
         }
     }
 }
@@ -58,6 +64,7 @@ impl fmt::Debug for AmqpSettings {
             .field("frame_max", &self.frame_max)
             .field("connect_timeout", &self.connect_timeout)
             .field("operation_timeout", &self.operation_timeout)
+            .field("one_channel", &self.one_channel)
             .finish_non_exhaustive()
     }
 }

@@ -210,6 +210,8 @@ async fn start_all(
         let config = member::config(&plan, &url, &options, &state)?;
         let mut settings = AmqpSettings::new(config.broker_urls().to_vec(), credentials.clone(), trust.clone());
         settings.heartbeat_s = config.heartbeat_s();
+        // As `musterd` does.
+        settings.one_channel = true;
         settings.connect_timeout = config.connect_timeout();
         let bus = Arc::new(HostBus {
             inner: Arc::new(AmqpBus::new(settings)),
