@@ -9,5 +9,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     muster_daemon::return_large_blocks();
+    muster_daemon::share_heaps();
     commands::run()
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -31,7 +32,7 @@ impl Blocking {
     /// [`Panicked`].
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
         match self {
-            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|_| Panicked),
+            Self::Threads => on_a_thread(work).await,
             Self::Inline => {
                 // Others get their turn here, as they do while a thread works.
                 tokio::task::yield_now().await;
@@ -47,6 +48,19 @@ impl Blocking {
             }
         }
     }
+}
+
+/// The runtime knows one kind of work only, whatever it gives: each kind of its own would have all of the runtime's
+/// code for tasks once more in the program.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+    let given = Arc::new(Mutex::new(None));
+    let place = Arc::clone(&given);
+    let work: Box<dyn FnOnce() + Send> = Box::new(move || {
+        let done = work();
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+    });
+    tokio::task::spawn_blocking(work).await.map_err(|_| Panicked)?;
+    given.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(Panicked)
 }
 
 /// Builds a runtime that has a thread for [`Blocking::Threads`] from now on, and starts further ones up to `most`.

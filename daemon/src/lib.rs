@@ -34,7 +34,7 @@ pub use backoff::Backoff;
 pub use blocking::{Blocking, Panicked, runtime_with_threads};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, RealDisk, SimulatedDisk, WriteError};
-pub use memory::return_large_blocks;
+pub use memory::{let_go_of_idle_memory, return_large_blocks, share_heaps};
 pub use recent::{Recent, Remembered};
 pub use tasks::{TaskKind, Tasks};
 

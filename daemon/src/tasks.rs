@@ -73,6 +73,11 @@ impl Tasks {
 
     /// Starts a task. Its name appears in logs and in the list of those that hold up a shutdown.
     pub fn spawn(&self, kind: TaskKind, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_boxed(kind, name, Box::pin(future));
+    }
+
+    /// For all futures the same: what is generic over them is in the program once for each.
+    fn spawn_boxed(&self, kind: TaskKind, name: &'static str, future: Task) {
         let entry = Entry::new(self.clone(), name);
         let tasks = self.clone();
         let killed = self.killed.clone();
@@ -82,7 +87,7 @@ impl Tasks {
                 // Who is killed is not polled once more.
                 biased;
                 () = killed.cancelled() => {}
-                result = Guarded(Box::pin(future)) => {
+                result = Guarded(future) => {
                     if let Err(panic) = result {
                         tasks.panicked(kind, name, &panic);
                     }
@@ -209,10 +214,12 @@ impl Drop for Entry {
     }
 }
 
-/// Turns a panic of a future into an error with the panic's message.
-struct Guarded<F>(Pin<Box<F>>);
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl<F: Future<Output = ()>> Future for Guarded<F> {
+/// Turns a panic of a future into an error with the panic's message.
+struct Guarded(Task);
+
+impl Future for Guarded {
     type Output = Result<(), String>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

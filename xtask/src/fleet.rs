@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::{demo, machine, run};
+use crate::{demo, machine, package, run};
 
 /// Builds `muster-fleet` and hands over to it: `what` is one of its commands.
 ///
@@ -26,10 +26,8 @@ pub(crate) fn fleet(what: &str, arguments: &[&str]) -> Result<()> {
 pub(crate) fn idle(arguments: &[&str]) -> Result<()> {
     machine::need_rabbitmq()?;
     machine::need_sockets()?;
-    let agent = ["build", "--profile", "dist", "--package", "muster-agent", "--bin", "musterd"];
-    run::cargo_step("build the agent as it ships (this takes some minutes)", &agent)?;
+    let agent = package::shipped_agent()?;
     let program = build()?;
-    let agent = demo::target_directory()?.join("dist/musterd");
     let agent = agent.to_str().context("the target folder's name is not UTF-8")?;
     hand_over(&program, &[&["idle", "--program", agent], arguments].concat())
 }

@@ -8,6 +8,7 @@
 //! Both formats are made from the same staged trees by the distributions' own tools, from the rules in `dist/debian`
 //! and `dist/rpm`. Same sources, same toolchain, same bytes: paths are mapped away and times are the commit's.
 
+mod build;
 mod check;
 mod stage;
 
@@ -17,6 +18,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{machine, run};
+pub(crate) use build::shipped_agent;
 use stage::Format;
 
 /// What is asked for on the command line.
@@ -28,7 +30,7 @@ struct Options {
 
 impl Options {
     fn read(words: &[&str]) -> Result<Self> {
-        let mut options = Self { profile: "dist".to_owned(), check: false };
+        let mut options = Self { profile: build::DIST.to_owned(), check: false };
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
             match *word {
@@ -78,7 +80,7 @@ pub(crate) fn reproducible() -> Result<()> {
     for name in ["one", "another-folder"] {
         let clone = base.join(name);
         run::step("clone the committed state", "git", &["clone", "-q", "--no-hardlinks", ".", &text(&clone)])?;
-        let packages = make(&clone, &clone.join("target/package"), "dist")?;
+        let packages = make(&clone, &clone.join("target/package"), build::DIST)?;
         sums.push(checksums(&packages.all())?);
     }
     let (one, other) = (&sums[0], &sums[1]);
@@ -120,7 +122,7 @@ struct Recipe {
 fn make(root: &Path, output: &Path, profile: &str) -> Result<Packages> {
     let recipe = Recipe {
         root: root.to_owned(),
-        programs: build(root, output, profile)?,
+        programs: build::build(root, output, profile)?,
         version: stage::version(root)?,
         epoch: commit_time(root)?,
         to_try: profile == "dev",
@@ -129,42 +131,6 @@ fn make(root: &Path, output: &Path, profile: &str) -> Result<Packages> {
     let sums = checksums(&packages.all())?;
     std::fs::write(output.join("SHA256SUMS"), sums).context("write SHA256SUMS")?;
     Ok(packages)
-}
-
-/// Builds the two programs and gives their folder.
-///
-/// The packaged build has a target folder of its own, since its flags differ: no path of the machine goes into the
-/// programs, neither from Rust nor from C.
-fn build(root: &Path, output: &Path, profile: &str) -> Result<PathBuf> {
-    let folder = if profile == "dev" { "debug" } else { profile };
-    if profile == "dev" {
-        // The tests' own build: fast, and good for looking at the packages only.
-        run::cargo_step("build the programs", &["build", "--workspace", "--bins", "--locked"])?;
-        return Ok(root.join("target").join(folder));
-    }
-    let target = output.join("build");
-    let home = std::env::var("CARGO_HOME")
-        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
-        .context("find cargo's folder: neither CARGO_HOME nor HOME is set")?;
-    let maps = [(text(&target), "/build"), (text(root), "/muster"), (home, "/cargo")];
-    let rust: Vec<String> = maps.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();
-    let c: Vec<String> = maps.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}")).collect();
-    eprintln!("==> build the programs with profile {profile}");
-    let status = Command::new(run::cargo())
-        .args(["build", "--bins", "--locked", "--profile", profile])
-        .args(["-p", "muster-agent", "-p", "muster-cli"])
-        .arg("--target-dir")
-        .arg(&target)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
-        .env("CFLAGS", c.join(" "))
-        .env("SOURCE_DATE_EPOCH", commit_time(root)?)
-        .current_dir(root)
-        .status()
-        .context("start cargo")?;
-    if !status.success() {
-        bail!("build the programs: cargo ended with {status}");
-    }
-    Ok(target.join(folder))
 }
 
 impl Recipe {

@@ -32,6 +32,7 @@ mod reply;
 mod script;
 mod service;
 mod shell;
+pub mod yaml;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use muster_plugin_api::{ActionContext, ActionFailure, ActionOk, ActionRequest, b
 use muster_protocol::code;
 use muster_protocol::ddl::Ddl;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// How long a question of a target expression may take. Every host of a collective asks itself
 /// before it even knows whether it is meant, so this is short; and shorter than the agent itself
@@ -36,10 +36,13 @@ pub(crate) fn answer(data: &impl Serialize) -> Result<ActionOk, ActionFailure> {
 /// The same answer for an expression: only the keys of the query, and without nulls, since there a
 /// missing value makes a comparison unknown.
 pub(crate) fn query_answer(ddl: &Ddl, query: &str, data: &impl Serialize) -> Result<Option<Value>, ActionFailure> {
-    let answer = answer(data)?.data;
-    let (Some(described), Value::Object(all)) = (ddl.data_query(query), answer) else { return Ok(None) };
-    let kept = all.into_iter().filter(|(key, value)| !value.is_null() && described.output.get(key).is_some());
-    Ok(Some(Value::Object(kept.collect::<Map<_, _>>())))
+    Ok(keys_of_query(ddl, query, answer(data)?.data))
+}
+
+fn keys_of_query(ddl: &Ddl, query: &str, answer: Value) -> Option<Value> {
+    let (Some(described), Value::Object(mut kept)) = (ddl.data_query(query), answer) else { return None };
+    kept.retain(|key, value| !value.is_null() && described.output.get(key).is_some());
+    Some(Value::Object(kept))
 }
 
 /// Waits for work that does not stop by itself, up to the request's time limit or until it is cancelled.

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_plugins::yaml;
 use serde_json::{Map, Value};
 
 use super::{trusted, value};
@@ -169,7 +170,7 @@ fn parse(format: Format, text: &str) -> Result<Map<String, Value>, String> {
         // A country `NO` and a disk `y` are texts, as in YAML 1.2.
         Format::Yaml => {
             serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { strict_booleans: true })
-                .map_err(|error| format!("is not YAML: {}", first_line(&error.to_string())))?
+                .map_err(|error| format!("is not YAML: {}", yaml::explain(&error)))?
         }
     };
     match value {
@@ -209,8 +210,4 @@ fn from_toml(value: toml::Value) -> Value {
             Value::Object(table.into_iter().map(|(name, value)| (name, from_toml(value))).collect())
         }
     }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or(text)
 }

@@ -60,9 +60,11 @@ impl IdleOptions {
 pub struct Idle {
     /// Length of the program's file, in bytes.
     pub program_bytes: u64,
-    /// Memory at the end of the window.
+    /// Memory during the window: the middle one of looks that are [`MEMORY_INTERVAL`] apart.
     pub memory: Memory,
-    /// Memory after facts were collected and the host was announced once more.
+    /// The most of them. An agent lets go of what it does not need every five seconds, and takes again what it does.
+    pub memory_peak: Memory,
+    /// Memory right after facts were collected and the host was announced once more.
     pub memory_after_refresh: Memory,
     /// Threads.
     pub threads: u64,
@@ -102,6 +104,9 @@ const FACTS_INTERVAL: Duration = Duration::from_secs(600);
 /// The longest window in which no announcement falls: pauses differ by a tenth.
 const QUIET_MAX: Duration = Duration::from_secs(265);
 
+/// Between two looks at the memory. No divisor of the intervals in which an agent does something.
+pub const MEMORY_INTERVAL: Duration = Duration::from_millis(2_300);
+
 /// How long a reload may take until all of it has been sent and acknowledged.
 const REFRESH_TIME: Duration = Duration::from_secs(3);
 
@@ -138,9 +143,13 @@ pub fn measure(options: &IdleOptions) -> Result<Idle> {
     sleep(options.settle);
 
     let before = Look::now(agent.pid())?;
-    sleep(options.window);
+    let mut looks = Vec::new();
+    while before.at.elapsed() < options.window {
+        sleep(MEMORY_INTERVAL.min(options.window.saturating_sub(before.at.elapsed())));
+        looks.push(memory(agent.pid(), &options.program)?);
+    }
     let after = Look::now(agent.pid())?;
-    let memory_idle = memory(agent.pid(), &options.program)?;
+    let (memory_idle, memory_peak) = middle_and_most(looks).context("look for longer")?;
     agent.signal(Signal::SIGHUP)?;
     sleep(REFRESH_TIME);
     let refreshed = Look::now(agent.pid())?;
@@ -158,6 +167,7 @@ pub fn measure(options: &IdleOptions) -> Result<Idle> {
     Ok(Idle {
         program_bytes,
         memory: memory_idle,
+        memory_peak,
         memory_after_refresh,
         threads: after.threads,
         window_ms: u64::try_from(window.elapsed.as_millis())?,
@@ -169,6 +179,11 @@ pub fn measure(options: &IdleOptions) -> Result<Idle> {
         wire: window.wire,
         refresh: Refresh { processor_us: micros(refresh.processor), wire: refresh.wire },
     })
+}
+
+fn middle_and_most(mut looks: Vec<Memory>) -> Option<(Memory, Memory)> {
+    looks.sort_by_key(|memory| memory.pss_bytes);
+    Some((*looks.get(looks.len() / 2)?, *looks.last()?))
 }
 
 /// The counters of a process at one moment.
@@ -212,4 +227,17 @@ fn micros(duration: Duration) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "counts of some minutes stay below 2^52")]
 fn bytes(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_and_the_most_of_several_looks() {
+        let of = |pss_bytes| Memory { pss_bytes, ..Memory::default() };
+        assert_eq!(middle_and_most(vec![of(9), of(1), of(4)]), Some((of(4), of(9))));
+        assert_eq!(middle_and_most(vec![of(9)]), Some((of(9), of(9))));
+        assert_eq!(middle_and_most(Vec::new()), None);
+    }
 }

@@ -29,7 +29,7 @@ pub const READERS: &[Reader] = &[
         let _ = (lock.word(), lock.problem(), lock.holder().map(super::lock::Holder::shown));
     }),
     ("report", |text| {
-        if let Ok(report) = Report::parse(text.as_bytes()) {
+        if let Ok(report) = Report::parse(text) {
             let report = report.explain();
             let _ = (report.started_ms(), report.was_interrupted(), report.reason(), report.left_out());
         }

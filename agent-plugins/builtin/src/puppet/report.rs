@@ -5,7 +5,7 @@
 //! have changed.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read as _;
 use std::path::Path;
 
 use muster_plugin_api::ActionFailure;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::files;
+use crate::yaml::explain;
 
 /// Largest report that is read. A resource takes about 1.3 KB, so that this is a catalog of 20,000.
 const REPORT_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -126,13 +127,16 @@ impl Report {
                 format!("`{}` has {length} bytes, more than the {REPORT_BYTES_MAX} that are read", path.display());
             return Err(ActionFailure::failed(message));
         }
-        let report = Self::parse(BufReader::new(file.take(REPORT_BYTES_MAX)));
-        report.map(|report| Some(report.explain())).map_err(|why| {
+        let mut text = String::new();
+        file.take(REPORT_BYTES_MAX).read_to_string(&mut text).map_err(|error| files::failure(path, "read", &error))?;
+        Self::parse(&text).map(|report| Some(report.explain())).map_err(|why| {
             ActionFailure::failed(format!("`{}` is not a report of a Puppet run: {why}", path.display()))
         })
     }
 
-    pub(super) fn parse(reader: impl Read) -> Result<Self, String> {
+    /// Reads the text of a report. Of its text and not of its file: reading while parsing needs the decoders of forty
+    /// character sets and the parser a second time, together a quarter of a megabyte of program.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
                 max_events: 20_000_000,
@@ -141,8 +145,7 @@ impl Report {
                 max_aliases: 1_000_000,
             },
         };
-        let report: Self =
-            serde_saphyr::from_reader_with_options(reader, options).map_err(|error| error.to_string())?;
+        let report: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(&error))?;
         if report.id().is_none() {
             return Err("it does not say of which run".to_owned());
         }
@@ -362,7 +365,7 @@ mod tests {
         status: failed\ntransaction_completed: true\nnoop: false\nenvironment: production\n";
 
     fn parse(text: &str) -> Result<Report, String> {
-        Report::parse(text.as_bytes()).map(Report::explain)
+        Report::parse(text).map(Report::explain)
     }
 
     #[test]

@@ -23,7 +23,7 @@ const GROUP_ENTRIES_MAX: usize = 500;
 impl Summary {
     /// Reads the file. Numbers and texts are taken as they come: their types differ between versions of Puppet.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let tree: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let tree: Value = serde_saphyr::from_str(text).map_err(|error| crate::yaml::explain(&error))?;
         let Value::Object(tree) = tree else { return Err("it is not a map".to_owned()) };
         let tree = Value::Object(tree);
         let word = |path: &str| match tree.pointer(path)? {

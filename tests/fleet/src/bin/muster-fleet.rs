@@ -314,7 +314,9 @@ fn idle(program: Option<PathBuf>, window: Duration, json: bool) -> Result<()> {
         return Ok(());
     }
     println!("  program                    {} KiB", kib(idle.program_bytes));
-    for (when, memory) in [("idle", &idle.memory), ("after facts", &idle.memory_after_refresh)] {
+    for (when, memory) in
+        [("mostly", &idle.memory), ("at most", &idle.memory_peak), ("after facts", &idle.memory_after_refresh)]
+    {
         println!("  memory, {when:<18} {} KiB PSS, {} KiB alone", kib(memory.pss_bytes), kib(memory.alone_bytes));
         let of = &memory.of;
         println!(
