@@ -19,7 +19,7 @@ const DIST_AGENT: &str = "dist-agent";
 
 /// Longest `musterd` that ships, in bytes. What it is made of, and what was done about it, is in
 /// docs/performance/idle.md.
-const AGENT_BYTES_MAX: u64 = 9_500_000;
+const AGENT_BYTES_MAX: u64 = 9_700_000;
 
 /// Builds both programs and gives the folder with them.
 ///
