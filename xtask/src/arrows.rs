@@ -103,6 +103,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-client",
         ],
     ),
+    ("muster-growth", &[]),
     ("xtask", &[]),
 ];
 

@@ -10,6 +10,7 @@
 //! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --help for more
 //! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
 //! idle [--seconds N]  measure what the agent that ships costs while it has nothing to do
+//! growth [--hosts N]  what fleets of 100,000 and 1,000,000 hosts need, from what was measured; --sites N, --check
 //! simulate [--seed N]  a fleet of real agents in simulated time, under faults from a seed; --seeds COUNT
 //! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code
@@ -28,6 +29,7 @@ mod demo;
 mod fleet;
 mod fuzz;
 mod generate;
+mod growth;
 mod links;
 mod machine;
 mod named_tests;
@@ -39,7 +41,7 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | idle | simulate | fuzz [TARGET]\n       \
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | idle | growth | simulate | fuzz [TARGET]\n       \
      | arrows | links | promises | generate [--check] | book\n       \
      | package [--profile dist|dev] [--check] | reproducible | supply";
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["demo", rest @ ..] => demo::demo(rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["growth", rest @ ..] => growth::growth(rest),
         ["simulate", rest @ ..] => simulate::simulate(rest),
         ["test"] => test::everything(None),
         ["test", filter] => test::everything(Some(filter)),

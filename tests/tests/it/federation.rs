@@ -252,6 +252,58 @@ fn what_is_on_its_way_survives_a_cut_link_and_runs_once() {
     assert_eq!(admitted(&again, "host.status"), 1, "{}", again.audit());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_members_of_a_collective_get_its_commands() {
+    let brokers = Brokers::start();
+    let (site, trust) = (pki::site(), pki::site().trust());
+    // Queues without agents, so that what reaches them stays to be counted.
+    let hosts = [
+        (&brokers.edge, "web1.ams1.example.com", &["main"][..]),
+        (&brokers.edge, "db1.ams1.example.com", &["main", "europe"]),
+        (&brokers.center, "web1.example.com", &["main"]),
+        (&brokers.center, "db1.example.com", &["main", "europe", "asia"]),
+    ];
+    for (node, name, collectives) in hosts {
+        let queue = &format!("agent.{name}");
+        let host = connect(&url(node), &site.member(&format!("host/{name}")), &trust).await.unwrap();
+        perform(&host, &Operation::DeclareQueue { queue }).await.unwrap();
+        for collective in collectives {
+            let key = &format!("collective.{collective}");
+            perform(&host, &Operation::Bind { queue, exchange: "cmd", key }).await.unwrap();
+        }
+    }
+    brokers.wait_until("the collectives are at the centre", || {
+        Ok(brokers.hears("collective.main") && brokers.hears("collective.europe"))
+    });
+    let lea = connect(&url(&brokers.center), &site.member("user/lea"), &trust).await.unwrap();
+    let channel = lea.create_channel().await.unwrap();
+    for key in ["collective.europe", "collective.asia", "collective.europe", "collective.nobody"] {
+        publish(&channel, "cmd", key, BasicProperties::default(), b"x").await.unwrap();
+    }
+    let waiting = |node: &Node| -> BTreeSet<String> {
+        let queues = node.ctl(&["list_queues", "-p", &node.site().vhost, "--no-table-headers", "name", "messages"]);
+        queues.unwrap().lines().map(str::to_owned).collect()
+    };
+    let set = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<String>>();
+    brokers.wait_until("the site's member has its commands", || {
+        Ok(waiting(&brokers.edge).contains("agent.db1.ams1.example.com\t2"))
+    });
+    let edge = ["agent.db1.ams1.example.com\t2", "agent.web1.ams1.example.com\t0", "uplink\t0"];
+    assert_eq!(waiting(&brokers.edge), set(&edge));
+    let center = ["agent.db1.example.com\t3", "agent.web1.example.com\t0", "federation: cmd -> ams1\t0"];
+    brokers.wait_until("the link has nothing left", || Ok(waiting(&brokers.center) == set(&center)));
+
+    // What nobody at the site is in does not even leave for it: without the link it would wait.
+    brokers.edge.kill().unwrap();
+    for key in ["collective.asia", "collective.nobody", "collective.europe", "host.web1.example.com"] {
+        publish(&channel, "cmd", key, BasicProperties::default(), b"x").await.unwrap();
+    }
+    brokers.wait_until("one of these waits for the site", || {
+        Ok(waiting(&brokers.center).contains("federation: cmd -> ams1\t1"))
+    });
+    assert!(waiting(&brokers.center).contains("agent.db1.example.com\t5"), "{:?}", waiting(&brokers.center));
+}
+
 /// What a site's broker, or whoever has stolen its key, may do at the centre, and what it may not.
 fn table() -> Vec<(bool, Operation<'static>)> {
     use Operation::{
