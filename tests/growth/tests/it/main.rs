@@ -1,5 +1,7 @@
 //! The files beside the documents: complete, up to date, and held against what was measured.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::path::PathBuf;
 
 use muster_growth::constants::{Constants, MEASURED};
