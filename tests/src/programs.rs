@@ -409,7 +409,13 @@ impl Operator {
     /// # Errors
     /// When the program is not built.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(program("muster")?);
+        Ok(self.command_of(&program("muster")?, arguments))
+    }
+
+    /// The same with another copy of the program.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
@@ -419,7 +425,7 @@ impl Operator {
             .env("XDG_CACHE_HOME", self.cache())
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::null());
-        Ok(command)
+        command
     }
 
     /// Runs `muster` to its end.

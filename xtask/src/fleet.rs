@@ -41,7 +41,10 @@ fn build() -> Result<PathBuf> {
 }
 
 /// In our place, so that Ctrl-C reaches one process, which then stops what it has started.
-fn hand_over(program: &Path, arguments: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn hand_over(program: &Path, arguments: &[&str]) -> Result<()> {
     let error = Command::new(program).args(arguments).current_dir(run::root()).exec();
     Err(error).with_context(|| format!("start `{}`", program.display()))
 }

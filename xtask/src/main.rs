@@ -11,6 +11,7 @@
 //! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
 //! idle [--seconds N]  measure what the agent that ships costs while it has nothing to do
 //! growth [--hosts N]  what fleets of 100,000 and 1,000,000 hosts need, from what was measured; --sites N, --check
+//! bench [--quick]     measure Muster against the bare broker; --help for more, --shipped for the programs as they ship
 //! simulate [--seed N]  a fleet of real agents in simulated time, under faults from a seed; --seeds COUNT
 //! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code
@@ -25,6 +26,7 @@
 #![expect(clippy::print_stderr, reason = "a terminal program for developers")]
 
 mod arrows;
+mod bench;
 mod demo;
 mod fleet;
 mod fuzz;
@@ -41,7 +43,7 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | idle | growth | simulate | fuzz [TARGET]\n       \
+const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | idle | growth | bench | simulate | fuzz [TARGET]\n       \
      | arrows | links | promises | generate [--check] | book\n       \
      | package [--profile dist|dev] [--check] | reproducible | supply";
 
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         ["fleet", rest @ ..] => fleet::fleet("run", rest),
         ["storm", rest @ ..] => fleet::fleet("storm", rest),
         ["idle", rest @ ..] => fleet::idle(rest),
+        ["bench", rest @ ..] => bench::bench(rest),
         ["check"] => test::quick(),
         ["links"] => links::check_and_tell(),
         ["promises"] => named_tests::check_and_tell(),

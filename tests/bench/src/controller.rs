@@ -89,8 +89,7 @@ async fn obey(controller: &mut Controller, hosts: &[HostName], order: Order) -> 
             ask(controller, &question, &named, 0).await?
         }
         Order::Filter { group } => {
-            let expression: Expression = format!("{GROUP_FACT} = {group}").parse().context("write a target")?;
-            let search = ping(audience(Some(&expression)), PATIENCE_MS, tenth.clone());
+            let search = ping(audience(Some(&target(group)?)), PATIENCE_MS, tenth.clone());
             let found = ask(controller, &search, &tenth, 0).await?;
             let run = ask(controller, &run(tenth.clone(), 0), &tenth, 0).await?;
             Asked {
@@ -112,6 +111,14 @@ async fn obey(controller: &mut Controller, hosts: &[HostName], order: Order) -> 
         peak_bytes: status_bytes(own, "VmHWM")?,
         reports: asked.reports,
     })
+}
+
+/// The target that is true on a tenth of a fleet.
+///
+/// # Errors
+/// Never: it is an expression.
+pub fn target(group: usize) -> Result<Expression> {
+    format!("{GROUP_FACT} = {group}").parse().context("write a target")
 }
 
 /// What `muster run` asks: `fleet.talk` writes so many bytes.

@@ -26,6 +26,8 @@ pub mod order;
 pub mod page;
 pub mod process;
 pub mod results;
+pub mod run;
+pub mod stage;
 pub mod statistics;
 pub mod table;
 pub mod targets;

@@ -3,7 +3,6 @@
 //! A process of our own does it (`muster-bench once`), which has no other children: so the kernel's account of ended
 //! children is this program's account, and its peak of memory is not that of a benchmark with a fleet inside.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;

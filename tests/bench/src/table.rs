@@ -1,6 +1,6 @@
 //! Tables of results, for the terminal and for the page: one content, two forms.
 
-use crate::results::{Outcome, Quantity, Results, Run, Scenario, digits};
+use crate::results::{Outcome, Quantity, Results, Run, Scenario, Unit};
 use crate::statistics::Spread;
 use crate::targets::judge;
 
@@ -62,7 +62,7 @@ pub fn tables(results: &Results) -> Vec<Table> {
 
 fn count(number: usize) -> String {
     #[expect(clippy::cast_precision_loss, reason = "hosts are far below 2^52")]
-    digits(number as f64)
+    Unit::Count.show(number as f64)
 }
 
 fn ratio(spread: Option<Spread>) -> String {

@@ -58,7 +58,9 @@ impl FleetPlugin {
     }
 }
 
-fn description() -> String {
+/// The plugin's description, for command lines that are to know it.
+#[must_use]
+pub fn description() -> String {
     let number = json!({ "type": "integer", "prompt": "", "description": "", "optional": true, "default": 0 });
     let action = |name: &str, read_only: bool, input: serde_json::Value| {
         json!({

@@ -183,6 +183,7 @@ impl Unit {
             Self::Bytes if value >= 1e4 => format!("{} kB", digits(value / 1e3)),
             Self::Bytes => format!("{value:.0} B"),
             Self::PerSecond => format!("{}/s", digits(value)),
+            Self::Count if value.fract() == 0.0 => thousands(&format!("{value:.0}")),
             Self::Count => digits(value),
         }
     }
@@ -199,7 +200,12 @@ pub fn digits(value: f64) -> String {
     } else {
         format!("{value:.2}")
     };
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    thousands(&text)
+}
+
+/// Commas between the thousands of a written number.
+fn thousands(text: &str) -> String {
+    let (whole, rest) = text.split_once('.').map_or((text, None), |(whole, rest)| (whole, Some(rest)));
     let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
     let mut apart = String::new();
     for (index, digit) in whole.chars().enumerate() {
@@ -328,6 +334,9 @@ mod tests {
             (Unit::Bytes, 4_990_000.0, "4.99 MB"),
             (Unit::Bytes, 2.5e9, "2.50 GB"),
             (Unit::PerSecond, 1_250.0, "1,250/s"),
+            (Unit::Count, 5.0, "5"),
+            (Unit::Count, 50.0, "50"),
+            (Unit::Count, 0.5, "0.50"),
             (Unit::Count, 1_234_567.0, "1,234,567"),
             (Unit::Count, -1_234.0, "-1,234"),
         ];

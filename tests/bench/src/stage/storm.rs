@@ -1,0 +1,41 @@
+//! How fast agents connect, and how fast bare connections do.
+
+use anyhow::Result;
+use muster_fleet::raw::connect_storm;
+use muster_fleet::{Fleet, Ground};
+use tokio::time::Instant;
+
+use super::{AT_ONCE, Plan, START_LIMIT, add_bytes, count, options, own_memory};
+use crate::process::memory_of_group;
+use crate::results::{Outcome, Quantity, Scenario};
+
+/// From so many hosts on one storm each is enough: it takes long and varies little.
+const ONE_ROUND_FROM: usize = 5_000;
+
+/// Lets raw connections and agents storm the broker in turn. The last agents stay connected.
+pub(super) async fn storm(mut ground: Ground, plan: &Plan) -> Result<(Outcome, Fleet)> {
+    let mut outcome = Outcome::new(Scenario::Storm, plan.hosts);
+    let rounds = if plan.hosts >= ONE_ROUND_FROM { 1 } else { plan.rounds.min(3) };
+    for round in 1..=rounds {
+        eprintln!("    {} hosts: connect storm {round} of {rounds}", plan.hosts);
+        outcome.add(Quantity::RawReadyPerSecond, connect_storm(&ground, plan.hosts, AT_ONCE)?.per_second());
+        let started = Instant::now();
+        let fleet = Fleet::start_on(ground, options(plan.hosts), START_LIMIT).await?;
+        outcome.add(Quantity::ReadyPerSecond, count(plan.hosts) / started.elapsed().as_secs_f64());
+        if round == rounds {
+            return Ok((outcome, fleet));
+        }
+        (_, ground) = fleet.leave().await;
+        ground.clear()?;
+    }
+    anyhow::bail!("a storm needs a round")
+}
+
+/// Notes what the connected agents and their broker hold.
+pub(super) fn note_memory(outcome: &mut Outcome, fleet: &Fleet, before: u64) -> Result<()> {
+    add_bytes(outcome, Quantity::FleetBytes, own_memory()?.saturating_sub(before));
+    if let Some(group) = fleet.ground.broker.node().pid() {
+        add_bytes(outcome, Quantity::BrokerBytes, memory_of_group(group)?);
+    }
+    Ok(())
+}
