@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::page::{FILE_RESULTS, keep, render};
 use crate::results::{Machine, Outcome, Results, Run, Scenario};
-use crate::stage::Plan;
+use crate::stage::{Plan, Word};
 use crate::table::tables;
 
 /// How long the stage of one number of hosts may take.
@@ -147,6 +147,7 @@ impl Stage {
 
     async fn follow(&mut self, signals: &mut Signals, mut each: impl FnMut(Outcome) -> Result<()>) -> Result<Ended> {
         let deadline = tokio::time::Instant::now() + STAGE_LIMIT;
+        let mut why = None;
         loop {
             tokio::select! {
                 biased;
@@ -156,7 +157,10 @@ impl Stage {
                     return Ok(Ended::Stopped);
                 },
                 line = self.outcomes.next_line() => match line.context("read from the stage")? {
-                    Some(line) => each(serde_json::from_str(&line).with_context(|| format!("read the outcome `{line}`"))?)?,
+                    Some(line) => match serde_json::from_str(&line).with_context(|| format!("read `{line}`"))? {
+                        Word::Outcome(outcome) => each(*outcome)?,
+                        Word::Failed(error) => why = Some(error),
+                    },
                     None => break,
                 },
                 () = tokio::time::sleep_until(deadline) => {
@@ -166,7 +170,11 @@ impl Stage {
             }
         }
         let status = self.child.wait().await.context("wait for the stage")?;
-        Ok(if status.success() { Ended::Well } else { Ended::Badly(format!("its process ended with {status}")) })
+        Ok(match why {
+            _ if status.success() => Ended::Well,
+            Some(why) => Ended::Badly(why),
+            None => Ended::Badly(format!("its process ended with {status}")),
+        })
     }
 
     /// Lets the stage clean up; ends it where it does not, or where the operator does not want to wait.

@@ -90,7 +90,8 @@ fn median(outcome: &Outcome, quantity: Quantity) -> String {
 
 fn name(outcome: &Outcome) -> String {
     let failed = if outcome.failed.is_some() { " **failed**" } else { "" };
-    format!("{}{failed}", outcome.scenario.title())
+    let apart = if outcome.apart { " (apart)" } else { "" };
+    format!("{}{apart}{failed}", outcome.scenario.title())
 }
 
 /// The scenarios with a raw exchange beside them.
@@ -274,6 +275,7 @@ mod tests {
         let mut results = sample_results();
         let two = results.outcomes.iter_mut().find(|outcome| outcome.scenario == Scenario::Two).unwrap();
         two.failed = Some("99 of 100 answered".to_owned());
+        results.outcomes[1].apart = true;
         let tables = tables(&results);
         let text: Vec<String> = tables.iter().map(Table::to_text).collect();
         insta::assert_snapshot!("text", text.join("\n"));

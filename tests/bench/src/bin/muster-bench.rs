@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use muster_bench::results::{Outcome, Run, Scenario};
 use muster_bench::run::{Options, render_again, run};
-use muster_bench::stage::{Plan, small, with_fleet};
+use muster_bench::stage::{Plan, Word, small, with_fleet};
 use muster_bench::{controller, machine, once};
 use muster_daemon::{Clock as _, SystemClock};
 use tokio::io::AsyncReadExt as _;
@@ -146,12 +146,18 @@ async fn part(cli: Cli) -> Result<()> {
 }
 
 async fn stage(plan: Plan) -> Result<()> {
-    let emit = |outcome: Outcome| -> Result<()> {
-        let mut output = std::io::stdout().lock();
-        writeln!(output, "{}", serde_json::to_string(&outcome)?)?;
-        Ok(output.flush()?)
-    };
-    if plan.hosts == 0 { small(plan, emit).await } else { with_fleet(plan, emit).await }
+    let emit = |outcome: Outcome| say(&Word::Outcome(Box::new(outcome)));
+    let done = if plan.hosts == 0 { small(plan, emit).await } else { with_fleet(plan, emit).await };
+    if let Err(error) = &done {
+        say(&Word::Failed(format!("{error:#}")))?;
+    }
+    done
+}
+
+fn say(word: &Word) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{}", serde_json::to_string(word)?)?;
+    Ok(output.flush()?)
 }
 
 async fn whole(arguments: RunArguments) -> Result<()> {

@@ -89,6 +89,10 @@ pub struct Outcome {
     /// Why it does not count: an answer was missing, wrong or late. Its samples are shown, and never judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Whether the raw echo was measured before and after the fleet instead of beside it, because the machine does not allow
+    /// so many connections at once. Its rounds are then compared with rounds of other minutes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
     /// Samples, one a round.
     pub samples: BTreeMap<Quantity, Vec<f64>>,
 }
@@ -97,7 +101,7 @@ impl Outcome {
     /// One without samples.
     #[must_use]
     pub fn new(scenario: Scenario, hosts: usize) -> Self {
-        Self { scenario, hosts, run: 0, failed: None, samples: BTreeMap::new() }
+        Self { scenario, hosts, run: 0, failed: None, apart: false, samples: BTreeMap::new() }
     }
 
     /// Adds a sample, with three decimals: more was never measured.

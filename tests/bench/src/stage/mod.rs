@@ -60,6 +60,16 @@ pub struct Plan {
     pub idle_s: u64,
 }
 
+/// What a stage says: a line of JSON each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// What came of a scenario.
+    Outcome(Box<Outcome>),
+    /// Why it ends without those that are missing.
+    Failed(String),
+}
+
 impl Plan {
     fn wants(&self, scenario: Scenario) -> bool {
         self.scenarios.contains(&scenario)
