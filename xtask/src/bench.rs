@@ -20,7 +20,8 @@ pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
         machine::need_rabbitmq()?;
         machine::need_sockets()?;
     }
-    let packages = ["--package", "muster-bench", "--package", "muster-cli", "--package", "muster-agent", "--bins"];
+    let packages = ["muster-bench", "muster-fleet", "muster-cli", "muster-agent"].map(|package| ["--package", package]);
+    let packages = [packages.as_flattened(), &["--bins"]].concat();
     run::cargo_step(
         "build optimised (the first time takes some minutes)",
         &[&["build", "--release"][..], if renders { &["--package", "muster-bench", "--bins"] } else { &packages }]

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use muster_fleet::Ground;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -24,6 +25,22 @@ pub struct Desk {
     pub key: PathBuf,
     /// A file with the names of all hosts, one a line.
     pub names: PathBuf,
+}
+
+impl Desk {
+    /// That of `user/lea`, who is in the group `admins`.
+    #[must_use]
+    pub fn of(ground: &Ground, names: PathBuf) -> Self {
+        let files = ground.site.member_in("user/lea", &["admins"]).files;
+        Self {
+            url: ground.broker.url(),
+            ca: files.ca,
+            crl: files.crl,
+            certificate: files.certificate,
+            key: files.key,
+            names,
+        }
+    }
 }
 
 /// Something to do once, measured.

@@ -42,7 +42,9 @@ pub fn usage_of_group(group: u32) -> Result<Usage> {
 /// The kernel's description cannot be read.
 pub fn usage_of_self() -> Result<Usage> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    Ok(read(&stat).context("read /proc/self/stat")?.1)
+    let (_, usage) = read(&stat).context("read /proc/self/stat")?;
+    // That file counts in hundredths of a second.
+    Ok(Usage { processor: processor_of_self()?, ..usage })
 }
 
 /// Processor time of this process, in microseconds' steps.

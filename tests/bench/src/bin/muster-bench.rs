@@ -67,7 +67,7 @@ struct RunArguments {
     /// When it began, for the results [default: now].
     #[arg(long, value_name = "TIME")]
     date: Option<String>,
-    /// How long an idle agent is looked at, in seconds [default: 120; with --quick 60].
+    /// How long an idle agent is looked at, in seconds [default: 120; with --quick 30].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=250))]
     idle_s: Option<u64>,
     /// Folder with `muster` and `musterd` [default: that of this program].
@@ -178,10 +178,10 @@ async fn whole(arguments: RunArguments) -> Result<()> {
         hosts: 0,
         scenarios: BTreeSet::new(),
         rounds: usize::try_from(rounds)?,
-        warm_ups: 2,
+        warm_ups: if arguments.quick { 1 } else { 2 },
         programs: arguments.programs.unwrap_or(beside),
         own,
-        idle_s: arguments.idle_s.unwrap_or(if arguments.quick { 60 } else { 120 }),
+        idle_s: arguments.idle_s.unwrap_or(if arguments.quick { 30 } else { 120 }),
     };
     let taken_at = match arguments.date {
         Some(date) => date,

@@ -76,6 +76,12 @@ impl Scenario {
         !matches!(self, Self::Idle | Self::Few)
     }
 
+    /// Whether rounds of Muster and of the raw echo are compared in it.
+    #[must_use]
+    pub fn has_exchange(self) -> bool {
+        self.needs_fleet() && !matches!(self, Self::Storm | Self::Cpu)
+    }
+
     /// Reads its word.
     #[must_use]
     pub fn read(word: &str) -> Option<Self> {

@@ -9,7 +9,7 @@ use muster_client::discover::ping;
 use muster_fleet::raw::{Asked, Kind, Messages};
 use muster_protocol::HostName;
 
-use super::{Stage, add_bytes, count};
+use super::{Plan, Stage, Turn, add_bytes, count};
 use crate::controller::{run, target};
 use crate::order::{Done, Order};
 use crate::process::{processor_of_group, processor_of_self};
@@ -27,12 +27,8 @@ const ROUND_LIMIT: Duration = Duration::from_secs(180);
 /// How long a host may take to answer when messages are recorded, in milliseconds: only one answers.
 const RECORDING_MS: i64 = 2_000;
 
-/// Processor time of everybody at one moment, in microseconds.
-#[derive(Debug, Clone, Copy)]
-struct Clocks {
-    own: f64,
-    broker: f64,
-}
+/// From so many hosts on fewer rounds are enough.
+const MANY_HOSTS: usize = 5_000;
 
 /// What a scenario asks, and of whom.
 struct Questions {
@@ -43,34 +39,52 @@ struct Questions {
     steps: Vec<(Messages, Asked)>,
 }
 
-/// Measures a scenario.
-pub(super) async fn exchange(stage: &mut Stage, scenario: Scenario, outcome: &mut Outcome) -> Result<()> {
+/// Measures a scenario, or one side of it.
+pub(super) async fn exchange(stage: &mut Stage, scenario: Scenario, turn: Turn, outcome: &mut Outcome) -> Result<()> {
     let questions = questions(stage, scenario).await.context("record what is said")?;
     let (messages, _) = questions.steps.last().context("a scenario has a step")?;
-    let request = &messages.requests[0];
-    outcome.add(Quantity::CommandBytes, count(request.body.len() + request.signatures.len()));
-    outcome.add(Quantity::ReplyBytes, count(messages.reply_bytes()));
-    outcome.add(Quantity::Reports, count(messages.replies.len()));
-    stage.controllers(questions.controllers).await?;
-    stage.echo(questions.kind, messages)?;
-    for round in 0..stage.plan.warm_ups + stage.plan.rounds {
+    if matches!(turn, Turn::Both | Turn::Muster) {
+        let request = &messages.requests[0];
+        outcome.add(Quantity::CommandBytes, count(request.body.len() + request.signatures.len()));
+        outcome.add(Quantity::ReplyBytes, count(messages.reply_bytes()));
+        outcome.add(Quantity::Reports, count(messages.replies.len()));
+        stage.controllers(questions.controllers).await?;
+    }
+    if turn != Turn::Muster {
+        stage.echo(questions.kind, messages)?;
+    }
+    let (warm_ups, rounds) = rounds(&stage.plan, scenario);
+    for round in 0..warm_ups + turn.rounds(rounds) {
         let mut unseen = Outcome::new(scenario, stage.plan.hosts);
-        let into = if round < stage.plan.warm_ups { &mut unseen } else { &mut *outcome };
+        let into = if round < warm_ups { &mut unseen } else { &mut *outcome };
         // Neither is always the one that comes after the other.
-        if round % 2 == 0 {
+        let raw_first = round % 2 == 0;
+        if turn != Turn::Muster && raw_first {
             raw(stage, &questions, into)?;
+        }
+        if matches!(turn, Turn::Both | Turn::Muster) {
             muster(stage, &questions, into).await?;
-        } else {
-            muster(stage, &questions, into).await?;
+        }
+        if turn != Turn::Muster && !raw_first {
             raw(stage, &questions, into)?;
         }
     }
     Ok(())
 }
 
+/// Warm-ups and rounds: fewer where one takes long and many hosts even it out.
+fn rounds(plan: &Plan, scenario: Scenario) -> (usize, usize) {
+    let most = match (plan.hosts >= MANY_HOSTS, scenario) {
+        (true, Scenario::Run64k) => 3,
+        (true, _) => 5,
+        (false, _) => usize::MAX,
+    };
+    (plan.warm_ups.min(if plan.hosts >= MANY_HOSTS { 1 } else { usize::MAX }), plan.rounds.min(most))
+}
+
 async fn questions(stage: &Stage, scenario: Scenario) -> Result<Questions> {
-    let (hosts, ground) = (stage.plan.hosts, &stage.fleet.ground);
-    let first = |count: usize| -> BTreeSet<HostName> { stage.fleet.hosts().take(count).cloned().collect() };
+    let (hosts, ground) = (stage.plan.hosts, stage.ground()?);
+    let first = |count: usize| -> BTreeSet<HostName> { ground.hosts().take(count).cloned().collect() };
     let everybody = |controllers| Asked { controllers, named: None, replying: hosts };
     let by_name = |count| Asked { controllers: 1, named: Some(count), replying: count };
     let talk = async |names: BTreeSet<HostName>, bytes| {
@@ -97,7 +111,7 @@ async fn questions(stage: &Stage, scenario: Scenario) -> Result<Questions> {
             let likely: BTreeSet<HostName> = first(1);
             let search = ping(Audience::Matching(target(GROUP)?.as_str().to_owned()), RECORDING_MS, likely);
             let search = (Messages::record(ground, &search).await?, Asked { replying: matching, ..everybody(1) });
-            let tenth = stage.fleet.hosts().step_by(10).cloned().collect();
+            let tenth = ground.hosts().take(hosts).step_by(10).cloned().collect();
             (order, 1, Kind::Lean, vec![search, (talk(tenth, 0).await?, by_name(matching))])
         }
         Scenario::Storm | Scenario::Cpu | Scenario::Idle | Scenario::Few => bail!("{scenario:?} has no exchange"),
@@ -105,10 +119,19 @@ async fn questions(stage: &Stage, scenario: Scenario) -> Result<Questions> {
     Ok(Questions { order, controllers, kind, steps })
 }
 
-fn clocks(stage: &Stage) -> Result<Clocks> {
-    let group = stage.fleet.ground.broker.node().pid().context("the broker does not run")?;
-    let us = |duration: Duration| duration.as_secs_f64() * 1e6;
-    Ok(Clocks { own: us(processor_of_self()?), broker: us(processor_of_group(group)?) })
+/// Processor time of the broker until now, in microseconds.
+fn broker_us(stage: &Stage) -> Result<f64> {
+    let group = stage.ground()?.broker.node().pid().context("the broker does not run")?;
+    Ok(us(processor_of_group(group)?))
+}
+
+/// Processor time of all agents until now, in microseconds.
+async fn agents_us(stage: &Stage) -> Result<f64> {
+    Ok(us(stage.fleet()?.usage().await?.processor))
+}
+
+fn us(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
 }
 
 fn answers(stage: &Stage, questions: &Questions) -> f64 {
@@ -121,15 +144,16 @@ fn raw(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome) -> Resul
         if questions.steps.len() > 1 {
             stage.echo(questions.kind, messages)?;
         }
-        let before = clocks(stage)?;
-        let echo = stage.echo.as_mut().context("the echo is connected")?;
-        let round = echo.ask(&stage.fleet.ground, *asked).context("ask the raw echo")?;
+        let (broker_before, own_before) = (broker_us(stage)?, us(processor_of_self()?));
+        let mut echo = stage.echo.take().context("the echo is connected")?;
+        let round = stage.ground().and_then(|ground| echo.ask(ground, *asked)).context("ask the raw echo");
+        stage.echo = Some(echo);
+        let round = round?;
         let expected = asked.replying * asked.controllers * messages.replies.len();
         ensure!(round.replies == expected, "{} of {expected} raw answers came", round.replies);
-        let after = clocks(stage)?;
         took += round.took;
-        own += after.own - before.own;
-        broker += after.broker - before.broker;
+        own += us(processor_of_self()?) - own_before;
+        broker += broker_us(stage)? - broker_before;
     }
     let answers = answers(stage, questions);
     outcome.add(Quantity::RawCompleteMs, took.as_secs_f64() * 1e3);
@@ -139,11 +163,11 @@ fn raw(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome) -> Resul
 }
 
 async fn muster(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome) -> Result<()> {
-    let before = clocks(stage)?;
+    let (broker_before, agents_before) = (broker_us(stage)?, agents_us(stage).await?);
     let asking =
         stage.workers[..questions.controllers].iter_mut().map(|worker| worker.obey(questions.order, ROUND_LIMIT));
     let done: Vec<Done> = futures_util::future::try_join_all(asking).await?;
-    let after = clocks(stage)?;
+    let (broker, agents) = (broker_us(stage)? - broker_before, agents_us(stage).await? - agents_before);
     if let Some(why) = done.iter().find_map(|done| done.failed.as_ref()) {
         bail!("{why}");
     }
@@ -152,8 +176,8 @@ async fn muster(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome)
     outcome.add(Quantity::CompleteMs, most(|done| done.complete_ms));
     outcome.add(Quantity::EndedMs, most(|done| done.ended_ms));
     outcome.add(Quantity::ControllerUs, done.iter().map(|done| done.processor_us).sum::<f64>() / answers);
-    outcome.add(Quantity::AgentsUs, (after.own - before.own) / answers);
-    outcome.add(Quantity::BrokerUs, (after.broker - before.broker) / answers);
+    outcome.add(Quantity::AgentsUs, agents / answers);
+    outcome.add(Quantity::BrokerUs, broker / answers);
     let peak = done.iter().map(|done| done.peak_bytes).max().unwrap_or_default();
     add_bytes(outcome, Quantity::ControllerPeakBytes, peak);
     Ok(())

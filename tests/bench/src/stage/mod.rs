@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use muster_fleet::raw::{Echo, Kind, Messages, Place};
-use muster_fleet::{Fleet, Ground, Options};
+use muster_fleet::{Fleet, Ground, Left, Options};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -76,10 +76,21 @@ impl Plan {
     }
 }
 
+/// The broker, with agents or without.
+enum Field {
+    /// Nobody but an echo is connected.
+    Empty(Ground),
+    /// The agents are.
+    Manned(Fleet),
+}
+
 /// Everything that a scenario with a fleet works on.
 struct Stage {
     plan: Plan,
-    fleet: Fleet,
+    // Taken only while agents come and go.
+    field: Option<Field>,
+    /// Whether the echo and the fleet take turns, because both at once would be too many.
+    apart: bool,
     echo: Option<Echo>,
     desk: Desk,
     workers: Vec<Worker>,
@@ -94,53 +105,150 @@ struct Stage {
 /// Broker, fleet or echo do not come up. What goes wrong later is in the outcomes.
 pub async fn with_fleet(plan: Plan, mut emit: impl FnMut(Outcome) -> Result<()>) -> Result<()> {
     let hosts = plan.hosts;
-    eprintln!("==> {hosts} hosts: a broker");
-    let ground = Ground::prepare(2 * hosts, SEED)?;
-    let memory_before = own_memory()?;
-    let fleet = if plan.wants(Scenario::Storm) {
-        let (mut outcome, fleet) = storm::storm(ground, &plan).await?;
-        storm::note_memory(&mut outcome, &fleet, memory_before)?;
-        emit(outcome)?;
-        fleet
-    } else {
-        eprintln!("    {hosts} agents");
-        Fleet::start_on(ground, options(hosts), START_LIMIT).await?
-    };
-    let mut stage = Stage::set_up(plan, fleet).await?;
-    let wanted: Vec<Scenario> = stage.plan.scenarios.iter().copied().collect();
-    for scenario in wanted.into_iter().filter(|scenario| scenario.needs_fleet() && *scenario != Scenario::Storm) {
-        if scenario == Scenario::Lapin && hosts > LAPIN_HOSTS_MAX {
-            continue;
+    eprintln!("==> {hosts} hosts: certificates and a broker");
+    let (ground, apart) = match Ground::prepare(2 * hosts, SEED) {
+        Ok(ground) => (ground, false),
+        Err(error) => {
+            eprintln!("    the raw echo cannot be beside the fleet: {error:#}");
+            (Ground::prepare(hosts, SEED)?, true)
         }
-        emit(stage.measure(scenario).await)?;
+    };
+    let exchanges: Vec<Scenario> = plan.scenarios.iter().copied().filter(|scenario| scenario.has_exchange()).collect();
+    let exchanges =
+        || exchanges.iter().copied().filter(|scenario| *scenario != Scenario::Lapin || hosts <= LAPIN_HOSTS_MAX);
+    let mut stage = Stage::set_up(plan, ground, apart)?;
+    if !apart {
+        if let Some(storm) = stage.man().await? {
+            emit(storm)?;
+        }
+        for scenario in exchanges() {
+            emit(stage.measure(scenario, Turn::Both, None).await)?;
+        }
+        stage.programs(&mut emit).await?;
+        return stage.tear_down().await;
+    }
+    let mut outcomes = Vec::new();
+    // An echo with lapin has no rounds to be split.
+    for scenario in exchanges().filter(|scenario| *scenario != Scenario::Lapin) {
+        outcomes.push(stage.measure(scenario, Turn::RawBefore, None).await);
+    }
+    stage.hang_up_for_good()?;
+    if let Some(storm) = stage.man().await? {
+        emit(storm)?;
+    }
+    stage.programs(&mut emit).await?;
+    for outcome in &mut outcomes {
+        *outcome = stage.measure(outcome.scenario, Turn::Muster, Some(outcome.clone())).await;
+        // Again when it is whole; until then nothing of it is lost.
+        emit(outcome.clone())?;
+    }
+    stage.leave().await?;
+    for outcome in outcomes {
+        emit(stage.measure(outcome.scenario, Turn::RawAfter, Some(outcome)).await)?;
     }
     stage.tear_down().await
 }
 
+/// Whose rounds are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Both, in turn.
+    Both,
+    /// The first half of the echo's.
+    RawBefore,
+    /// The fleet's.
+    Muster,
+    /// The second half of the echo's.
+    RawAfter,
+}
+
+impl Turn {
+    /// How many of `rounds` are in it.
+    fn rounds(self, rounds: usize) -> usize {
+        match self {
+            Self::Both | Self::Muster => rounds,
+            Self::RawBefore => rounds.div_ceil(2),
+            Self::RawAfter => rounds / 2,
+        }
+    }
+}
+
 impl Stage {
-    async fn set_up(plan: Plan, fleet: Fleet) -> Result<Self> {
+    fn set_up(plan: Plan, ground: Ground, apart: bool) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
-        let names: Vec<String> = fleet.hosts().map(ToString::to_string).collect();
+        let names: Vec<String> = ground.hosts().take(plan.hosts).map(ToString::to_string).collect();
         let names_file = folder.path().join("names");
         std::fs::write(&names_file, names.join("\n") + "\n").context("write the hosts' names")?;
-        let lea = fleet.ground.site.member_in("user/lea", &["admins"]);
-        let desk = Desk {
-            url: fleet.ground.broker.url(),
-            ca: lea.files.ca.clone(),
-            crl: lea.files.crl.clone(),
-            certificate: lea.files.certificate.clone(),
-            key: lea.files.key.clone(),
-            names: names_file,
-        };
+        let desk = Desk::of(&ground, names_file);
         let desktop = Desktop::new(&plan, &desk, folder.path())?;
-        Ok(Self { plan, fleet, echo: None, desk, workers: Vec::new(), desktop, _folder: folder })
+        let field = Some(Field::Empty(ground));
+        Ok(Self { plan, field, apart, echo: None, desk, workers: Vec::new(), desktop, _folder: folder })
+    }
+
+    fn ground(&self) -> Result<&Ground> {
+        match self.field.as_ref().context("the broker has gone")? {
+            Field::Empty(ground) => Ok(ground),
+            Field::Manned(fleet) => Ok(&fleet.ground),
+        }
+    }
+
+    fn fleet(&self) -> Result<&Fleet> {
+        match &self.field {
+            Some(Field::Manned(fleet)) => Ok(fleet),
+            _ => bail!("there are no agents"),
+        }
+    }
+
+    /// Connects the agents, in a storm if that is to be measured.
+    async fn man(&mut self) -> Result<Option<Outcome>> {
+        let Some(Field::Empty(ground)) = self.field.take() else { bail!("there is no empty field") };
+        let hosts = self.plan.hosts;
+        if !self.plan.wants(Scenario::Storm) {
+            eprintln!("    {hosts} agents");
+            self.field = Some(Field::Manned(Fleet::start_on(ground, options(hosts), START_LIMIT).await?));
+            return Ok(None);
+        }
+        let before = own_memory()?;
+        let (mut outcome, fleet) = storm::storm(ground, &self.plan).await?;
+        storm::note_memory(&mut outcome, &fleet, before).await?;
+        self.field = Some(Field::Manned(fleet));
+        Ok(Some(outcome))
+    }
+
+    /// Stops the agents and leaves the broker as it was.
+    async fn leave(&mut self) -> Result<()> {
+        let Some(Field::Manned(fleet)) = self.field.take() else { bail!("there are no agents") };
+        for worker in self.workers.drain(..) {
+            worker.close().await?;
+        }
+        let (left, ground) = fleet.leave().await;
+        tell_of(left?);
+        ground.clear()?;
+        self.field = Some(Field::Empty(ground));
+        Ok(())
+    }
+
+    /// Measures the program `muster`.
+    async fn programs(&mut self, emit: &mut impl FnMut(Outcome) -> Result<()>) -> Result<()> {
+        if self.plan.wants(Scenario::Cpu) {
+            emit(self.measure(Scenario::Cpu, Turn::Muster, None).await)?;
+        }
+        Ok(())
     }
 
     /// Measures one scenario; whatever goes wrong is in its outcome.
-    async fn measure(&mut self, scenario: Scenario) -> Outcome {
-        eprintln!("    {} hosts: {}", self.plan.hosts, scenario.title());
-        let mut outcome = Outcome::new(scenario, self.plan.hosts);
-        let measured = tokio::time::timeout(SCENARIO_LIMIT, self.scenario(scenario, &mut outcome)).await;
+    async fn measure(&mut self, scenario: Scenario, turn: Turn, before: Option<Outcome>) -> Outcome {
+        let mut outcome = before.unwrap_or_else(|| Outcome::new(scenario, self.plan.hosts));
+        outcome.apart = self.apart && scenario.has_exchange();
+        if outcome.failed.is_some() {
+            return outcome;
+        }
+        let whose = match turn {
+            Turn::RawBefore | Turn::RawAfter => ", raw",
+            Turn::Both | Turn::Muster => "",
+        };
+        eprintln!("    {} hosts: {}{whose}", self.plan.hosts, scenario.title());
+        let measured = tokio::time::timeout(SCENARIO_LIMIT, self.scenario(scenario, turn, &mut outcome)).await;
         let failed = match measured {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("{error:#}")),
@@ -156,16 +264,15 @@ impl Stage {
         outcome
     }
 
-    async fn scenario(&mut self, scenario: Scenario, outcome: &mut Outcome) -> Result<()> {
-        match scenario {
-            Scenario::Cpu => self.desktop.processor_a_reply(&self.plan, outcome).await,
-            Scenario::Run64k => {
-                exchange::exchange(self, scenario, outcome).await?;
-                self.desktop.memory_of_run(&self.plan, outcome).await
-            }
-            Scenario::Storm | Scenario::Idle | Scenario::Few => bail!("{scenario:?} has no exchange"),
-            _ => exchange::exchange(self, scenario, outcome).await,
+    async fn scenario(&mut self, scenario: Scenario, turn: Turn, outcome: &mut Outcome) -> Result<()> {
+        if scenario == Scenario::Cpu {
+            return self.desktop.processor_a_reply(&self.plan, outcome).await;
         }
+        exchange::exchange(self, scenario, turn, outcome).await?;
+        if scenario == Scenario::Run64k && matches!(turn, Turn::Both | Turn::Muster) {
+            self.desktop.memory_of_run(&self.plan, outcome).await?;
+        }
+        Ok(())
     }
 
     /// Makes sure that so many controllers are connected.
@@ -179,13 +286,19 @@ impl Stage {
     /// Makes sure that there is an echo of this kind for these messages.
     fn echo(&mut self, kind: Kind, messages: &Messages) -> Result<()> {
         let hosts = self.plan.hosts;
-        if let (Kind::Lean, Some(echo)) = (kind, &mut self.echo) {
-            return echo.exchange(&self.fleet.ground, messages);
+        if kind == Kind::Lean
+            && let Some(mut echo) = self.echo.take()
+        {
+            let exchanges = self.ground().and_then(|ground| echo.exchange(ground, messages)).is_ok();
+            self.echo = Some(echo);
+            if exchanges {
+                return Ok(());
+            }
         }
         self.hang_up();
         eprintln!("    {hosts} raw connections");
-        let place = Place::beside(hosts, hosts);
-        self.echo = Some(Echo::start_at(&self.fleet.ground, place, AT_ONCE, kind, messages)?);
+        let place = if self.apart { Place::first(hosts) } else { Place::beside(hosts, hosts) };
+        self.echo = Some(Echo::start_at(self.ground()?, place, AT_ONCE, kind, messages)?);
         Ok(())
     }
 
@@ -195,16 +308,36 @@ impl Stage {
         }
     }
 
+    /// Ends the echo and leaves the broker empty.
+    fn hang_up_for_good(&mut self) -> Result<()> {
+        self.hang_up();
+        self.ground()?.clear()
+    }
+
     async fn tear_down(mut self) -> Result<()> {
         for worker in self.workers.drain(..) {
             worker.close().await?;
         }
         self.hang_up();
-        let left = self.fleet.stop().await?;
-        if left.failed > 0 {
-            eprintln!("    {} agents did not stop in order", left.failed);
+        match self.field.take() {
+            Some(Field::Manned(fleet)) => tell_of(fleet.stop().await?),
+            Some(Field::Empty(ground)) => ground.stop()?,
+            None => {}
         }
         Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Where it is told to stop, too: connections are closed where that may wait.
+        self.hang_up();
+    }
+}
+
+fn tell_of(left: Left) {
+    if left.failed > 0 {
+        eprintln!("    {} agents did not stop in order", left.failed);
     }
 }
 
@@ -229,4 +362,16 @@ fn options(hosts: usize) -> Options {
 /// Puts a size of memory or file into an outcome.
 fn add_bytes(outcome: &mut Outcome, quantity: Quantity, bytes: u64) {
     outcome.add(quantity, float(bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_echos_halves_are_as_many_rounds_as_the_fleets() {
+        for rounds in 1..8 {
+            assert_eq!(Turn::RawBefore.rounds(rounds) + Turn::RawAfter.rounds(rounds), Turn::Muster.rounds(rounds));
+        }
+    }
 }

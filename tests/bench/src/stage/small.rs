@@ -59,15 +59,7 @@ async fn few(plan: &Plan, outcome: &mut Outcome) -> Result<()> {
     }
     tokio::task::block_in_place(|| agents.iter_mut().try_for_each(AgentProcess::wait_ready))?;
     let names: Vec<String> = ground.hosts().map(ToString::to_string).collect();
-    let lea = ground.site.member_in("user/lea", &["admins"]);
-    let desk = Desk {
-        url: ground.broker.url(),
-        ca: lea.files.ca.clone(),
-        crl: lea.files.crl.clone(),
-        certificate: lea.files.certificate.clone(),
-        key: lea.files.key.clone(),
-        names: folder.path().join("names"),
-    };
+    let desk = Desk::of(&ground, folder.path().join("names"));
     let desktop = Desktop::new(plan, &desk, folder.path())?;
     let list = names.join(",");
     for _ in 0..plan.rounds {

@@ -5,17 +5,20 @@ use muster_fleet::raw::connect_storm;
 use muster_fleet::{Fleet, Ground};
 use tokio::time::Instant;
 
-use super::{AT_ONCE, Plan, START_LIMIT, add_bytes, count, options, own_memory};
+use super::{AT_ONCE, Plan, START_LIMIT, add_bytes, count, options};
 use crate::process::memory_of_group;
 use crate::results::{Outcome, Quantity, Scenario};
 
 /// From so many hosts on one storm each is enough: it takes long and varies little.
 const ONE_ROUND_FROM: usize = 5_000;
 
+/// Storms of fewer hosts, where there are rounds enough.
+const ROUNDS: usize = 3;
+
 /// Lets raw connections and agents storm the broker in turn. The last agents stay connected.
 pub(super) async fn storm(mut ground: Ground, plan: &Plan) -> Result<(Outcome, Fleet)> {
     let mut outcome = Outcome::new(Scenario::Storm, plan.hosts);
-    let rounds = if plan.hosts >= ONE_ROUND_FROM { 1 } else { plan.rounds.min(3) };
+    let rounds = if plan.hosts >= ONE_ROUND_FROM || plan.rounds <= ROUNDS { 1 } else { ROUNDS };
     for round in 1..=rounds {
         eprintln!("    {} hosts: connect storm {round} of {rounds}", plan.hosts);
         outcome.add(Quantity::RawReadyPerSecond, connect_storm(&ground, plan.hosts, AT_ONCE)?.per_second());
@@ -32,8 +35,9 @@ pub(super) async fn storm(mut ground: Ground, plan: &Plan) -> Result<(Outcome, F
 }
 
 /// Notes what the connected agents and their broker hold.
-pub(super) fn note_memory(outcome: &mut Outcome, fleet: &Fleet, before: u64) -> Result<()> {
-    add_bytes(outcome, Quantity::FleetBytes, own_memory()?.saturating_sub(before));
+pub(super) async fn note_memory(outcome: &mut Outcome, fleet: &Fleet, before: u64) -> Result<()> {
+    let here = if fleet.processes() == 1 { before } else { 0 };
+    add_bytes(outcome, Quantity::FleetBytes, fleet.usage().await?.resident_bytes.saturating_sub(here));
     if let Some(group) = fleet.ground.broker.node().pid() {
         add_bytes(outcome, Quantity::BrokerBytes, memory_of_group(group)?);
     }
