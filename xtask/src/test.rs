@@ -11,6 +11,7 @@ use crate::{arrows, fuzz, generate, links, machine, named_tests, package, run};
 /// The first step that does not hold.
 pub(crate) fn everything(filter: Option<&str>) -> Result<()> {
     machine::need_rabbitmq()?;
+    machine::need_sockets()?;
     machine::need_openssl()?;
     machine::need_python()?;
     machine::need_package_managers()?;

@@ -1,5 +1,6 @@
 //! Fleets against a real broker.
 
 mod fleet;
+mod idle;
 mod raw;
 mod storm;
