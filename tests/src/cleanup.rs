@@ -6,7 +6,34 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+/// Held for reading while something comes into the world that nobody watches over yet.
+static UNWATCHED: RwLock<()> = RwLock::new(());
+
+/// As long as it is held, [`end_process`] waits: for the moment between making something and having it watched over.
+pub(crate) fn unwatched() -> RwLockReadGuard<'static, ()> {
+    UNWATCHED.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends this process at once, from any thread and whatever the others do. What was made with this crate is cleaned up by
+/// those who watch over it.
+pub fn end_process(code: i32) -> ! {
+    let _nothing_is_unwatched = UNWATCHED.write().unwrap_or_else(PoisonError::into_inner);
+    #[expect(clippy::exit, reason = "threads that wait for a broker's start cannot be told to stop")]
+    std::process::exit(code)
+}
+
+/// Makes a temporary directory that goes with this process if it is not dropped before.
+///
+/// # Errors
+/// It cannot be made, or nobody can be started who watches over it.
+pub fn watched_directory(make: impl FnOnce() -> io::Result<tempfile::TempDir>) -> io::Result<tempfile::TempDir> {
+    let _unwatched = unwatched();
+    let directory = make()?;
+    remove_at_exit(directory.path())?;
+    Ok(directory)
+}
 
 /// Starts the shell. It gives `$1` to `action` when its standard input closes, unless a line came before.
 fn shell(action: &str, argument: &std::ffi::OsStr) -> io::Result<(Child, ChildStdin)> {
@@ -28,7 +55,7 @@ fn shell(action: &str, argument: &std::ffi::OsStr) -> io::Result<(Child, ChildSt
 ///
 /// # Errors
 /// The shell cannot be started.
-pub fn remove_at_exit(directory: &Path) -> io::Result<()> {
+pub(crate) fn remove_at_exit(directory: &Path) -> io::Result<()> {
     static PIPES: Mutex<Vec<(PathBuf, ChildStdin)>> = Mutex::new(Vec::new());
 
     let (_, pipe) = shell("rm -rf -- \"$1\"", directory.as_os_str())?;

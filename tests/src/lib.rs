@@ -11,4 +11,4 @@ pub mod rabbit;
 pub mod small_disk;
 pub mod stage;
 
-pub use cleanup::remove_at_exit;
+pub use cleanup::{end_process, watched_directory};

@@ -13,7 +13,7 @@ use muster_pki::{Credentials, Trust};
 use muster_protocol::Timestamp;
 use tempfile::TempDir;
 
-use crate::cleanup::remove_at_exit;
+use crate::cleanup::{remove_at_exit, unwatched};
 
 /// A certificate authority and what it has issued. Removed from disk when dropped.
 #[derive(Debug)]
@@ -49,11 +49,7 @@ impl Member {
 #[must_use]
 pub fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();
-    SITE.get_or_init(|| {
-        let site = Site::new().expect("a temporary directory is writable");
-        site.remove_at_exit().expect("a shell starts");
-        site
-    })
+    SITE.get_or_init(|| Site::watched().expect("a temporary directory is writable, and a shell starts"))
 }
 
 impl Site {
@@ -69,14 +65,17 @@ impl Site {
         })
     }
 
-    /// Removes its directories when this process has ended, however that happens.
+    /// Makes one whose directories go with this process, however that ends.
     ///
     /// # Errors
-    /// The shell that does so cannot be started.
-    pub fn remove_at_exit(&self) -> std::io::Result<()> {
-        let authority = self.authority.ca_directory();
+    /// As [`Self::new`], and nobody can be started who watches over it.
+    pub fn watched() -> Result<Self> {
+        let _unwatched = unwatched();
+        let site = Self::new()?;
+        let authority = site.authority.ca_directory();
         remove_at_exit(authority.parent().unwrap_or(&authority))?;
-        remove_at_exit(self.directory())
+        remove_at_exit(site.directory())?;
+        Ok(site)
     }
 
     /// The authority, to revoke or to issue something odd.

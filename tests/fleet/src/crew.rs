@@ -247,12 +247,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn state_directory(options: &Options) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     let named = builder.prefix("muster-fleet-");
-    let directory = match &options.state {
+    let make = || match &options.state {
         Some(parent) => named.tempdir_in(parent),
         None if Path::new(MEMORY).is_dir() => named.tempdir_in(MEMORY),
         None => named.tempdir(),
     };
-    let directory = directory.context("make a directory for the agents' states")?;
-    muster_tests::remove_at_exit(directory.path()).context("watch over the agents' states")?;
-    Ok(directory)
+    muster_tests::watched_directory(make).context("make a directory for the agents' states")
 }

@@ -69,8 +69,7 @@ impl Ground {
         let allowed = limits::require(hosts)?;
         tell(Progress::Issuing { hosts });
         let plans = plan(hosts, seed);
-        let site = Site::new()?;
-        site.remove_at_exit().context("watch over the certificates")?;
+        let site = Site::watched()?;
         let identities: Vec<Identity> = plans.iter().map(|plan| Identity::Host(plan.name.clone())).collect();
         let (mut credentials, mut keys) = (Vec::with_capacity(hosts), Vec::with_capacity(hosts));
         for (certificate, key) in site.authority().mint(&identities)? {

@@ -29,6 +29,7 @@ mod blocking;
 mod broker;
 mod controller;
 mod crew;
+mod disk;
 mod fleet;
 mod ground;
 pub mod idle;

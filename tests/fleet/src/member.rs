@@ -9,10 +9,11 @@ use muster_agent::facts::Sources;
 use muster_agent::policy::Policy;
 use muster_agent::{Agent, Materials, Parts};
 use muster_bus::Bus;
-use muster_daemon::{Blocking, RealDisk, SystemClock};
+use muster_daemon::{Blocking, SystemClock};
 use muster_pki::{Credentials, Trust};
 use muster_plugin_api::Registry;
 
+use crate::disk::FleetDisk;
 use crate::inventory::HostPlan;
 use crate::options::{Options, Pauses};
 use crate::plugin::{FleetPlugin, Ledger};
@@ -64,7 +65,7 @@ pub(crate) fn agent(plan: &HostPlan, credentials: Credentials, random_seed: u64,
         registry,
         facts: Sources::given(plan.name.clone(), plan.facts.clone(), plan.classes.clone()),
         clock: Arc::new(SystemClock),
-        disk: Arc::new(RealDisk),
+        disk: Arc::new(FleetDisk::default()),
         blocking: Blocking::Threads,
         random_seed,
         runner: None,

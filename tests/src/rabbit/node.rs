@@ -22,6 +22,7 @@ use muster_protocol::routing::VHOST_DEFAULT;
 use tempfile::TempDir;
 
 use super::installation::Installation;
+use crate::cleanup::watched_directory;
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
@@ -120,7 +121,8 @@ impl Node {
         let (directory, temporary) = match &options.directory {
             Some(directory) => (directory.clone(), None),
             None => {
-                let temporary = tempfile::Builder::new().prefix("muster-rabbit-").tempdir()?;
+                // The supervisor removes it, too, but is not there before the files are written.
+                let temporary = watched_directory(|| tempfile::Builder::new().prefix("muster-rabbit-").tempdir())?;
                 (temporary.path().to_owned(), Some(temporary))
             }
         };

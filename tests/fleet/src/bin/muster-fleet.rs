@@ -210,7 +210,7 @@ async fn unless_interrupted<T: Send + 'static>(work: impl Future<Output = Result
         signal = signalled() => {
             signal?;
             eprintln!("stopped; the broker and the agents end, and what they wrote is removed");
-            end_at_once()
+            muster_tests::end_process(130)
         }
     }
 }
@@ -222,11 +222,6 @@ async fn signalled() -> Result<()> {
         pressed = tokio::signal::ctrl_c() => pressed.context("listen for Ctrl-C"),
         _ = terminate.recv() => Ok(()),
     }
-}
-
-#[expect(clippy::exit, reason = "threads that wait for the broker's start cannot be told to stop")]
-fn end_at_once() -> ! {
-    std::process::exit(130)
 }
 
 async fn start(arguments: FleetArguments, pauses: Pauses) -> Result<Fleet> {

@@ -66,3 +66,53 @@ async fn the_same_ground_takes_one_fleet_after_the_other() {
     assert_eq!(fleet.online(Timestamp(0)).await.unwrap(), 12);
     fleet.stop().await.unwrap();
 }
+
+/// Starts `muster-fleet run` with a directory for everything it writes, and interrupts it once it says `when`.
+fn interrupt(when: &str, more: &[&str]) -> (std::process::ExitStatus, tempfile::TempDir) {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_muster-fleet"))
+        .args(["run", "--hosts", "6", "--state"])
+        .arg(directory.path())
+        .args(more)
+        .env("TMPDIR", directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stderr.take().unwrap()).lines();
+    let said = lines.by_ref().map(Result::unwrap).find(|line| line.contains(when));
+    assert!(said.is_some(), "it never says `{when}`");
+    kill(Pid::from_raw(i32::try_from(program.id()).unwrap()), Signal::SIGINT).unwrap();
+    // Until it has ended, and so has everybody whom it handed its standard error.
+    lines.for_each(drop);
+    (program.wait().unwrap(), directory)
+}
+
+#[test]
+fn whenever_a_fleet_is_interrupted_nothing_is_left_behind() {
+    // When, further arguments, exit code.
+    let cases: [(&str, &[&str], i32); 4] = [
+        ("certificates", &[], 130),
+        ("a broker with", &[], 130),
+        ("0 of 6 agents connected", &["--hosts-per-process", "3"], 130),
+        ("agents hold", &["--hosts-per-process", "3"], 0),
+    ];
+    for (when, more, code) in cases {
+        let (status, directory) = interrupt(when, more);
+        assert_eq!(status.code(), Some(code), "at `{when}`");
+        let deadline = std::time::Instant::now() + LIMIT;
+        let left =
+            || std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        while !left().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "interrupted at `{when}`, it leaves {:?}", left());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
