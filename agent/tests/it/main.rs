@@ -27,4 +27,5 @@ mod rotation;
 mod sealing_key;
 mod spool;
 mod status;
+mod turn;
 mod watched;

@@ -15,12 +15,15 @@ use lapin::BasicProperties;
 use muster_bus::contract::{CASES, Fixture, ROLES};
 use muster_bus::{
     AmqpBus, AmqpSettings, BrokerUrl, Bus, BusError, CloseReason, ConsumeOptions, Consumer, ConsumerEnd, Guarantee,
-    Link, LoginProblem, Outgoing, PublishError, QueueSpec, TlsProblem,
+    Link, LoginProblem, Operation, Outgoing, PublishError, QueueSpec, TlsProblem,
 };
 use muster_pki::profile::Order;
 use muster_pki::{Credentials, Trust};
 use muster_protocol::limits::BODY_BYTES_MAX;
-use muster_protocol::{Identity, Timestamp};
+use muster_protocol::routing::{
+    EXCHANGE_COMMAND, EXCHANGE_REPLY, KEY_ALL, agent_queue, host_key, reply_binding, reply_key, reply_queue,
+};
+use muster_protocol::{HostName, Identity, ReplyRoute, Timestamp};
 use muster_tests::pki::{self, Member, Site};
 use muster_tests::rabbit::{self, Node, NodeOptions, TestBus};
 use nix::sys::signal::{Signal, killpg};
@@ -121,6 +124,107 @@ async fn one_thread_is_enough() {
     for (case, (name, run)) in chosen.zip(CASES) {
         eprintln!("{name}");
         run(&Rabbit { bus: Arc::clone(&bus), case }).await;
+    }
+}
+
+/// As an agent connects: what it takes and what it says without confirms share one channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_channel_is_enough_for_an_agent() {
+    let names = ["host/one-channel.example.com", "host/other-channel.example.com", "user/one-channel"];
+    let bus = Arc::new(rabbit::shared().bus(names.into_iter()));
+    let connected = |name: &str, one_channel: bool| {
+        let settings = settings(&bus.urls[0], &bus.site.member(name).credentials, bus.site.trust());
+        connect(AmqpSettings { one_channel, ..settings })
+    };
+    let (agent, lea) = (connected(names[0], true).await.unwrap(), connected(names[2], false).await.unwrap());
+    let host: HostName = "one-channel.example.com".parse().unwrap();
+    let queue = agent_queue(&host);
+    let keys = [KEY_ALL.to_owned(), host_key(&host)];
+    let subscribe = async || {
+        agent.declare_bound(QueueSpec::durable(&queue), EXCHANGE_COMMAND, &keys).await.unwrap();
+        agent.consume(&queue, ConsumeOptions { prefetch: 10, exclusive: true }).await.unwrap()
+    };
+    let mut commands = subscribe().await;
+    let caller: Identity = names[2].parse().unwrap();
+    let route = ReplyRoute::new(caller, "s1".parse().unwrap()).unwrap();
+    let replies = reply_queue(&route);
+    lea.declare_queue(QueueSpec::exclusive(&replies)).await.unwrap();
+    lea.bind(&replies, EXCHANGE_REPLY, &reply_binding(&route)).await.unwrap();
+    let mut replies = lea.consume(&replies, ConsumeOptions { prefetch: 500, exclusive: false }).await.unwrap();
+
+    let reply = |host: &HostName, body: String| Outgoing {
+        exchange: EXCHANGE_REPLY,
+        mandatory: false,
+        persistent: false,
+        ..message(&reply_key(&route, host), body)
+    };
+    lea.publish(message(&keys[1], "one"), Guarantee::Confirmed).await.unwrap();
+    let delivery = within("a command", commands.next()).await.unwrap();
+    delivery.ack().await.unwrap();
+    // More than what may be left unwritten, one of them too large to be left.
+    let size = |number: usize| if number == 100 { 20_000 } else { 1_000 };
+    for number in 0..200 {
+        let body = format!("{number} {}", "x".repeat(size(number)));
+        agent.publish(reply(&host, body), Guarantee::Fire).await.unwrap();
+    }
+    for number in 0..200 {
+        let delivery = within("an answer", replies.next()).await.unwrap();
+        assert!(delivery.body.starts_with(format!("{number} ").as_bytes()), "in order: {number}");
+    }
+    let channels = || {
+        let listed = bus.node().ctl(&["-q", "list_connections", "user", "channels"]).unwrap();
+        let line = listed.lines().find(|line| line.contains(names[0])).map(ToOwned::to_owned);
+        line.unwrap_or_else(|| panic!("{listed}"))
+    };
+    let listed = tokio::task::block_in_place(channels);
+    assert_eq!(listed.split_whitespace().nth(1), Some("1"), "{listed}");
+
+    // A message that the broker refuses ends the consumer, and nothing else.
+    let other: HostName = "other-channel.example.com".parse().unwrap();
+    agent.publish(reply(&other, "in another's name".to_owned()), Guarantee::Fire).await.unwrap();
+    assert!(within("the end", commands.next()).await.is_none());
+    assert_eq!(commands.ended(), ConsumerEnd::CancelledByBroker);
+    let mut commands = subscribe().await;
+    lea.publish(message(KEY_ALL, "two"), Guarantee::Confirmed).await.unwrap();
+    assert_eq!(within("a command", commands.next()).await.unwrap().body, "two");
+
+    // What was handed over before the goodbye arrives.
+    for number in 0..50 {
+        agent.publish(reply(&host, number.to_string()), Guarantee::Fire).await.unwrap();
+    }
+    agent.close().await;
+    for number in 0..50 {
+        assert_eq!(within("an answer", replies.next()).await.unwrap().body, number.to_string());
+    }
+}
+
+/// What is asked in one go and refused is answered as if it had been asked one by one.
+#[tokio::test]
+async fn a_refusal_of_one_in_one_go_is_told_as_its_own() {
+    let bus = Arc::new(rabbit::shared().bus(["host/one-go.example.com"].into_iter()));
+    let settings = settings(&bus.urls[0], &bus.site.member("host/one-go.example.com").credentials, bus.site.trust());
+    let link = connect(settings).await.unwrap();
+    let host: HostName = "one-go.example.com".parse().unwrap();
+    let (queue, own, other) = (agent_queue(&host), host_key(&host), "host.other.example.com".to_owned());
+    let declare = async |exchange: &str, keys: &[&String]| {
+        let keys: Vec<String> = keys.iter().map(|key| (*key).clone()).collect();
+        link.declare_bound(QueueSpec::durable(&queue), exchange, &keys).await
+    };
+    match declare(EXCHANGE_COMMAND, &[&own, &other]).await {
+        Err(BusError::Denied { operation: Operation::Bind, resource, .. }) => assert!(resource.contains(&other)),
+        answer => panic!("{answer:?}"),
+    }
+    match declare("nowhere", &[&own]).await {
+        Err(
+            BusError::NotFound { operation: Operation::Bind, .. } | BusError::Denied { operation: Operation::Bind, .. },
+        ) => {}
+        answer => panic!("{answer:?}"),
+    }
+    declare(EXCHANGE_COMMAND, &[&own]).await.unwrap();
+    match link.declare_bound(QueueSpec { auto_delete: true, ..QueueSpec::durable(&queue) }, EXCHANGE_COMMAND, &[]).await
+    {
+        Err(BusError::Conflict { operation: Operation::Declare, .. }) => {}
+        answer => panic!("{answer:?}"),
     }
 }
 
