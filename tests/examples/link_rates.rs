@@ -177,7 +177,9 @@ async fn reports(brokers: &Brokers, from: &Node, suffix: &str, messages: usize) 
         senders.push((name.clone(), connect(&from.url(vhost), &site.member(&name), &site.trust()).await.unwrap()));
     }
     let nodes = [&brokers.center, &brokers.edge];
-    nodes.map(|node| node.ctl(&["eval", REMEMBER]).unwrap());
+    for node in nodes {
+        node.ctl(&["eval", REMEMBER]).unwrap();
+    }
     let before = [processor_s(&brokers.center), processor_s(&brokers.edge)];
     let started = Instant::now();
     let each = messages / SENDERS;
