@@ -130,10 +130,13 @@ fn claims<'a>(likely: &'a [Likely<'_>]) -> Vec<Claim<'a>> {
     claims
 }
 
+/// What was signed, and the signature if it is one of Ed25519.
+type Seen = (Vec<u8>, Option<[u8; 64]>);
+
 /// Takes note of the one signature that is looked at on the way to a certificate's authority, and lets it pass for now.
 #[derive(Debug, Default)]
 struct Later {
-    seen: Mutex<Vec<(Vec<u8>, Option<[u8; 64]>)>>,
+    seen: Mutex<Vec<Seen>>,
 }
 
 impl Later {
