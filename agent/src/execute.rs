@@ -62,7 +62,7 @@ pub(crate) enum Begun {
     /// It runs, and its end tells itself.
     Running,
     /// It is over already, and its end is to be told.
-    Over(Over),
+    Over(Box<Over>),
 }
 
 /// Starts an authorized command that has been recorded. Nothing else starts an action.
@@ -122,7 +122,7 @@ pub(crate) fn start(core: &Arc<Core>, authorized: Authorized<Command>) -> Begun 
     if watcher.read_only
         && let Poll::Ready(reply) = run.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     {
-        return Begun::Over(Over { watcher, output, reply, forget });
+        return Begun::Over(Box::new(Over { watcher, output, reply, forget }));
     }
     let feed = broadcast::Sender::new(FEED_LENGTH);
     if let Some(running) = lock(&core.running).get_mut(&id) {

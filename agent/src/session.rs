@@ -226,7 +226,7 @@ async fn on_link(
             None => tracing::info!(broker, "Connected; taking commands"),
         }
         presence.announce(core, &**link, AnnouncementKind::Online).await;
-        match consume(core, link, consumer, &mut presence, reloaded).await {
+        match Box::pin(consume(core, link, consumer, &mut presence, reloaded)).await {
             Some(end) => return end.unwrap_or(End::Stopping(presence)),
             None => tracing::warn!("The broker ended the subscription; declaring the queue again"),
         }

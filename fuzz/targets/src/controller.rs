@@ -101,11 +101,14 @@ fn collector(input: &[u8]) {
     let asked: BTreeSet<HostName> = hosts[..3].iter().cloned().collect();
     let anyone = input.byte() & 1 == 1;
     let expected = if anyone { Expected::Anyone } else { Expected::Hosts(asked.clone()) };
+    let how = input.byte();
     let rules = Rules {
         start_timeout_ms: 1000,
         run_timeout_ms: 5000,
         output_bytes_max: 64,
-        output_from_anywhere: input.byte() & 1 == 1,
+        output_from_anywhere: how & 1 == 1,
+        settle_ms: (how & 2 == 2).then_some(200),
+        sent_before: how & 4 == 4,
     };
     let mut collector = Collector::new([request()], lea(), expected, rules, NOW);
     let mut now = NOW;

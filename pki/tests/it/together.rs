@@ -174,7 +174,7 @@ impl People {
             }
             Kind::Cancelling => {
                 let one = Scalar::from(7u8);
-                changed(&|bytes| plus(bytes, if number % 2 == 0 { one } else { -one }))
+                changed(&|bytes| plus(bytes, if number.is_multiple_of(2) { one } else { -one }))
             }
             Kind::ForgedCertificate => {
                 let mut der = host.certificate().der().to_vec();

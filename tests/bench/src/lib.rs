@@ -17,6 +17,7 @@
 //! - A round in which an answer is missing, wrong or not to be believed fails its scenario, and is never averaged away.
 //! - The raw echo carries messages of the size that Muster really sent, recorded in the same run.
 //! - The same results always give the same page and pictures.
+#![expect(clippy::print_stderr, reason = "the program behind it tells on the terminal what it does")]
 
 pub mod charts;
 pub mod controller;

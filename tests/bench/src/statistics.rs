@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn a_spread_is_median_least_and_most() {
-        let cases: &[(&[f64], Option<(f64, f64, f64)>)] = &[
+        type Case<'a> = (&'a [f64], Option<(f64, f64, f64)>);
+        let cases: &[Case<'_>] = &[
             (&[], None),
             (&[f64::NAN, 1.0], None),
             (&[1.0, f64::INFINITY], None),
