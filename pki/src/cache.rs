@@ -5,11 +5,13 @@
 //! cost: when the young one is full it becomes the old one, and what is asked for again moves back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use muster_protocol::Timestamp;
 
 use crate::key::PublicKey;
+use crate::memory::Memory;
 use crate::time_text::seconds;
 use crate::verify::{Signer, VerifyError};
 
@@ -48,6 +50,10 @@ impl Checked {
 pub(crate) struct Cache {
     generations: Mutex<Generations>,
     max: usize,
+    /// What an earlier run of the program has checked.
+    memory: OnceLock<Memory>,
+    /// Whether something was checked that the memory does not have.
+    news: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +70,7 @@ impl Default for Cache {
 
 impl Cache {
     fn with_generation_max(max: usize) -> Self {
-        Self { generations: Mutex::default(), max }
+        Self { generations: Mutex::default(), max, memory: OnceLock::new(), news: AtomicBool::new(false) }
     }
 
     pub(crate) fn get(&self, fingerprint: &str) -> Option<Arc<Checked>> {
@@ -72,12 +78,37 @@ impl Cache {
         if let Some(found) = generations.young.get(fingerprint) {
             return Some(Arc::clone(found));
         }
-        let found = generations.old.remove(fingerprint)?;
+        let recalled = || self.memory.get()?.get(fingerprint).map(Arc::new);
+        let found = generations.old.remove(fingerprint).or_else(recalled)?;
         generations.insert(self.max, fingerprint.to_owned(), Arc::clone(&found));
         Some(found)
     }
 
+    /// Answers from an earlier run's memory as well, unless there is one already.
+    pub(crate) fn remember(&self, memory: Memory) {
+        // Two memories would be the same file twice.
+        drop(self.memory.set(memory));
+    }
+
+    /// What an earlier run has checked.
+    pub(crate) fn remembered(&self) -> Option<&Memory> {
+        self.memory.get()
+    }
+
+    /// Whether something was checked that no earlier run had.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed)
+    }
+
+    /// Everything that is here, but for what was remembered and not asked for.
+    pub(crate) fn all(&self) -> Vec<Arc<Checked>> {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.young.values().chain(generations.old.values()).map(Arc::clone).collect()
+    }
+
+    /// Keeps what was just checked.
     pub(crate) fn insert(&self, checked: &Arc<Checked>) {
+        self.news.store(true, Ordering::Relaxed);
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.insert(self.max, checked.signer.fingerprint.clone(), Arc::clone(checked));
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::EdwardsPoint;
@@ -139,6 +140,14 @@ impl PrivateKey {
     pub fn to_pem(&self) -> Zeroizing<String> {
         let bytes = KeypairBytes { secret_key: self.key.to_bytes(), public_key: None };
         bytes.to_pkcs8_pem(LineEnding::LF).expect("32 key bytes always encode")
+    }
+
+    /// A secret of 32 bytes that only who has this key can know, another one for each `label` (HMAC-SHA-256).
+    pub(crate) fn derive(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*Zeroizing::new(self.key.to_bytes()));
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(hmac::sign(&key, label).as_ref());
+        secret
     }
 
     /// The key in PKCS#8 DER.

@@ -33,6 +33,7 @@ pub mod crl;
 mod error;
 mod file;
 mod key;
+pub mod memory;
 mod pem;
 pub mod profile;
 pub mod request;

@@ -4,6 +4,7 @@
 
 mod authority;
 mod enrolment;
+mod memory;
 mod openssl;
 mod property;
 mod revocation;
