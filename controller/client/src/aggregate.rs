@@ -7,6 +7,7 @@
 //!
 //! Pure: data in, numbers and words out.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_protocol::ddl::{Action, Aggregate};
@@ -109,14 +110,11 @@ pub struct Bar {
 }
 
 /// Runs every function of an action over the data of the hosts that did what they were asked.
-pub fn aggregate<'a, I>(action: &Action, answers: I) -> Vec<Aggregated>
-where
-    I: IntoIterator<Item = &'a Value> + Clone,
-{
+pub fn aggregate<V: Borrow<Value>>(action: &Action, answers: impl IntoIterator<Item = V> + Clone) -> Vec<Aggregated> {
     action.aggregate.iter().map(|spec| one(action, spec, answers.clone())).collect()
 }
 
-fn one<'a>(action: &Action, spec: &Aggregate, answers: impl IntoIterator<Item = &'a Value>) -> Aggregated {
+fn one<V: Borrow<Value>>(action: &Action, spec: &Aggregate, answers: impl IntoIterator<Item = V>) -> Aggregated {
     let name = spec.output().unwrap_or_default();
     let output = action.output.get(name);
     let heading = output.map(|output| output.display_as.trim()).filter(|heading| !heading.is_empty()).unwrap_or(name);
@@ -135,14 +133,15 @@ fn one<'a>(action: &Action, spec: &Aggregate, answers: impl IntoIterator<Item = 
         aggregated.sum = Sum::UnknownOutput;
         return aggregated;
     }
-    let present: Vec<&Value> = answers
+    let present: Vec<Value> = answers
         .into_iter()
         .filter_map(|data| {
-            let value = data.get(name).filter(|value| !value.is_null());
+            let value = data.borrow().get(name).filter(|value| !value.is_null()).cloned();
             aggregated.missing += usize::from(value.is_none());
             value
         })
         .collect();
+    let present: Vec<&Value> = present.iter().collect();
     match spec.function.as_str() {
         "summary" => summary(&mut aggregated, spec, &present),
         "boolean_summary" => {

@@ -16,6 +16,7 @@ use muster_protocol::{
 };
 use tokio::time::Instant;
 
+use crate::aside::Aside;
 use crate::collect::{Cause, Collector, Counts, Expected, HostRecord, Rules, Taken, output_bytes_per_stream};
 use crate::controller::{Controller, Parts};
 use crate::error::ClientError;
@@ -31,6 +32,15 @@ const IN_FLIGHT_MAX: usize = 256;
 
 /// Most deliveries taken and checked in one go before events are handed out.
 const BATCH_MAX: usize = 256;
+
+/// So many are worth one check. More of them together cost each a little less still.
+const BATCH_ENOUGH: usize = 64;
+
+/// How long answers are gathered in the middle of a stream.
+const GATHERING: Duration = Duration::from_millis(5);
+
+/// How far back a deadline is looked for that is over, in milliseconds: longer than answers are gathered.
+const LOOK_BACK_MS: i64 = 1_000;
 
 /// No more deliveries are taken in one go once they have so many bytes.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -259,6 +269,10 @@ pub struct Asking<'a> {
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
     collector: Collector,
     quiet: Option<Quiet>,
+    /// Deliveries that were taken and not checked yet.
+    taken: Vec<Delivery>,
+    /// Until when more of them are waited for.
+    gather_until: Option<Instant>,
     /// Time of day when it began; the steady clock counts on from there.
     began_at: Timestamp,
     began: Instant,
@@ -309,6 +323,8 @@ impl<'a> Asking<'a> {
             sending: FuturesUnordered::new(),
             collector,
             quiet: course.quiet,
+            taken: Vec::new(),
+            gather_until: None,
             began_at,
             began: Instant::now(),
             events: VecDeque::new(),
@@ -317,6 +333,11 @@ impl<'a> Asking<'a> {
             rejections: BTreeMap::new(),
             reconnects: 0,
         }
+    }
+
+    /// Sets aside what is long of results and output, see [`Collector::set_aside_in`].
+    pub fn set_aside_in(&mut self, aside: Aside) {
+        self.collector.set_aside_in(aside);
     }
 
     /// The next thing that happens; `None` after [`Event::Ended`]. Safe to cancel: nothing is lost.
@@ -338,9 +359,19 @@ impl<'a> Asking<'a> {
             if !self.accepted {
                 self.collector.all_sent(now);
             }
+            // Whose answer lies here is not late.
+            let due = || self.collector.next_wakeup(now.plus_ms(-LOOK_BACK_MS)).is_some_and(|at| at <= now);
+            if !self.taken.is_empty() && due() {
+                self.check_taken().await;
+                continue;
+            }
             let given_up = self.collector.advance(now);
             if !given_up.is_empty() {
                 self.events.push_back(Event::GivenUp(given_up));
+                continue;
+            }
+            if self.is_over(now) && !self.taken.is_empty() {
+                self.check_taken().await;
                 continue;
             }
             if self.is_over(now) {
@@ -384,10 +415,13 @@ impl<'a> Asking<'a> {
         let wakeup = self.collector.next_wakeup(now).into_iter().chain(quiet_at).min();
         let sleep =
             wakeup.map(|at| self.began + Duration::from_millis(at.since_ms(self.began_at).max(0).unsigned_abs()));
+        let gather_until = self.gather_until;
         tokio::select! {
             biased;
             Some(sent) = self.sending.next(), if !self.sending.is_empty() => self.on_sent(sent),
-            delivery = self.controller.replies.next() => match delivery {
+            // Until then nobody looks for more, so that not each of them wakes somebody up.
+            () = sleep_until(gather_until), if gather_until.is_some() => self.check_taken().await,
+            delivery = self.controller.replies.next(), if gather_until.is_none() => match delivery {
                 Some(delivery) => self.on_delivery(delivery).await,
                 None => self.on_consumer_end().await,
             },
@@ -448,21 +482,53 @@ impl<'a> Asking<'a> {
         self.events.push_back(Event::Unreachable(host, cause));
     }
 
-    /// Takes a delivery and those that are there already, and checks them together. What was taken is in `events` before the
-    /// acknowledgement is awaited, so being cancelled there loses nothing.
+    /// Takes a delivery and those that are there already. They are checked at once where few are waited for; in the middle of
+    /// a stream a few milliseconds later, together with those that come until then.
     async fn on_delivery(&mut self, first: Delivery) {
-        let mut bytes = first.body.len();
-        let mut deliveries = vec![first];
-        while deliveries.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            match self.controller.replies.next().now_or_never() {
-                Some(Some(delivery)) => {
-                    bytes += delivery.body.len();
-                    deliveries.push(delivery);
-                }
-                // The end of the consumer shows again at the next call.
-                _ => break,
-            }
+        self.taken.push(first);
+        self.take_what_is_there();
+        if self.taken.len() >= BATCH_ENOUGH || !self.is_in_a_stream() {
+            return self.check_taken().await;
         }
+        self.gather_until.get_or_insert_with(|| Instant::now() + GATHERING);
+    }
+
+    /// Whether so many answers are still to come that it pays to wait for some of them.
+    fn is_in_a_stream(&self) -> bool {
+        let to_come = match &self.quiet {
+            Some(quiet) => quiet.to_come(),
+            None => self.collector.counts().pending + self.collector.counts().running,
+        };
+        to_come >= self.taken.len() + BATCH_ENOUGH
+    }
+
+    /// Takes deliveries without waiting. The end of the consumer shows again at the next call.
+    fn take_what_is_there(&mut self) {
+        let mut bytes: usize = self.taken.iter().map(|delivery| delivery.body.len()).sum();
+        while self.taken.len() < BATCH_MAX
+            && bytes < BATCH_BYTES_MAX
+            && let Some(Some(delivery)) = self.controller.replies.next().now_or_never()
+        {
+            bytes += delivery.body.len();
+            self.taken.push(delivery);
+        }
+    }
+
+    /// Checks what was taken. What came of it is in `events` before the acknowledgement is awaited, so being cancelled there
+    /// loses nothing.
+    async fn check_taken(&mut self) {
+        self.take_what_is_there();
+        if let Some(last) = self.judge_taken()
+            && let Err(error) = last.ack_through().await
+        {
+            tracing::debug!(%error, "Answers could not be acknowledged");
+        }
+    }
+
+    /// Checks what was taken, and gives the last of it, to be acknowledged with all before.
+    fn judge_taken(&mut self) -> Option<Delivery> {
+        self.gather_until = None;
+        let mut deliveries = std::mem::take(&mut self.taken);
         let (now, time) = (self.now(), self.controller.now());
         let Parts { trust, random, .. } = &mut self.controller.parts;
         for report in read_many(&deliveries, trust, time, random) {
@@ -472,11 +538,7 @@ impl<'a> Asking<'a> {
         if let Some(quiet) = &mut self.quiet {
             quiet.busy_until(done_ms);
         }
-        if let Some(last) = deliveries.last()
-            && let Err(error) = last.ack_through().await
-        {
-            tracing::debug!(%error, "Answers could not be acknowledged");
-        }
+        deliveries.pop()
     }
 
     fn on_report(&mut self, report: Result<ProgressReport, Rejection>, now: Timestamp) {
@@ -660,6 +722,10 @@ impl<'a> Asking<'a> {
 
     /// Stops waiting. Hosts that were asked go on; [`Event::Ended`] follows.
     pub fn stop(&mut self) {
+        if self.end.is_none() {
+            // What has come counts. It is not acknowledged: the queue ends with the session.
+            drop(self.judge_taken());
+        }
         self.finish_with(End::Stopped);
     }
 

@@ -4,10 +4,12 @@
 //! words "silent, last seen 3 h ago"; completion; and the nearest known name when nobody matches.
 //! What the fleet is, only the hosts say.
 //!
-//! Two files in one directory: `hosts.json` is small and read by every command, `inventories.json` is
-//! read only when facts are needed. A file that cannot be read or understood counts as empty and is
-//! written anew. Both are 0600: facts are nobody else's business.
+//! Two files in one directory: `hosts.json` is small and read by every command. `inventories.jsonl` is read only when facts
+//! are needed; what is learnt is added at its end, the last line of a host counts, and it is written anew when most of it
+//! is old. A file or a line that cannot be read or understood counts as empty. Both are 0600: facts are nobody else's
+//! business.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod file;
+
+pub use file::{read_bytes, write as write_bytes};
 
 /// How long a host that is silent is remembered: 30 days.
 const HOST_AGE_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -30,6 +34,12 @@ const TARGETS_MAX: usize = 32;
 
 /// Most bytes of inventories; above, the ones unseen for longest are left out.
 const INVENTORIES_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The file of inventories.
+const INVENTORIES: &str = "inventories.jsonl";
+
+/// Largest file of inventories that is read. It is written anew before it gets there.
+const INVENTORIES_FILE_BYTES_MAX: u64 = 4 * INVENTORIES_BYTES_MAX as u64;
 
 /// An inventory is not asked for again before it is this old, even if it has changed since.
 const INVENTORY_AGE_MS_MIN: i64 = 10 * 60 * 1000;
@@ -77,7 +87,10 @@ pub struct HostCache {
     targets: BTreeMap<String, RecentTarget>,
     changed: bool,
     inventories: Option<BTreeMap<HostName, CachedInventory>>,
-    inventories_changed: bool,
+    /// What was learnt since the last time it was saved.
+    learnt: BTreeMap<HostName, CachedInventory>,
+    /// The file of inventories is to be written anew.
+    inventories_old: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,10 +101,12 @@ struct HostsFile {
     targets: BTreeMap<String, RecentTarget>,
 }
 
+/// A line of the file of inventories.
 #[derive(Serialize, Deserialize)]
-struct InventoriesFile {
-    version: u32,
-    inventories: BTreeMap<HostName, CachedInventory>,
+struct Line<'a> {
+    host: Cow<'a, HostName>,
+    #[serde(flatten)]
+    cached: Cow<'a, CachedInventory>,
 }
 
 /// Format of the files. Another one counts as empty.
@@ -107,7 +122,8 @@ impl HostCache {
             targets: BTreeMap::new(),
             changed: false,
             inventories: Some(BTreeMap::new()),
-            inventories_changed: false,
+            learnt: BTreeMap::new(),
+            inventories_old: false,
         }
     }
 
@@ -124,7 +140,8 @@ impl HostCache {
             targets,
             changed: false,
             inventories: None,
-            inventories_changed: false,
+            learnt: BTreeMap::new(),
+            inventories_old: false,
         }
     }
 
@@ -140,13 +157,19 @@ impl HostCache {
             file::write(&directory, "hosts.json", &serde_json::to_vec(&file)?)?;
             self.changed = false;
         }
-        if self.inventories_changed {
-            self.bound_inventories();
-            let inventories = self.inventories.clone().unwrap_or_default();
-            let file = InventoriesFile { version: VERSION, inventories };
-            file::write(&directory, "inventories.json", &serde_json::to_vec(&file)?)?;
-            self.inventories_changed = false;
+        let learnt = lines(&self.learnt)?;
+        if !learnt.is_empty() && !self.inventories_old {
+            let bytes = file::append(&directory, INVENTORIES, &learnt)?;
+            self.inventories_old = bytes > 2 * INVENTORIES_BYTES_MAX as u64;
         }
+        if self.inventories_old {
+            self.read_inventories();
+            self.bound_inventories();
+            let all = lines(self.inventories.get_or_insert_default())?;
+            file::write(&directory, INVENTORIES, &all)?;
+            self.inventories_old = false;
+        }
+        self.learnt.clear();
         Ok(())
     }
 
@@ -289,14 +312,15 @@ impl HostCache {
 
     /// Keeps an inventory. The host must have been [`seen`](Self::seen).
     pub fn keep(&mut self, host: &HostName, digest: &str, inventory: Inventory) {
-        self.read_inventories();
         if let Some(known) = self.hosts.get_mut(host) {
             digest.clone_into(&mut known.inventory_digest);
             digest.clone_into(&mut known.kept_digest);
             self.changed = true;
-            self.inventories_changed = true;
             let cached = CachedInventory { digest: digest.to_owned(), inventory };
-            self.inventories.get_or_insert_default().insert(host.clone(), cached);
+            if let Some(inventories) = &mut self.inventories {
+                inventories.insert(host.clone(), cached.clone());
+            }
+            self.learnt.insert(host.clone(), cached);
         }
     }
 
@@ -310,9 +334,20 @@ impl HostCache {
         if self.inventories.is_some() {
             return;
         }
-        let file: Option<InventoriesFile> =
-            self.directory.as_ref().and_then(|directory| file::read(&directory.join("inventories.json")));
-        let read = file.filter(|file| file.version == VERSION).map(|file| file.inventories).unwrap_or_default();
+        let path = self.directory.as_ref().map(|directory| directory.join(INVENTORIES));
+        let bytes = path.and_then(|path| file::read_bytes(&path, INVENTORIES_FILE_BYTES_MAX)).unwrap_or_default();
+        let mut read = BTreeMap::new();
+        let mut count = 0;
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            count += 1;
+            if let Ok(Line { host, cached }) = serde_json::from_slice::<Line<'_>>(line) {
+                read.insert(host.into_owned(), cached.into_owned());
+            }
+        }
+        read.retain(|host, _| self.hosts.contains_key(host));
+        // More than half of it is of no use any more.
+        self.inventories_old |= count > 2 * read.len();
+        read.extend(self.learnt.iter().map(|(host, cached)| (host.clone(), cached.clone())));
         for (host, known) in &mut self.hosts {
             // The other file may have been lost or bounded: what is not there is not kept.
             if !known.kept_digest.is_empty() && read.get(host).is_none_or(|cached| cached.digest != known.kept_digest) {
@@ -361,6 +396,20 @@ impl HostCache {
         }
         values
     }
+}
+
+/// Inventories as lines of a file.
+fn lines(inventories: &BTreeMap<HostName, CachedInventory>) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    if !inventories.is_empty() {
+        // What stands before may be the beginning of a line that was never finished.
+        lines.push(b'\n');
+    }
+    for (host, cached) in inventories {
+        serde_json::to_writer(&mut lines, &Line { host: Cow::Borrowed(host), cached: Cow::Borrowed(cached) })?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 fn with_scope<T>(host: &HostName, inventory: &Inventory, read: impl FnOnce(&HostScope<'_>) -> T) -> T {

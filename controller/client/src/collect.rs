@@ -14,7 +14,9 @@
 //! that the host has seen the request twice, so it never decides anything while a real one may come. Where a
 //! command is sent that may have been sent before ([`Rules::settle_ms`]), that time is short.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use muster_protocol::code::{NEEDS_APPROVAL, REPLAYED, SHUTTING_DOWN, STILL_RUNNING, UNKNOWN_REQUEST};
 use muster_protocol::{
@@ -22,6 +24,7 @@ use muster_protocol::{
 };
 use serde_json::Value;
 
+use crate::aside::{Aside, Piece};
 use crate::output::Output;
 use crate::sequence::{Inserted, Sequences};
 
@@ -38,6 +41,18 @@ const FORGOTTEN_MS: i64 = 8_000;
 /// Memory for the data of all hosts' results together, in bytes as they lie in memory: a megabyte of small numbers on
 /// the wire is some thirty there, and every host may send one.
 const RESULTS_BYTES_ALL: usize = 512 * 1024 * 1024;
+
+/// Shortest data of a result that are set aside, in bytes of JSON. Shorter ones take less room where they are.
+const DATA_ASIDE_BYTES_MIN: usize = 256;
+
+/// How many bytes are kept of each stream of a host where there is a place for them.
+const OUTPUT_BYTES_ASIDE: usize = 16 * 1024 * 1024;
+
+/// Largest piece of output that is held before it is set aside, in bytes.
+const OUTPUT_PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// Memory for the output of all hosts that is not set aside yet, in bytes, where there is a place for the rest.
+const OUTPUT_HELD_BYTES_ALL: usize = 16 * 1024 * 1024;
 
 /// How many bytes are kept of each stream of a host when `hosts` of them are asked: a share of
 /// 256 MiB, at least 4 KiB and at most 64 MiB.
@@ -121,6 +136,8 @@ pub struct HostRecord {
     settle_at: Option<Timestamp>,
     /// Memory that the data of its results take.
     results_bytes: usize,
+    /// The data of its result, where they were set aside.
+    data: Option<Piece>,
     /// The broker has not confirmed the command for it.
     unconfirmed: bool,
     /// When it is given up; only while it runs.
@@ -145,9 +162,36 @@ impl HostRecord {
             replayed: None,
             settle_at: None,
             results_bytes: 0,
+            data: None,
             unconfirmed: false,
             run_deadline: None,
         }
+    }
+
+    /// The data of its result: also those that were set aside, which its `result` has not.
+    #[must_use]
+    pub fn data(&self) -> Cow<'_, Value> {
+        Data { result: self.result.as_ref(), piece: self.data.as_ref() }.read()
+    }
+
+    /// The data of its result, where they were set aside.
+    #[must_use]
+    pub fn data_aside(&self) -> Option<&Piece> {
+        self.data.as_ref()
+    }
+
+    /// Sets aside what is long.
+    fn set_aside(&mut self, aside: &Aside, piece_bytes: usize) -> io::Result<()> {
+        self.output.set_aside(aside, piece_bytes, piece_bytes.saturating_mul(2))?;
+        // A refusal's data are the protocol's own, and looked at.
+        let long = |result: &&mut ActionResult| !result.data.is_null() && !result.outcome.never_started();
+        let Some(result) = self.result.as_mut().filter(long) else { return Ok(()) };
+        let bytes = serde_json::to_vec(&result.data)?;
+        if bytes.len() >= DATA_ASIDE_BYTES_MIN {
+            self.data = Some(aside.put(&bytes)?);
+            result.data = Value::Null;
+        }
+        Ok(())
     }
 
     /// Leaves out the data of its results where they take more memory than `room`, and says so in them.
@@ -308,6 +352,9 @@ pub struct Collector {
     /// Memory that the data of all results take, and may take.
     results_bytes: usize,
     results_bytes_max: usize,
+    aside: Option<Aside>,
+    /// Why nothing is set aside any more.
+    aside_error: Option<String>,
 }
 
 impl Collector {
@@ -343,7 +390,27 @@ impl Collector {
             for_another: 0,
             results_bytes: 0,
             results_bytes_max: RESULTS_BYTES_ALL,
+            aside: None,
+            aside_error: None,
         }
+    }
+
+    /// Sets aside what is long of results and output from now on. Whoever wants a result's data asks
+    /// [`HostRecord::data`] then.
+    pub fn set_aside_in(&mut self, aside: Aside) {
+        self.aside = Some(aside);
+    }
+
+    /// Why what came lately could not be set aside, so that memory bounds what is kept of it.
+    #[must_use]
+    pub fn aside_error(&self) -> Option<&str> {
+        self.aside_error.as_deref()
+    }
+
+    /// How many bytes of results and output are held in memory: not set aside, and about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.results_bytes + self.hosts.values().map(|record| record.output.held_bytes()).sum::<usize>()
     }
 
     /// Everything has been handed to the broker: the start timeout of silent hosts counts from here.
@@ -376,6 +443,7 @@ impl Collector {
             self.hosts.insert(report.host.clone(), HostRecord::new());
             self.counts.pending += 1;
         }
+        let hosts = self.hosts.len();
         let Some(record) = self.hosts.get_mut(&report.host) else {
             self.stranger_reports += 1;
             if self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&report.host) {
@@ -386,8 +454,19 @@ impl Collector {
         };
         let before = record.state;
         let is_attached = record.attached.is_some();
-        let taken = take(record, report, &self.rules, self.closed, now.since_ms(self.asked_at).max(0));
+        let rules = match &self.aside {
+            Some(_) => Rules { output_bytes_max: self.rules.output_bytes_max.max(OUTPUT_BYTES_ASIDE), ..self.rules },
+            None => self.rules,
+        };
+        let taken = take(record, report, &rules, self.closed, now.since_ms(self.asked_at).max(0));
         let after = record.state;
+        if let Some(aside) = &self.aside {
+            let piece_bytes = (OUTPUT_HELD_BYTES_ALL / 4 / hosts.max(1)).clamp(256, OUTPUT_PIECE_BYTES_MAX);
+            if let Err(error) = record.set_aside(aside, piece_bytes) {
+                self.aside_error = Some(error.to_string());
+                self.aside = None;
+            }
+        }
         if report.result.is_some() {
             self.results_bytes -= record.results_bytes;
             record.keep_within(self.results_bytes_max.saturating_sub(self.results_bytes));
@@ -627,6 +706,30 @@ impl Collector {
     #[must_use]
     pub fn into_hosts(self) -> BTreeMap<HostName, HostRecord> {
         self.hosts
+    }
+}
+
+/// The data of a result, wherever they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Data<'a> {
+    /// The result.
+    pub result: Option<&'a ActionResult>,
+    /// Its data, where they were set aside.
+    pub piece: Option<&'a Piece>,
+}
+
+impl<'a> Data<'a> {
+    /// Reads them. Where they cannot be read back, they are a sentence that says so.
+    #[must_use]
+    pub fn read(self) -> Cow<'a, Value> {
+        let Some(piece) = self.piece else {
+            return self.result.map_or(Cow::Owned(Value::Null), |result| Cow::Borrowed(&result.data));
+        };
+        let read = piece.read().and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
+        Cow::Owned(read.unwrap_or_else(|error| {
+            let length = piece.length();
+            Value::String(format!("[{length} bytes that were set aside cannot be read back: {error}]"))
+        }))
     }
 }
 

@@ -1,11 +1,13 @@
 //! One session of a controller: a connection, a reply queue with a live consumer, and what signs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use muster_bus::{Bus, ConsumeOptions, Consumer, Link, QueueSpec};
 use muster_daemon::Clock;
 use muster_pki::{Credentials, Trust};
-use muster_protocol::{CollectiveName, Identity, ReplyRoute, RequestId, SessionName, Timestamp, routing};
+use muster_protocol::{CollectiveName, HostName, Identity, ReplyRoute, RequestId, SessionName, Timestamp, routing};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -14,10 +16,14 @@ use crate::error::ClientError;
 use crate::follow_up::{self, FollowUp};
 use crate::pending::Pending;
 use crate::question::{self, Prepared, Question, Sender, Sending};
+use crate::receive::read_many;
 
 /// Deliveries the broker sends ahead of their acknowledgement. With batched acknowledgements more
 /// does not help, less makes the broker wait for us.
 const PREFETCH: u16 = 500;
+
+/// Most deliveries that are looked at after the end of a question.
+const OVERHEARD_MAX: usize = 200;
 
 /// What a controller is made of.
 pub struct Parts {
@@ -171,6 +177,33 @@ impl Controller {
             random.fill_bytes(&mut bytes);
             RequestId::from_parts(now, bytes)
         })
+    }
+
+    /// Takes over the certificates that an earlier run has checked, see [`Trust::recall`].
+    pub fn recall(&self, file: Vec<u8>) {
+        let count = self.parts.trust.recall(file, &self.parts.credentials);
+        tracing::debug!(count, "Certificates that were checked before");
+    }
+
+    /// The certificates that were checked, for the next run; see [`Trust::to_memory`].
+    #[must_use]
+    pub fn to_memory(&self) -> Option<Vec<u8>> {
+        self.parts.trust.to_memory(&self.parts.credentials, self.now())
+    }
+
+    /// Hosts whose answers to earlier questions of this session have come in the meantime: nobody waits for them any more.
+    pub fn overheard(&mut self) -> BTreeSet<HostName> {
+        let mut deliveries = Vec::new();
+        while deliveries.len() < OVERHEARD_MAX
+            && let Some(Some(delivery)) = self.replies.next().now_or_never()
+        {
+            deliveries.push(delivery);
+        }
+        let now = self.now();
+        let Parts { trust, random, .. } = &mut self.parts;
+        let reports = read_many(&deliveries, trust, now, random).into_iter().flatten();
+        // They are not acknowledged: the queue goes with the session, and the next question acknowledges all before.
+        reports.filter(|report| report.caller == *self.route.controller()).map(|report| report.host).collect()
     }
 
     /// Closes the connection politely; the reply queue goes away with it.

@@ -30,6 +30,7 @@
 //! - Nothing runs in the background: dropping [`Asking`] stops it.
 
 pub mod aggregate;
+pub mod aside;
 mod asking;
 pub mod cache;
 pub mod collect;

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_protocol::{Encoding, OutputChunk, OutputStream};
+
+use crate::aside::{Aside, Piece};
 
 /// Most separate pieces kept of one stream. A host that writes normally makes one; the bound is
 /// against a host that sends every second byte.
@@ -48,13 +51,73 @@ impl Output {
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
+
+    /// Sets aside what has become long: pieces of `piece_bytes` and more, and all of them where a stream holds more than
+    /// `held_bytes_max` in memory.
+    ///
+    /// # Errors
+    /// What could not be set aside is still here.
+    pub fn set_aside(&mut self, aside: &Aside, piece_bytes: usize, held_bytes_max: usize) -> io::Result<()> {
+        self.streams.values_mut().try_for_each(|stream| stream.set_aside(aside, piece_bytes, held_bytes_max))
+    }
+
+    /// How many bytes it holds in memory.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.streams.values().map(StreamOutput::held_bytes).sum()
+    }
+}
+
+/// A piece of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fragment {
+    /// In memory, and grows.
+    Held(VecDeque<u8>),
+    /// Set aside, in parts one behind the other.
+    Aside { parts: Vec<Piece>, length: u64 },
+}
+
+impl Fragment {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Held(bytes) => bytes.len() as u64,
+            Self::Aside { length, .. } => *length,
+        }
+    }
+
+    fn held(&self) -> usize {
+        match self {
+            Self::Held(bytes) => bytes.len(),
+            Self::Aside { .. } => 0,
+        }
+    }
+
+    /// Its bytes; none if they cannot be read back.
+    fn bytes(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Held(bytes) => Some(contiguous(bytes)),
+            Self::Aside { parts, .. } => {
+                let mut all = Vec::new();
+                for part in parts {
+                    match part.read() {
+                        Ok(bytes) => all.extend(bytes),
+                        Err(error) => {
+                            tracing::warn!(%error, "Output that was set aside cannot be read back");
+                            return None;
+                        }
+                    }
+                }
+                Some(Cow::Owned(all))
+            }
+        }
+    }
 }
 
 /// One stream of one host: what came of its first bytes, and how long it is known to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamOutput {
     /// Pieces by offset: not touching, not overlapping, none beyond the bound.
-    fragments: BTreeMap<u64, VecDeque<u8>>,
+    fragments: BTreeMap<u64, Fragment>,
     /// Offset of the first byte that was asked for; all others count from it.
     base: u64,
     end: u64,
@@ -76,7 +139,7 @@ impl StreamOutput {
                 .fragments
                 .range(..=at)
                 .next_back()
-                .map(|(start, piece)| start + piece.len() as u64)
+                .map(|(start, piece)| start + piece.len())
                 .filter(|piece_end| *piece_end > at);
             if let Some(piece_end) = covered_to {
                 at = piece_end;
@@ -98,18 +161,18 @@ impl StreamOutput {
             .fragments
             .range(..offset)
             .next_back()
-            .filter(|(start, piece)| **start + piece.len() as u64 == offset)
+            .filter(|(start, piece)| matches!(piece, Fragment::Held(_)) && **start + piece.len() == offset)
             .map(|(start, _)| *start);
-        let after = self.fragments.contains_key(&end);
+        let after = matches!(self.fragments.get(&end), Some(Fragment::Held(_)));
         if before.is_none() && !after && self.fragments.len() >= FRAGMENTS_MAX {
             return;
         }
-        let follower = if after { self.fragments.remove(&end) } else { None };
-        let (start, mut piece) = match before.and_then(|start| self.fragments.remove_entry(&start)) {
-            Some((start, piece)) => (start, piece),
-            None => (offset, VecDeque::new()),
+        let mut take = |start: u64| match self.fragments.remove(&start) {
+            Some(Fragment::Held(bytes)) => bytes,
+            _ => VecDeque::new(),
         };
-        let follower = follower.unwrap_or_default();
+        let follower = if after { take(end) } else { VecDeque::new() };
+        let (start, mut piece) = before.map_or((offset, VecDeque::new()), |start| (start, take(start)));
         if piece.len() >= follower.len() {
             piece.extend(bytes);
             piece.extend(follower);
@@ -119,7 +182,34 @@ impl StreamOutput {
             prepend(&mut whole, piece.into_iter().rev());
             piece = whole;
         }
-        self.fragments.insert(start, piece);
+        self.fragments.insert(start, Fragment::Held(piece));
+    }
+
+    fn set_aside(&mut self, aside: &Aside, piece_bytes: usize, held_bytes_max: usize) -> io::Result<()> {
+        let least = if self.held_bytes() > held_bytes_max { 1 } else { piece_bytes.max(1) };
+        let long = |piece: &Fragment| matches!(piece, Fragment::Held(bytes) if bytes.len() >= least);
+        let starts: Vec<u64> =
+            self.fragments.iter().filter(|(_, piece)| long(piece)).map(|(start, _)| *start).collect();
+        for start in starts {
+            let Some(Fragment::Held(bytes)) = self.fragments.get(&start) else { continue };
+            let (part, length) = (aside.put(&contiguous(bytes))?, bytes.len() as u64);
+            self.fragments.remove(&start);
+            // Neighbours that are set aside become one, or a long stream would be cut by the number of its pieces.
+            match self.fragments.range_mut(..start).next_back() {
+                Some((before, Fragment::Aside { parts, length: known })) if before + *known == start => {
+                    parts.push(part);
+                    *known += length;
+                }
+                _ => {
+                    self.fragments.insert(start, Fragment::Aside { parts: vec![part], length });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.fragments.values().map(Fragment::held).sum()
     }
 
     /// How many bytes the host is known to have written, counted from the first that was asked for.
@@ -131,7 +221,7 @@ impl StreamOutput {
     /// How many of them are not here: lost on the way, or beyond the bound.
     #[must_use]
     pub fn missing_bytes(&self) -> u64 {
-        self.end - self.fragments.values().map(|piece| piece.len() as u64).sum::<u64>()
+        self.end - self.fragments.values().map(Fragment::len).sum::<u64>()
     }
 
     /// Chunks that were not the base64 they claimed to be.
@@ -143,7 +233,14 @@ impl StreamOutput {
     /// The bytes up to the first one that is missing.
     #[must_use]
     pub fn beginning(&self) -> Cow<'_, [u8]> {
-        self.fragments.get(&0).map_or(Cow::Borrowed(&[]), contiguous)
+        let mut all = Cow::Borrowed(&[][..]);
+        let mut at = 0;
+        for (start, piece) in &self.fragments {
+            let Some(bytes) = piece.bytes().filter(|_| *start == at) else { break };
+            at = start + piece.len();
+            if all.is_empty() { all = bytes } else { all.to_mut().extend_from_slice(&bytes) }
+        }
+        all
     }
 
     /// The text as far as it is here. Bytes that are not UTF-8 become the replacement character,
@@ -151,12 +248,20 @@ impl StreamOutput {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let mut row: Vec<u8> = Vec::new();
         let mut at = 0;
         for (start, piece) in &self.fragments {
-            push_hole(&mut text, start - at);
-            text.push_str(&String::from_utf8_lossy(&contiguous(piece)));
-            at = start + piece.len() as u64;
+            let Some(bytes) = piece.bytes() else { continue };
+            if *start > at {
+                text.push_str(&String::from_utf8_lossy(&row));
+                row.clear();
+                push_hole(&mut text, start - at);
+            }
+            // A letter of several bytes may begin in one piece and end in the next.
+            row.extend_from_slice(&bytes);
+            at = start + piece.len();
         }
+        text.push_str(&String::from_utf8_lossy(&row));
         push_hole(&mut text, self.end - at);
         text
     }
@@ -274,6 +379,43 @@ mod tests {
         }
         assert_eq!((stream.fragments.len(), stream.missing_bytes()), (1, 0));
         assert!(stream.beginning().iter().zip(0u64..).all(|(byte, at)| u64::from(*byte) == u64::from(b'a') + at % 26));
+    }
+
+    /// A piece is put aside as soon as it is long, so nothing of it may depend on when that happens.
+    #[test]
+    fn what_is_set_aside_is_still_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = Aside::new(directory.path().to_owned(), 0, u64::MAX);
+        let mut output = Output::default();
+        let text: String = (0..2_000).map(|n| format!("{n:04},")).collect();
+        for (n, start) in (0..text.len()).step_by(100).enumerate() {
+            let end = (start + 100).min(text.len());
+            // Every third piece is late, and some come twice.
+            if n % 3 != 1 {
+                output.insert(&text_chunk(start as u64, &text[start..end]), 1 << 20);
+            }
+            output.set_aside(&aside, 150, 1_000).unwrap();
+        }
+        let stream = output.stream(OutputStream::Stdout).unwrap();
+        assert!(stream.missing_bytes() > 3_000 && output.held_bytes() <= 1_000 && aside.file_bytes() > 5_000);
+        for start in (0..text.len()).step_by(100) {
+            output.insert(&text_chunk(start as u64, &text[start..(start + 100).min(text.len())]), 1 << 20);
+            output.set_aside(&aside, 150, 1_000).unwrap();
+        }
+        let stream = output.stream(OutputStream::Stdout).unwrap();
+        assert_eq!((stream.missing_bytes(), stream.text()), (0, text.clone()));
+        assert_eq!(stream.beginning(), text.as_bytes());
+    }
+
+    #[test]
+    fn a_letter_that_is_cut_by_pieces_is_whole_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = Aside::new(directory.path().to_owned(), 1_000, 0);
+        let mut stream = StreamOutput::default();
+        stream.insert(0, &[b'a', 0xc3], 100);
+        stream.set_aside(&aside, 1, 0).unwrap();
+        stream.insert(2, &[0xbc, b'b'], 100);
+        assert_eq!((stream.text().as_str(), stream.beginning().len()), ("a\u{fc}b", 4));
     }
 
     proptest! {

@@ -53,6 +53,12 @@ impl Quiet {
         self.busy_until(elapsed_ms);
     }
 
+    /// How many known hosts have not answered yet; where nobody is known, how many have.
+    #[must_use]
+    pub fn to_come(&self) -> usize {
+        if self.known { self.awaited.len() } else { self.answers_ms.len() }
+    }
+
     /// Until now answers were being taken in: it was not silent, nobody listened.
     pub fn busy_until(&mut self, elapsed_ms: i64) {
         self.busy_until_ms = self.busy_until_ms.max(elapsed_ms);

@@ -39,7 +39,7 @@ fn what_is_saved_is_read_again_and_nobody_else_reads_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("main");
     filled(&path).save().unwrap();
-    for file in ["hosts.json", "inventories.json"] {
+    for file in ["hosts.json", "inventories.jsonl"] {
         let mode = path.join(file).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
@@ -57,7 +57,7 @@ fn a_broken_file_counts_as_empty() {
         ["", "{", "[]", r#"{"version":2,"hosts":{}}"#, r#"{"version":1,"hosts":{"UPPER":{"last_seen_ms":1}}}"#]
     {
         std::fs::write(directory.path().join("hosts.json"), garbage).unwrap();
-        std::fs::write(directory.path().join("inventories.json"), garbage).unwrap();
+        std::fs::write(directory.path().join("inventories.jsonl"), garbage).unwrap();
         let mut cache = HostCache::load(directory.path(), NOW);
         assert!(cache.hosts().is_empty() && cache.inventories().is_empty(), "{garbage}");
         filled(directory.path()).save().unwrap();
@@ -109,7 +109,7 @@ fn inventories_are_asked_for_when_missing_or_changed_but_not_again_and_again() {
 fn a_lost_inventory_is_asked_for_again() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path()).save().unwrap();
-    std::fs::remove_file(directory.path().join("inventories.json")).unwrap();
+    std::fs::remove_file(directory.path().join("inventories.jsonl")).unwrap();
     let mut cache = HostCache::load(directory.path(), NOW);
     assert_eq!(names(cache.stale([host("web1")], NOW)), Vec::<String>::new(), "not looked yet");
     assert!(cache.inventories().is_empty());

@@ -269,6 +269,77 @@ fn closing_leaves_hosts_as_they_are() {
     assert!(collector.is_complete(ASKED));
 }
 
+/// Bytes are counted, not time: what a fleet sends does not lie in memory, and all of it is still there.
+#[test]
+fn long_answers_of_many_hosts_are_complete_and_not_in_memory() {
+    const BYTES: usize = 64 * 1024;
+    const HOSTS: usize = 300;
+    const MEMORY: usize = 1 << 20;
+    let names: Vec<String> = (0..HOSTS).map(|n| format!("h{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let aside = Aside::new(directory.path().to_owned(), MEMORY, u64::MAX);
+    let mut collector = collector(&names);
+    collector.set_aside_in(aside.clone());
+    let text = |name: &str, what: &str| -> String {
+        (0..BYTES / 12).map(|line| format!("{what} of {name} {line:05}\n")).collect()
+    };
+    let mut sent = 0;
+    for name in &names {
+        // Output in two pieces, the second one first; and data of as many bytes.
+        let output = text(name, "out");
+        let half = output.len() / 2;
+        let chunk = |from: usize, to: usize| OutputChunk {
+            stream: OutputStream::Stdout,
+            offset: from as u64,
+            encoding: Encoding::Text,
+            data: output[from..to].to_owned(),
+        };
+        let second = ProgressReport { output: vec![chunk(half, output.len())], ..running(name, 1) };
+        let mut last = ProgressReport { output: vec![chunk(0, half)], ..finished(name, 2, Outcome::Succeeded) };
+        if let Some(result) = &mut last.result {
+            result.data = serde_json::json!({ "text": text(name, "data") });
+        }
+        sent += output.len() + text(name, "data").len();
+        collector.take(&second, ASKED);
+        assert_eq!(collector.take(&last, ASKED), Taken::Finished);
+        assert!(collector.held_bytes() <= 2 * OUTPUT_HELD_BYTES_ALL / 4 && aside.memory_bytes() <= MEMORY);
+    }
+    assert!(collector.held_bytes() < BYTES && sent > HOSTS * 2 * BYTES);
+    assert!(
+        usize::try_from(aside.file_bytes()).unwrap() + MEMORY > sent
+            && std::fs::read_dir(directory.path()).unwrap().count() == 0
+    );
+    assert_eq!((collector.aside_error(), collector.counts().succeeded), (None, HOSTS));
+    for (name, record) in collector.hosts() {
+        let stream = record.output.stream(OutputStream::Stdout).unwrap();
+        assert_eq!((stream.missing_bytes(), stream.text()), (0, text(name.as_str(), "out")));
+        assert_eq!(record.data()["text"], text(name.as_str(), "data"));
+        assert_eq!(record.result.as_ref().unwrap().truncated_from_bytes, None);
+    }
+}
+
+#[test]
+fn without_a_place_for_it_memory_is_bounded_and_what_is_cut_is_told() {
+    let mut collector = collector(&["a", "b"]);
+    collector.results_bytes_max = 50_000;
+    collector.set_aside_in(Aside::new("/dev/null/nowhere".into(), 0, u64::MAX));
+    for name in ["a", "b"] {
+        let mut report = finished(name, 0, Outcome::Succeeded);
+        if let Some(result) = &mut report.result {
+            result.data = Value::String("x".repeat(40_000));
+        }
+        collector.take(&report, ASKED);
+    }
+    assert!(collector.aside_error().is_some());
+    let kept = |name| collector.host(&host(name)).unwrap();
+    assert_eq!(kept("a").data().as_str().map(str::len), Some(40_000));
+    let left_out = kept("b").result.as_ref().unwrap();
+    assert!(
+        left_out.data.is_null() && left_out.truncated_from_bytes.is_some() && left_out.message.contains("left out")
+    );
+}
+
 #[test]
 fn reports_that_do_not_belong_here_are_counted_apart() {
     let mut collector = collector(&["web1"]);
