@@ -110,7 +110,7 @@ fn dispatch(command: cli::Command, invocation: &Invocation) -> Result<ExitCode, 
 
 /// Runs what talks to the broker. The runtime is made here, so that commands without network start at once.
 pub(crate) fn block_on(future: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::unexpected("the asynchronous runtime cannot be started", &error))?;
     let result = runtime.block_on(future);
     // A name lookup that hangs must not hold the shell.

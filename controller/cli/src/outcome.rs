@@ -1,9 +1,13 @@
 //! What came of asking: one row a host, and equal rows grouped, so that what differs is seen.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use muster_client::aside::{Piece, digest};
+use muster_client::collect::Data;
+use muster_client::output::StreamOutput;
 use muster_client::{Cause, Counts, HostRecord};
 use muster_protocol::code::{POLICY_DENIED, STILL_RUNNING};
 use muster_protocol::ddl::Action;
@@ -39,6 +43,8 @@ pub(crate) struct Row {
     pub(crate) detail: Option<String>,
     /// Whether what it wrote was shown while it came.
     pub(crate) shown: bool,
+    /// The data of its result, where there are so many that they were set aside.
+    pub(crate) aside: Option<Piece>,
 }
 
 /// Why a host is in a state that it did not report.
@@ -99,15 +105,30 @@ impl Reason {
     }
 }
 
-/// What an action wrote to one stream.
+/// What an action wrote to one stream. The text may be on disk, so it is read when it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
-    pub(crate) text: String,
+    output: StreamOutput,
     /// How many bytes it wrote, missing ones included.
     pub(crate) bytes: u64,
     pub(crate) missing_bytes: u64,
+}
+
+impl Written {
+    fn of(output: &StreamOutput) -> Self {
+        Self { output: output.clone(), bytes: output.length(), missing_bytes: output.missing_bytes() }
+    }
+
+    /// The text, with a line for every part that is missing.
+    pub(crate) fn text(&self) -> String {
+        self.output.text()
+    }
+
     /// The bytes up to the first missing one in base64, where they are not UTF-8.
-    pub(crate) base64: Option<String>,
+    pub(crate) fn base64(&self) -> Option<String> {
+        let beginning = self.output.beginning();
+        std::str::from_utf8(&beginning).is_err().then(|| BASE64.encode(&beginning))
+    }
 }
 
 impl Row {
@@ -121,12 +142,7 @@ impl Row {
             Cause::NotSent => Reason::NotSent,
             Cause::Unconfirmed => Reason::Unconfirmed,
         });
-        let written = |stream| {
-            let output = record.output.stream(stream)?;
-            let beginning = output.beginning();
-            let base64 = std::str::from_utf8(&beginning).is_err().then(|| BASE64.encode(&beginning));
-            Some(Written { text: output.text(), bytes: output.length(), missing_bytes: output.missing_bytes(), base64 })
-        };
+        let written = |stream| record.output.stream(stream).map(Written::of);
         // A watch that does not follow: the answer came, the request has not ended.
         let runs = record.result.as_ref().is_some_and(|result| result.code == STILL_RUNNING.code);
         Self {
@@ -141,7 +157,13 @@ impl Row {
             request,
             detail: None,
             shown: false,
+            aside: record.data_aside().cloned(),
         }
+    }
+
+    /// The data of its result, wherever they are.
+    pub(crate) fn data(&self) -> Cow<'_, Value> {
+        Data { result: self.result.as_ref(), piece: self.aside.as_ref() }.read()
     }
 
     /// The row of a host that was not asked.
@@ -158,6 +180,7 @@ impl Row {
             request: None,
             detail: None,
             shown: false,
+            aside: None,
         }
     }
 }
@@ -190,28 +213,30 @@ impl Headline<'_> {
 
     fn success(&self, row: &Row, result: &ActionResult) -> String {
         if let Some(written) = self.streamed(row) {
-            let mut lines = written.text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let text = written.text();
+            let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             let first = lines.next().unwrap_or_default();
             return match lines.count() {
                 0 => first.to_owned(),
                 more => format!("{first}  (+{})", number::counted(more, "line", "lines")),
             };
         }
+        let data = row.data();
         let summed: Vec<String> = self
             .action
             .into_iter()
             .flat_map(|action| &action.aggregate)
             .filter(|aggregate| aggregate.function == "summary" || aggregate.function == "boolean_summary")
-            .filter_map(|aggregate| result.data.get(aggregate.output()?))
+            .filter_map(|aggregate| data.get(aggregate.output()?))
             .map(short)
             .filter(|text| !text.is_empty())
             .collect();
         if !summed.is_empty() {
             return summed.join(" · ");
         }
-        let data = short(&result.data);
-        let written = row.stdout.as_ref().and_then(|written| first_line(&written.text)).unwrap_or_default();
-        [data.as_str(), written, result.message.as_str()]
+        let data = short(&data);
+        let written = row.stdout.as_ref().and_then(|written| first_line(&written.text())).unwrap_or_default();
+        [data.as_str(), written.as_str(), result.message.as_str()]
             .into_iter()
             .find(|text| !text.is_empty())
             .unwrap_or("done")
@@ -223,31 +248,32 @@ impl Headline<'_> {
     fn key(&self, row: &Row) -> String {
         if row.state == TaskState::Succeeded && self.streamed(row).is_some() {
             // What it wrote is the outcome. Its data has times and numbers that differ everywhere.
-            let text =
-                |written: &Option<Written>| written.as_ref().map(|written| written.text.clone()).unwrap_or_default();
-            return masked(&format!("{}\0{}", text(&row.stdout), text(&row.stderr)), &row.host);
+            let text = |written: &Option<Written>| written.as_ref().map(Written::text).unwrap_or_default();
+            return shortened(masked(&format!("{}\0{}", text(&row.stdout), text(&row.stderr)), &row.host));
         }
         let whole_matters = row.state == TaskState::Succeeded && !self.sums_up(row);
-        let written = |written: &Option<Written>| written.as_ref().map(|w| w.text.clone()).unwrap_or_default();
-        let data = row.result.as_ref().map(|result| result.data.to_string()).unwrap_or_default();
+        let written = |written: &Option<Written>| written.as_ref().map(Written::text).unwrap_or_default();
         let text = match whole_matters {
-            true => format!("{}\0{data}\0{}\0{}", self.of(row), written(&row.stdout), written(&row.stderr)),
+            true => {
+                let data = row.result.as_ref().map(|_| row.data().to_string()).unwrap_or_default();
+                format!("{}\0{data}\0{}\0{}", self.of(row), written(&row.stdout), written(&row.stderr))
+            }
             false => self.of(row),
         };
-        masked(&text, &row.host)
+        shortened(masked(&text, &row.host))
     }
 
     /// What the host wrote, where writing is what the action is for.
     fn streamed<'r>(&self, row: &'r Row) -> Option<&'r Written> {
         let streams = self.action.is_some_and(|action| action.muster.supports.stream);
-        row.stdout.as_ref().filter(|written| streams && !written.text.trim().is_empty())
+        row.stdout.as_ref().filter(|written| streams && !written.text().trim().is_empty())
     }
 
     fn sums_up(&self, row: &Row) -> bool {
-        let data = row.result.as_ref().map(|result| &result.data);
-        self.action.is_some_and(|action| {
+        self.action.filter(|action| !action.aggregate.is_empty()).is_some_and(|action| {
+            let data = row.data();
             let mut outputs = action.aggregate.iter().filter_map(|aggregate| aggregate.output());
-            outputs.any(|output| data.is_some_and(|data| data.get(output).is_some()))
+            outputs.any(|output| data.get(output).is_some())
         })
     }
 }
@@ -261,13 +287,25 @@ fn failure(row: &Row, result: &ActionResult) -> String {
         None if result.code == "failed" || result.code == row.state.word().replace('_', "-") => String::new(),
         None => result.code.clone(),
     };
-    let written = [&row.stderr, &row.stdout].into_iter().flatten().find_map(|written| first_line(&written.text));
-    let tail = if result.message.is_empty() { written.unwrap_or_default() } else { result.message.as_str() };
-    [head.as_str(), tail].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+    let written = [&row.stderr, &row.stdout].into_iter().flatten().find_map(|written| first_line(&written.text()));
+    let tail = if result.message.is_empty() { written.unwrap_or_default() } else { result.message.clone() };
+    [head.as_str(), tail.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
 }
 
-fn first_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).find(|line| !line.is_empty())
+fn first_line(text: &str) -> Option<String> {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// Longest text that groups are told apart by as it is, in bytes. Behind its beginning stands a digest of a longer one.
+const KEY_BYTES_MAX: usize = 256;
+
+/// A text that is equal where the long one is, so that thousands of long ones take no room.
+fn shortened(text: String) -> String {
+    if text.len() <= KEY_BYTES_MAX {
+        return text;
+    }
+    let beginning: String = text.chars().take(KEY_BYTES_MAX / 4).collect();
+    format!("{beginning}\0{}", digest(text.as_bytes()))
 }
 
 /// A value in a few words.
@@ -406,7 +444,7 @@ pub(crate) fn exit_code(rows: &[Row], tolerated: &[Tolerated]) -> ExitCode {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use muster_protocol::Outcome;
+    use muster_protocol::{Outcome, OutputChunk};
     use serde_json::json;
 
     use super::*;
@@ -432,6 +470,18 @@ pub(crate) mod tests {
             duration_ms: 3,
         };
         Row { state, reason: None, result: Some(result), ..Row::not_asked(host(name), state, Reason::Silent) }
+    }
+
+    fn wrote_text(text: &str) -> Written {
+        let chunk = OutputChunk {
+            stream: OutputStream::Stdout,
+            offset: 0,
+            encoding: muster_protocol::Encoding::Text,
+            data: text.to_owned(),
+        };
+        let mut output = muster_client::output::Output::default();
+        output.insert(&chunk, 1 << 20);
+        Written::of(output.stream(OutputStream::Stdout).unwrap())
     }
 
     fn package() -> Action {
@@ -495,7 +545,7 @@ pub(crate) mod tests {
         let action = ddl.action(&"run".parse().unwrap()).unwrap();
         let wrote = |name: &str, text: &str, duration_ms: u64| {
             let data = json!({"exit_code": 0, "stdout": text, "duration_ms": duration_ms});
-            let stdout = Some(Written { text: text.to_owned(), bytes: 0, missing_bytes: 0, base64: None });
+            let stdout = Some(wrote_text(text));
             Row { stdout, ..row(name, Outcome::Succeeded, data, "") }
         };
         let rows = [
@@ -517,7 +567,7 @@ pub(crate) mod tests {
     #[test]
     fn a_failure_says_failed_what() {
         let line = |result: ActionResult, stderr: &str| {
-            let stderr = Some(Written { text: stderr.to_owned(), bytes: 0, missing_bytes: 0, base64: None });
+            let stderr = Some(wrote_text(stderr));
             let base = row("a", result.outcome.clone(), Value::Null, "");
             Headline { action: None }.of(&Row { result: Some(result), stderr, ..base })
         };

@@ -1,18 +1,23 @@
 //! From a context to a live controller, with every way in which that can fail said in the error form.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_bus::{AmqpBus, AmqpSettings, BusError, LoginProblem, PublishError, TlsProblem};
-use muster_client::cache::HostCache;
+use muster_client::cache::{HostCache, read_bytes, write_bytes};
 use muster_client::{ClientError, Controller, FailureClass, Parts, Pending};
 use muster_daemon::SystemClock;
+use muster_pki::memory::FILE_BYTES_MAX;
 use muster_pki::{Credentials, PkiError, Trust, VerifyError};
 use muster_protocol::{Command, Message as _, Timestamp};
 use rand::SeedableRng as _;
 
 use crate::context::Context;
 use crate::output::{ExitCode, Failure, time};
+
+/// The file of checked certificates, beside what is remembered of the hosts.
+const CERTIFICATES: &str = "certificates";
 
 /// Who asks, and whose answers are believed. Needs no network.
 #[derive(Debug, Clone)]
@@ -101,6 +106,23 @@ impl Session {
         }
     }
 
+    /// Takes over the certificates that an earlier run has checked.
+    pub(crate) fn recall(&self) {
+        let path = cache_directory(&self.context.name).map(|directory| directory.join(CERTIFICATES));
+        if let Some(file) = path.and_then(|path| read_bytes(&path, FILE_BYTES_MAX)) {
+            self.controller.recall(file);
+        }
+    }
+
+    /// Keeps the certificates that were checked for the next run.
+    ///
+    /// # Errors
+    /// They cannot be written. The file is dispensable, so callers only mention it.
+    pub(crate) fn remember(&self) -> io::Result<()> {
+        let Some(directory) = cache_directory(&self.context.name) else { return Ok(()) };
+        self.controller.to_memory().map_or(Ok(()), |file| write_bytes(&directory, CERTIFICATES, &file))
+    }
+
     /// Closes the connection politely.
     pub(crate) async fn close(self) {
         self.controller.close().await;
@@ -110,6 +132,11 @@ impl Session {
 /// What is remembered of the hosts of a context; nothing where there is no place for it.
 pub(crate) fn host_cache(context: &str, now: Timestamp) -> HostCache {
     cache_directory(context).map_or_else(HostCache::none, |directory| HostCache::load(&directory, now))
+}
+
+/// Where answers are set aside that do not fit into memory: on the user's disk, since `/tmp` may be memory too.
+pub(crate) fn place_for_answers(context: &str) -> PathBuf {
+    cache_directory(context).unwrap_or_else(std::env::temp_dir)
 }
 
 /// Where the hosts of a context are remembered: `$XDG_CACHE_HOME/muster/CONTEXT`, or the same below `~/.cache`.

@@ -22,7 +22,7 @@ const BAR_WIDTH: usize = 30;
 /// Runs the functions of an action over the hosts that did what they were asked.
 pub(crate) fn of_rows(rows: &[Row], action: &Action) -> Vec<Aggregated> {
     let succeeded = rows.iter().filter(|row| row.state == TaskState::Succeeded);
-    aggregate(action, succeeded.filter_map(|row| row.result.as_ref()).map(|result| &result.data))
+    aggregate(action, succeeded.filter(|row| row.result.is_some()).map(Row::data))
 }
 
 /// One function, as a record.

@@ -1,12 +1,12 @@
 //! What is shown once everybody has answered or nobody is waited for any more: the same for a request that was
 //! just made and for one that is watched.
 
-use muster_protocol::TaskState;
 use muster_protocol::ddl::Action;
+use muster_protocol::{HostName, TaskState};
 
 use super::aggregates::{self, AggregateRecord};
 use super::details;
-use super::record::{CountsRecord, EndRecord, GroupRecord, Plan, RequestRecord, SCHEMA, Task, Whole};
+use super::record::{CountsRecord, EndRecord, GroupRecord, Plan, RequestRecord, SCHEMA, Task, Tasks, Whole};
 use super::scene::Scene;
 use super::screen::{self, Look};
 use crate::outcome::{Group, Headline, Reason, Row, count, group};
@@ -36,7 +36,8 @@ pub(crate) fn show(scene: &Scene<'_>, action: Option<&Action>, head: Head, rows:
                 Head::Plan(plan) => (Some(*plan), None),
                 Head::Request(request) => (None, Some(request)),
             };
-            let tasks = rows.iter().map(|row| Task::of(row, scene.cache.last_seen(&row.host))).collect();
+            let last_seen = |host: &HostName| scene.cache.last_seen(host);
+            let tasks = Tasks { rows, last_seen: &last_seen };
             let groups = groups.iter().map(GroupRecord::of).collect();
             let (counts, aggregates, end) = (CountsRecord::of(&counts), aggregate_records().collect(), end.clone());
             let whole = Whole { kind: "job", plan, request, tasks, counts, groups, aggregates, end };
@@ -90,8 +91,9 @@ fn table(rows: &[Row], headline: &Headline<'_>) -> Table {
             Text::from(result.map(|result| result.message.as_str()).unwrap_or_default()),
             Text::from(
                 result
-                    .filter(|result| !result.data.is_null())
-                    .map(|result| result.data.to_string())
+                    .map(|_| row.data())
+                    .filter(|data| !data.is_null())
+                    .map(|data| data.to_string())
                     .unwrap_or_default(),
             ),
         ]);

@@ -28,7 +28,7 @@ pub(crate) fn lines(row: &Row, action: Option<&Action>, ascii: bool) -> Vec<Text
         if !result.message.is_empty() {
             lines.push(Text::from("    ").plain(&result.message));
         }
-        lines.extend(data(&result.data, action, |name| repeats_output(row, name)));
+        lines.extend(data(&row.data(), action, |name| repeats_output(row, name)));
         if let Some(bytes) = result.truncated_from_bytes {
             lines.push(Text::from("    ").push(Style::Warning, format!("cut by the host; it was {bytes} bytes")));
         }
@@ -100,5 +100,5 @@ fn plain(value: &Value) -> String {
 
 fn written(label: &str, written: Option<&Written>) -> Vec<Text> {
     let Some(written) = written else { return Vec::new() };
-    neutral_lines(&written.text).map(|line| Text::from("    ").dim(label).plain(" ").plain(line)).collect()
+    neutral_lines(&written.text()).map(|line| Text::from("    ").dim(label).plain(" ").plain(line)).collect()
 }

@@ -79,6 +79,7 @@ pub(crate) async fn drive(
     let shown = course.live != Live::Off;
     let headline = Headline { action: course.action };
     let mut asking = start(scene.controller).map_err(|error| client_failure(&error, context))?;
+    asking.set_aside_in(scene.aside.clone());
     sent(&asking);
     let requests: Vec<RequestId> = asking.requests().collect();
     let hosts = asking.collector().counts().total();
@@ -149,7 +150,10 @@ pub(crate) async fn drive(
         scene.stop.note_unread();
     }
     let missing_bytes = streamer.finish();
-    let summary = asking.into_summary();
+    if let Some(error) = asking.collector().aside_error() {
+        printer.warning(format!("answers could not be set aside, so what memory does not hold was cut: {error}"));
+    }
+    let mut summary = asking.into_summary();
     let row = |(host, record)| Row { shown, ..Row::of(host, record, summary.asked.get(host).copied()) };
     let rows: Vec<Row> = summary.hosts.iter().map(row).collect();
     if jsonl {
@@ -158,9 +162,10 @@ pub(crate) async fn drive(
         }
     }
     let now = scene.now();
-    for (host, record) in &summary.hosts {
+    // The rows have everything of them.
+    for (host, record) in std::mem::take(&mut summary.hosts) {
         if record.first_report_ms.is_some() {
-            scene.cache.seen(host, None, now);
+            scene.cache.seen(&host, None, now);
         }
     }
     Ok(Driven { summary, rows, missing_bytes })

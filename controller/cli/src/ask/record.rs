@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use muster_client::{Counts, Summary};
 use muster_protocol::{CountedAs, HostName, Identity, Outcome, RequestId, TaskState, Timestamp};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::aggregates::AggregateRecord;
-use crate::outcome::{Group, Reason, Row};
+use crate::outcome::{Group, Reason, Row, Written};
 use crate::output::{ExitCode, Printer, time};
 
 /// Schema of all of them. Additive within v1.
@@ -116,13 +116,13 @@ impl Task {
             code: result.map(|result| result.code.clone()),
             message: result.map(|result| result.message.clone()).filter(|message| !message.is_empty()),
             exit_code: result.and_then(|result| result.exit_code),
-            data: result.map(|result| result.data.clone()).unwrap_or_default(),
+            data: row.data().into_owned(),
             truncated_from_bytes: result.and_then(|result| result.truncated_from_bytes),
             detail: row.detail.clone(),
-            stdout: stdout.map(|written| written.text.clone()),
-            stderr: stderr.map(|written| written.text.clone()),
-            stdout_base64: stdout.and_then(|written| written.base64.clone()),
-            stderr_base64: stderr.and_then(|written| written.base64.clone()),
+            stdout: stdout.map(Written::text),
+            stderr: stderr.map(Written::text),
+            stdout_base64: stdout.and_then(Written::base64),
+            stderr_base64: stderr.and_then(Written::base64),
             stdout_bytes: row.stdout.as_ref().map(|written| written.bytes),
             stderr_bytes: row.stderr.as_ref().map(|written| written.bytes),
             output_missing_bytes: [stdout, stderr]
@@ -306,15 +306,27 @@ impl EndRecord {
     }
 }
 
+/// The records of all rows, each made when it is written: together they may not fit into memory.
+pub(crate) struct Tasks<'a> {
+    pub(crate) rows: &'a [Row],
+    pub(crate) last_seen: &'a dyn Fn(&HostName) -> Option<Timestamp>,
+}
+
+impl Serialize for Tasks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.rows.iter().map(|row| Task::of(row, (self.last_seen)(&row.host))))
+    }
+}
+
 /// Everything in one document.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Whole {
+#[derive(Serialize)]
+pub(crate) struct Whole<'a> {
     pub(crate) kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<Plan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request: Option<RequestRecord>,
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) tasks: Tasks<'a>,
     pub(crate) counts: CountsRecord,
     pub(crate) groups: Vec<GroupRecord>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

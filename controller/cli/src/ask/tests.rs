@@ -92,6 +92,8 @@ impl Desk {
             pending: crate::pending::Store::at(self.state.path().join("pending")),
             words: words.iter().map(|word| (*word).to_owned()).collect(),
             fresh_seed: 7,
+            aside: muster_client::aside::Aside::new(std::env::temp_dir(), 1 << 20, 1 << 30),
+            knew_nobody: false,
         };
         let result: Result<ExitCode, Failure> = match &cli.command {
             crate::cli::Command::Ping(arguments) => match arguments.target.read("ping") {

@@ -13,7 +13,7 @@ use crate::ask::WaitArguments;
 use crate::ask::counter::Counter;
 use crate::ask::follow::{Moment, Stop, Stopped, follow};
 use crate::ask::no_match::{self, Nobody};
-use crate::ask::record::{CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Whole};
+use crate::ask::record::{CountsRecord, EndRecord, GroupRecord, Plan, SCHEMA, Task, Tasks, Whole};
 use crate::ask::scene::{Scene, Stage};
 use crate::ask::screen::{self, Look};
 use crate::ask::search::{matched, unwilling_note};
@@ -264,7 +264,6 @@ fn show(
                 waves: Vec::new(),
                 dry_run: false,
             };
-            let tasks = rows.iter().map(|row| Task::of(row, last_seen(&row.host)));
             let counts = CountsRecord::of(&count(rows));
             let action = builtin_ddls().iter().find(|ddl| *ddl.name() == question.plugin);
             let groups = group(rows, &Headline { action: action.and_then(|ddl| ddl.action(&question.action)) });
@@ -276,7 +275,7 @@ fn show(
                         kind: "job",
                         plan: Some(plan),
                         request: None,
-                        tasks: tasks.collect(),
+                        tasks: Tasks { rows, last_seen: &last_seen },
                         counts,
                         groups,
                         aggregates: Vec::new(),
@@ -285,7 +284,7 @@ fn show(
                 );
             } else {
                 printer.record(SCHEMA, &plan);
-                tasks.for_each(|task| printer.record(SCHEMA, &task));
+                rows.iter().for_each(|row| printer.record(SCHEMA, &Task::of(row, last_seen(&row.host))));
                 groups.iter().for_each(|group| printer.record(SCHEMA, &GroupRecord::of(group)));
                 printer.record(SCHEMA, &counts);
                 printer.record(SCHEMA, &end);

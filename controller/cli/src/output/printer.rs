@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::escape::neutral;
 use super::exit_code::ExitCode;
 use super::failure::Failure;
-use super::json::{Document, compact, pretty};
+use super::json::{Document, compact, pretty, write_pretty};
 use super::progress::{Pace, fraction};
 use super::settings::{Format, Settings, Surroundings};
 use super::table::Table;
@@ -163,8 +163,22 @@ impl Printer {
     /// Writes one JSON document: `schema` and the fields of `body`. On one line with `--jsonl`.
     pub(crate) fn document(&self, schema: &'static str, body: &impl Serialize) {
         let document = Document::new(schema, body);
-        let json = if self.settings.format == Format::Jsonl { compact(&document) } else { pretty(&document) };
-        self.json(json);
+        if self.settings.format == Format::Jsonl {
+            return self.json(compact(&document));
+        }
+        // Written as it is made: the answers of a whole fleet may not fit into memory.
+        let mut streams = self.streams();
+        let footer = streams.clear_footer();
+        let written = write_pretty(&mut *streams, &document);
+        streams.write_out(b"\n");
+        if self.surroundings.stdout_terminal {
+            streams.flush_out();
+        }
+        streams.draw_footer(footer);
+        drop(streams);
+        if let Err(error) = written {
+            self.json(Err(error));
+        }
     }
 
     /// Writes one record of a stream on one line: `schema` and the fields of `body`.
@@ -340,6 +354,18 @@ fn has_no_reader(out: BorrowedFd<'_>) -> bool {
 impl Drop for Printer {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+/// Standard output. Its errors are noted and told at the end.
+impl io::Write for Streams {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_out(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
