@@ -14,7 +14,7 @@ use muster_fleet::inventory::TENTH;
 use muster_fleet::storm::{Blow, Measured, StormOptions, storm};
 use muster_fleet::{Fleet, Options, Pauses, Progress};
 use muster_protocol::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -202,25 +202,37 @@ fn tell(progress: Progress) {
 
 /// Does it, or ends at the first signal: what it has started ends with this process, and is removed from the disk then.
 async fn unless_interrupted<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    // Before anything begins: until it is listened for, a signal ends this process with no word to anybody.
+    let mut stop = Stop::listen()?;
     let (sender, done) = oneshot::channel();
     // In a task of its own: it blocks while the broker starts, and signals have to be heard meanwhile.
     Tasks::new().spawn(TaskKind::Worker, "start", async move { drop(sender.send(work.await)) });
     tokio::select! {
         done = done => done.context("the start panicked")?,
-        signal = signalled() => {
-            signal?;
+        () = stop.told() => {
             eprintln!("stopped; the broker and the agents end, and what they wrote is removed");
             muster_tests::end_process(130)
         }
     }
 }
 
-/// Waits for Ctrl-C or for the signal that service managers send.
-async fn signalled() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed.context("listen for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C and the signal that service managers send, from when on they are listened for.
+struct Stop {
+    interrupted: Signal,
+    terminated: Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self { interrupted: listen(SignalKind::interrupt())?, terminated: listen(SignalKind::terminate())? })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupted.recv() => {}
+            _ = self.terminated.recv() => {}
+        }
     }
 }
 
@@ -287,13 +299,15 @@ fn mib(bytes: u64) -> u64 {
 }
 
 async fn run(arguments: FleetArguments) -> Result<()> {
+    // Before it is up, so that no signal after that is missed.
+    let mut stop = Stop::listen()?;
     let fleet = start(arguments, Pauses::Own).await?;
     let operator = operator(&fleet.ground)?;
     println!("The fleet is up. As its operator:\n");
     println!("  export HOME={0} XDG_CONFIG_HOME={0}/.config XDG_CACHE_HOME={0}/.cache", operator.home().display());
     println!("  muster ping --all\n  muster find -t 'role = web and dc = ams1'");
     println!("  muster find -t '{TENTH}'    # exactly a tenth\n\nCtrl-C ends it.");
-    signalled().await?;
+    stop.told().await;
     eprintln!("==> stopping; once more to end at once");
     let left = unless_interrupted(fleet.stop()).await?;
     eprintln!("    {} interrupted, {} reports left, {} failed", left.interrupted, left.reports, left.failed);
