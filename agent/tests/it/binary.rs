@@ -236,24 +236,12 @@ fn facts_are_printed_as_the_agent_would_use_them() {
 
 #[test]
 fn the_spool_is_listed() {
-    use muster_agent::spool::{Keep, Parcel, Spool};
+    use muster_agent::spool::{Keep, Spool};
     let folder = Folder::new();
     folder.check(&["spool", "list"], true, &["0 reports, 0 bytes (at most 1000, 33554432 bytes)\n"]);
     let (mut spool, _) = Spool::open(&crate::kit::real_disk(), &folder.path("state/spool")).unwrap();
     let request_id = crate::kit::fresh_id();
-    let parcel = Parcel {
-        request_id,
-        routing_key: "user/lea.s1.web1.example.com".to_owned(),
-        content_type: "application/vnd.muster.report.v1+json".to_owned(),
-        body: b"{}".to_vec().into(),
-        signatures: vec![muster_protocol::Signature {
-            keyid: "ab".into(),
-            sig: "AA==".into(),
-            chain: vec!["AA==".into()],
-        }],
-        expires_at: now().plus_ms(60_000),
-    };
-    spool.put(parcel, Keep::OnDisk, now(), &mut |_| true).unwrap();
+    spool.put(crate::kit::waiting_report(request_id), Keep::OnDisk, now(), &mut |_| true).unwrap();
     fs::write(folder.path("state/spool/x.damaged"), "rubbish").unwrap();
     let list = |words: &[&str]| {
         let output = folder.run(&["spool", "list"]);

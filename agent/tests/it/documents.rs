@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use muster_agent::audit::{Audit, Durability, Event, FileMark, Rotation};
 use muster_agent::detached::ActionDirectory;
 use muster_agent::journal::{Journal, Started};
-use muster_agent::spool::{Keep, Parcel, Spool, Why};
+use muster_agent::spool::{Keep, Spool, Why};
 use muster_agent::status::{EndedStatus, LogLine};
 use serde_json::{Map, Value, json};
 
@@ -134,19 +134,7 @@ fn the_journal_and_the_spool_say_what_is_damaged() {
 
     // One report in the spool, and one action that has ended without one.
     let (mut spool, _) = Spool::open(&real_disk(), &folder.path("state/spool")).unwrap();
-    let parcel = Parcel {
-        request_id: other.id,
-        routing_key: "user/lea.s1.web1.example.com".to_owned(),
-        content_type: "application/vnd.muster.report.v1+json".to_owned(),
-        body: b"{}".to_vec().into(),
-        signatures: vec![muster_protocol::Signature {
-            keyid: "ab".into(),
-            sig: "AA==".into(),
-            chain: vec!["AA==".into()],
-        }],
-        expires_at: now().plus_ms(60_000),
-    };
-    spool.put(parcel, Keep::OnDisk, now(), &mut |_| true).unwrap();
+    spool.put(crate::kit::waiting_report(other.id), Keep::OnDisk, now(), &mut |_| true).unwrap();
     let mut state = spool.state(now());
     state.waiting[0].why = Why::Unroutable;
     fs::write(folder.path("state/spool.json"), serde_json::to_vec(&state).unwrap()).unwrap();

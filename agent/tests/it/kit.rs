@@ -551,3 +551,16 @@ pub(crate) fn limit_files(bytes: Option<u64>) {
 pub(crate) fn real_disk() -> Arc<dyn Disk> {
     Arc::new(muster_daemon::RealDisk)
 }
+
+/// A report as it lies in a spool: to `user/lea`, for a minute. Nobody verifies it.
+pub(crate) fn waiting_report(request_id: RequestId) -> muster_agent::spool::Parcel {
+    let signature = muster_protocol::Signature { keyid: "ab".into(), sig: "AA==".into(), chain: vec!["AA==".into()] };
+    muster_agent::spool::Parcel {
+        request_id,
+        routing_key: "user/lea.s1.web1.example.com".to_owned(),
+        content_type: "application/vnd.muster.report.v1+json".to_owned(),
+        body: b"{}".to_vec().into(),
+        signatures: vec![signature],
+        expires_at: crate::binary::now().plus_ms(60_000),
+    }
+}
