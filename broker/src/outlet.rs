@@ -1,0 +1,79 @@
+//! What the engine and the sessions say to connections.
+
+use std::sync::Arc;
+
+use amq_protocol::protocol::AMQPClass;
+
+use crate::ids::{ChannelNumber, ConnectionId, DeliveryTag};
+use crate::journal::Record;
+use crate::message::Message;
+
+/// One thing to send on a connection. Turned into frames when the connection is written to.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// A method without content.
+    Method {
+        /// 0 for the connection itself.
+        channel: ChannelNumber,
+        /// The method.
+        method: Box<AMQPClass>,
+    },
+    /// `basic.deliver`.
+    Deliver {
+        /// The consumer's channel.
+        channel: ChannelNumber,
+        /// The consumer.
+        consumer: Arc<str>,
+        /// The number of the delivery.
+        tag: DeliveryTag,
+        /// Whether it was delivered before.
+        redelivered: bool,
+        /// What.
+        message: Arc<Message>,
+    },
+    /// `basic.get-ok`.
+    GetOk {
+        /// The channel.
+        channel: ChannelNumber,
+        /// The number of the delivery.
+        tag: DeliveryTag,
+        /// Whether it was delivered before.
+        redelivered: bool,
+        /// How many messages are left in the queue.
+        left: u32,
+        /// What.
+        message: Arc<Message>,
+    },
+    /// `basic.return`.
+    Return {
+        /// The publisher's channel.
+        channel: ChannelNumber,
+        /// The reply code, such as 312.
+        code: u16,
+        /// Its words.
+        text: &'static str,
+        /// What comes back.
+        message: Arc<Message>,
+    },
+    /// `basic.ack` or `basic.nack` for a published message. Neighbours may be sent as one with `multiple`.
+    Confirm {
+        /// The publisher's channel.
+        channel: ChannelNumber,
+        /// The number of the message on that channel since `confirm.select`.
+        tag: DeliveryTag,
+        /// Whether the broker has taken it.
+        taken: bool,
+    },
+}
+
+/// Where the engine puts what it says. Calls come in the order in which things happened.
+pub trait Outlet {
+    /// Something for a connection.
+    fn send(&mut self, connection: ConnectionId, output: Output);
+
+    /// Something to keep over a restart.
+    fn record(&mut self, record: Record);
+
+    /// A confirm that must wait until every record so far is on disk.
+    fn send_when_durable(&mut self, connection: ConnectionId, output: Output);
+}
