@@ -18,6 +18,10 @@ pub enum Output {
         /// The method.
         method: Box<AMQPClass>,
     },
+    /// The protocol header that this broker speaks, for a client that came with another one.
+    ProtocolHeader,
+    /// A heartbeat frame.
+    Heartbeat,
     /// `basic.deliver`.
     Deliver {
         /// The consumer's channel.

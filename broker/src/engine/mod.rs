@@ -7,7 +7,6 @@ mod specs;
 
 use std::sync::Arc;
 
-
 use crate::fault::Fault;
 use crate::ids::{ChannelNumber, ConnectionId, DeliveryTag};
 use crate::journal::Record;
