@@ -115,6 +115,11 @@ pub const CODES: &[Code] = &[
         explanation: "The library that writes them refused. This is a bug, or a name with characters that certificates cannot hold.",
     },
     Code {
+        code: "not-a-server-certificate",
+        summary: "the certificate cannot be a broker's towards its clients",
+        explanation: "A broker shows a certificate whose identity is broker/NAME, made for servers by the authority that it trusts itself, in its time and not revoked. Clients refuse any other, so the broker does not start with one.",
+    },
+    Code {
         code: "tls-not-set-up",
         summary: "TLS cannot be set up with this certificate and key",
         explanation: "The TLS library refused them. The lines below the error say why.",

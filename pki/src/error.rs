@@ -187,6 +187,14 @@ pub enum PkiError {
         #[source]
         source: rcgen::Error,
     },
+    /// A certificate with which nobody serves TLS here.
+    #[error("the certificate of `{}` does not serve TLS: {why}", identity.short())]
+    NotServing {
+        /// Whose certificate.
+        identity: Box<Identity>,
+        /// What it lacks.
+        why: String,
+    },
     /// TLS cannot be set up with these parts.
     #[error("set up TLS")]
     Tls {
@@ -223,6 +231,7 @@ impl PkiError {
             Self::ForeignCrl { .. } => "foreign-crl",
             Self::CrlRollback { .. } => "crl-rollback",
             Self::Build { .. } => "certificate-not-built",
+            Self::NotServing { .. } => "not-a-server-certificate",
             Self::Tls { .. } => "tls-not-set-up",
         }
     }
@@ -254,6 +263,7 @@ impl PkiError {
             | Self::ForeignCrl { .. }
             | Self::CrlRollback { .. }
             | Self::Build { .. }
+            | Self::NotServing { .. }
             | Self::Tls { .. } => false,
         }
     }
@@ -310,6 +320,9 @@ impl PkiError {
             }
             Self::CrlRollback { .. } => {
                 vec!["sign a newer list, where the authority is: muster pki crl --out FILE".to_owned()]
+            }
+            Self::NotServing { .. } => {
+                vec!["where the authority is: muster pki issue broker/NAME --dns NAME --out DIR".to_owned()]
             }
             Self::Build { .. } | Self::Tls { .. } => vec![format!("muster explain {}", self.code())],
         }

@@ -55,4 +55,4 @@ pub use file::{create_public as create_public_file, read as read_file};
 pub use key::{PrivateKey, PublicKey};
 pub use together::Signed;
 pub use trust::Trust;
-pub use verify::{Signer, VerifyError};
+pub use verify::{Client, Signer, VerifyError};

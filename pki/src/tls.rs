@@ -1,5 +1,7 @@
 //! TLS 1.3 with our authority only, both ways.
 
+mod server;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use rustls_pki_types::{
 use crate::certificate::Certificate;
 use crate::trust::State;
 use crate::{Credentials, PkiError, Trust};
+
+pub use server::server_config;
 
 /// Makes aws-lc-rs the process's cryptography for TLS. Call it first in `main`; again does nothing.
 pub fn install_crypto_provider() {

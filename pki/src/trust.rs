@@ -19,8 +19,8 @@ use crate::cache::{Cache, Checked};
 use crate::certificate::Certificate;
 use crate::crl::{Crl, CrlInfo, CrlStatus};
 use crate::key::{PublicKey, sha256_hex};
-use crate::time_text::seconds;
-use crate::verify::{Signer, VerifyError};
+use crate::time_text::{seconds, utc};
+use crate::verify::{Client, Signer, VerifyError};
 use crate::{PkiError, file, pem};
 
 /// The contents of the object identifier id-kp-clientAuth, 1.3.6.1.5.5.7.3.2.
@@ -120,6 +120,68 @@ impl Trust {
         self.signers(payload_type, body, signatures, |state, signature, malformed| {
             state.leaf(signature, now, malformed)
         })
+    }
+
+    /// Checks that our authority vouches at `now` for whoever shows this certificate (DER) on a connection: a host, a user or
+    /// a service, for clients, in time, not revoked. That they hold its key is for the handshake to show.
+    ///
+    /// # Errors
+    /// The first reason not to let them in.
+    pub fn check_client(&self, der: &[u8], now: Timestamp) -> Result<Client, VerifyError> {
+        let malformed = |why: String| VerifyError::Malformed { number: 1, why };
+        if der.len() > CERTIFICATE_BYTES_MAX {
+            return Err(malformed(format!("a certificate of {} bytes", der.len())));
+        }
+        let state = self.shared.state.load();
+        let checked = state.known_leaf(der.to_vec(), &sha256_hex(der), now, &malformed)?;
+        let signer = &checked.signer;
+        Ok(Client {
+            identity: signer.identity.clone(),
+            fingerprint: signer.fingerprint.clone(),
+            valid_until: checked.valid_until,
+        })
+    }
+
+    /// Checks that our authority vouches at `now` for this certificate as a server's.
+    ///
+    /// # Errors
+    /// Why clients of this authority would not connect.
+    pub(crate) fn check_server(&self, certificate: &Certificate, now: Timestamp) -> Result<(), String> {
+        let state = self.shared.state.load();
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds(now)).unwrap_or(0)));
+        let der = CertificateDer::from(certificate.der());
+        let end_entity = EndEntityCert::try_from(&der).map_err(|error| error.to_string())?;
+        let mut refusal = "there is no authority to check it against".to_owned();
+        let vouches = |anchor: &&Anchor| {
+            let anchors = std::slice::from_ref(&anchor.authority.anchor);
+            let algorithms = &[webpki::aws_lc_rs::ED25519];
+            let usage = KeyUsage::server_auth();
+            match end_entity.verify_for_usage(algorithms, anchors, &[], time, usage, None, None) {
+                Ok(_) => true,
+                Err(webpki::Error::UnknownIssuer) => {
+                    refusal =
+                        format!("its issuer `{}` is not the authority that is trusted here", certificate.issuer());
+                    false
+                }
+                Err(webpki::Error::CertExpired { .. }) => {
+                    refusal = format!("it expired at {}", utc(certificate.not_after()));
+                    false
+                }
+                Err(webpki::Error::CertNotValidYet { .. }) => {
+                    refusal = format!("it is not valid before {}", utc(certificate.not_before()));
+                    false
+                }
+                Err(error) => {
+                    refusal = error.to_string();
+                    false
+                }
+            }
+        };
+        let Some(anchor) = state.anchors.iter().find(vouches) else { return Err(refusal) };
+        if anchor.crl.as_ref().is_some_and(|crl| crl.revokes(certificate.serial_bytes())) {
+            return Err(format!("certificate {} is revoked", certificate.serial()));
+        }
+        Ok(())
     }
 
     /// Finds out who made the signatures, also where their certificates have expired, are not valid yet
@@ -352,10 +414,21 @@ impl State {
         malformed: &dyn Fn(String) -> VerifyError,
     ) -> Result<Arc<Checked>, VerifyError> {
         let (der, fingerprint) = decode_leaf(signature, malformed)?;
-        let checked = match self.cache.get(&fingerprint) {
+        self.known_leaf(der, &fingerprint, now, malformed)
+    }
+
+    /// A leaf that is checked and valid at `now`; a chain that was checked before is not checked again.
+    fn known_leaf(
+        &self,
+        der: Vec<u8>,
+        fingerprint: &str,
+        now: Timestamp,
+        malformed: &dyn Fn(String) -> VerifyError,
+    ) -> Result<Arc<Checked>, VerifyError> {
+        let checked = match self.cache.get(fingerprint) {
             Some(checked) => checked,
             None => {
-                let checked = Arc::new(self.check(der, &fingerprint, now, malformed)?);
+                let checked = Arc::new(self.check(der, fingerprint, now, malformed)?);
                 self.cache.insert(&checked);
                 checked
             }

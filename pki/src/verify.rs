@@ -20,6 +20,17 @@ pub struct Signer {
     pub not_after: Timestamp,
 }
 
+/// Who shows a certificate on a connection: checked, not claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The identity in the certificate: a host, a user or a service.
+    pub identity: Identity,
+    /// SHA-256 of the certificate's DER, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// The earlier of the certificate's and its authority's last second.
+    pub valid_until: Timestamp,
+}
+
 /// Why a message is not accepted as signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {

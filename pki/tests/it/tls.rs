@@ -180,3 +180,102 @@ fn a_client_without_or_with_a_foreign_certificate_is_refused_by_the_broker() {
     let stranger = tls::client_config(&other.credentials("user/lea").unwrap(), &trust).unwrap();
     assert!(handshake(stranger, server, "localhost").is_err());
 }
+
+/// A broker that is ours too.
+fn own_server(authority: &TestAuthority, trust: &Trust) -> Arc<ServerConfig> {
+    tls::server_config(&authority.broker("broker/mq1").unwrap(), trust, present()).unwrap()
+}
+
+/// As the server sees it: a client in TLS 1.3 is done before its certificate is looked at.
+#[track_caller]
+fn turned_away(config: Arc<rustls::ClientConfig>, server: &Arc<ServerConfig>, expected: &str) {
+    refused(config, Arc::clone(server), "localhost", expected);
+}
+
+#[test]
+fn our_own_server_lets_in_hosts_users_and_services_and_nobody_else() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let server = own_server(&authority, &trust);
+    for identity in ["host/web1", "user/lea", "service/jobs"] {
+        handshake(client(&authority, &trust, identity), Arc::clone(&server), "localhost").unwrap();
+    }
+    let with = |credentials: &Credentials| tls::client_config(credentials, &trust).unwrap();
+    let other = self::authority();
+    turned_away(with(&other.credentials("user/lea").unwrap()), &server, "UnknownIssuer");
+    turned_away(with(&authority.expired("user/lea").unwrap()), &server, "Expired");
+    turned_away(with(&authority.not_yet_valid("user/lea").unwrap()), &server, "NotValidYet");
+    turned_away(with(&authority.linked_broker("broker/mq2").unwrap()), &server, "NotASigner");
+    // For servers only.
+    turned_away(with(&authority.broker("broker/mq2").unwrap()), &server, "UnknownIssuer");
+    let odd = |change: fn(&mut rcgen::CertificateParams), code: &str| {
+        let certificate = authority.forge(&muster_pki::PrivateKey::generate(), change).unwrap();
+        assert_eq!(trust.check_client(certificate.der(), present()).unwrap_err().code().code, code);
+    };
+    odd(|it| it.subject_alt_names = muster_pki::testing::uris(&["https://example.com"]), "wrong-identity");
+    odd(|it| it.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth], "untrusted-certificate");
+}
+
+#[test]
+fn our_own_server_asks_for_a_certificate_and_for_tls_1_3() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let server = own_server(&authority, &trust);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(authority.trust().unwrap().authorities()[0].der().to_vec())).unwrap();
+    let plain = |versions: &[&'static rustls::SupportedProtocolVersion]| {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        Arc::new(config.with_root_certificates(roots.clone()).with_no_client_auth())
+    };
+    turned_away(plain(&[&rustls::version::TLS13]), &server, "NoCertificatesPresented");
+    turned_away(plain(&[&rustls::version::TLS12]), &server, "Tls12NotOffered");
+}
+
+#[test]
+fn our_own_server_learns_of_a_revocation_and_resumes_nothing() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let server = own_server(&authority, &trust);
+    let lea = authority.credentials("user/lea").unwrap();
+    let mut config = (*tls::client_config(&lea, &trust).unwrap()).clone();
+    config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+    let config = Arc::new(config);
+    handshake(Arc::clone(&config), Arc::clone(&server), "localhost").unwrap();
+    let vouched = trust.check_client(lea.certificate().der(), present()).unwrap();
+    assert_eq!((&vouched.identity, vouched.fingerprint.as_str()), (lea.identity(), lea.fingerprint()));
+    assert_eq!(vouched.valid_until, lea.not_after());
+    authority.revoke(&lea).unwrap();
+    trust.install_crl(authority.crl_pem().unwrap().as_bytes(), present()).unwrap();
+    turned_away(config, &server, "Revoked");
+    let error = trust.check_client(lea.certificate().der(), present()).unwrap_err();
+    assert_eq!(error.code().code, "revoked-certificate");
+}
+
+#[test]
+fn a_server_does_not_start_with_a_certificate_that_no_client_accepts() {
+    let authority = authority();
+    let trust = authority.trust().unwrap();
+    let check = |credentials: &Credentials, expected: &str| {
+        let error = tls::server_config(credentials, &trust, present()).unwrap_err();
+        assert_eq!(error.code(), "not-a-server-certificate");
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    check(&authority.credentials("host/web1").unwrap(), "host/web1");
+    let key = muster_pki::PrivateKey::generate();
+    let only_for_clients =
+        authority.forge(&key, |it| it.subject_alt_names = muster_pki::testing::uris(&["muster:broker/mq1"]));
+    check(&Credentials::new(only_for_clients.unwrap(), key, "broker").unwrap(), "serverAuth");
+    check(&self::authority().broker("broker/mq1").unwrap(), "issuer");
+    let order = |days: i64| {
+        let mut order = muster_pki::profile::Order::new("broker/localhost".parse().unwrap());
+        order.days = Some(1);
+        authority.order(&order, present().plus_ms(days * crate::DAY_MS)).unwrap()
+    };
+    check(&order(-2), "expired at");
+    check(&order(2), "not valid before");
+    let broker = authority.broker("broker/mq2").unwrap();
+    authority.revoke(&broker).unwrap();
+    trust.install_crl(authority.crl_pem().unwrap().as_bytes(), present()).unwrap();
+    check(&broker, "revoked");
+}
