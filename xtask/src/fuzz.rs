@@ -97,6 +97,38 @@ impl Order {
     }
 }
 
+/// Where the targets are described.
+const TARGETS: &str = "fuzz/targets/src";
+
+/// The names of all targets, from their source: this program does not link them.
+fn known_targets() -> Result<Vec<String>> {
+    let folder = run::root().join(TARGETS);
+    let entries = fs::read_dir(&folder).with_context(|| format!("read `{}`", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry.context("read the folder of targets")?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+            names.extend(text.lines().filter_map(named_in).map(ToOwned::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The name in the first line of a target that tells it: `name: "journal",`, alone or behind `Target {`.
+fn named_in(line: &str) -> Option<&str> {
+    let behind = line.strip_prefix("    name: \"").or_else(|| Some(line.split_once("Target { name: \"")?.1))?;
+    behind.split_once('"').map(|(name, _)| name)
+}
+
+fn check_names(names: &[String], known: &[String]) -> Result<()> {
+    match names.iter().find(|name| !known.contains(name)) {
+        Some(name) => bail!("there is no target `{name}`; there are {}", known.join(", ")),
+        None => Ok(()),
+    }
+}
+
 /// Calls the compiler, given as the first word, with the flags for coverage where the crate is one of [`COVERED`].
 ///
 /// # Errors
@@ -118,6 +150,8 @@ pub(crate) fn compile(words: &[String]) -> Result<bool> {
 /// When a law is broken, or the engine cannot be built.
 pub(crate) fn fuzz(words: &[&str]) -> Result<()> {
     let order = Order::read(words)?;
+    // Before minutes are spent on building.
+    check_names(&order.targets, &known_targets()?)?;
     let engine = Engine::build()?;
     let targets = engine.targets(&order.targets)?;
     if order.minimise {
@@ -208,10 +242,7 @@ impl Engine {
             .filter_map(|line| line.split_once(' '))
             .map(|(name, bytes_max)| Target { name: name.to_owned(), bytes_max: bytes_max.to_owned() })
             .collect();
-        if let Some(name) = names.iter().find(|name| all.iter().all(|target| target.name != **name)) {
-            let known: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
-            bail!("there is no target `{name}`; there are {}", known.join(", "));
-        }
+        check_names(names, &all.iter().map(|target| target.name.clone()).collect::<Vec<_>>())?;
         Ok(all.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
     }
 
@@ -381,4 +412,26 @@ fn follow_the_main_lock() -> Result<()> {
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(directory).with_context(|| format!("list `{}`", directory.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_does_not_exist_is_told_without_building() {
+        let known = known_targets().expect("the sources are there");
+        // What is checked in for each target is named after it.
+        let corpus = fs::read_dir(run::root().join("fuzz/corpus")).expect("the corpus is there");
+        let mut stems: Vec<String> = corpus
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .collect();
+        stems.sort();
+        assert_eq!(known, stems);
+        assert!(check_names(&["journal".to_owned(), "policy".to_owned()], &known).is_ok());
+        let said = check_names(&["journal".to_owned(), "nosuch".to_owned()], &known).expect_err("it does not exist");
+        assert!(said.to_string().starts_with("there is no target `nosuch`; there are action-directory, "), "{said}");
+    }
 }

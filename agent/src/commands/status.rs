@@ -97,6 +97,10 @@ fn without_agent(config: &Config, error: &SocketError, as_json: bool) -> anyhow:
     let remains = Remains::look(state);
     let mut complaint = Complaint::of(error);
     complaint = match remains.in_use {
+        Some(true) if matches!(error, SocketError::NoAnswer { .. }) => complaint
+            .why(format!("an agent has `{}`, and listens", state.display()))
+            .hint("ps -C musterd -o pid,stat,wchan (T: somebody has stopped it, kill -CONT; D: it waits for a disk)")
+            .hint("systemctl restart musterd, if it does not answer at all"),
         Some(true) => complaint
             .why(format!("an agent has `{}`: it is of an older version, or its socket is elsewhere", state.display()))
             .hint("musterd --print-config, and compare `status.socket` with the one the agent was started with")

@@ -169,6 +169,14 @@ fn is_allowed(stream: &UnixStream) -> bool {
 /// # Errors
 /// Nobody listens, nobody may ask, or no status comes within ten seconds.
 pub fn ask(path: &Path) -> Result<Status, SocketError> {
+    ask_within(path, ANSWER_LIMIT)
+}
+
+/// The same, with another patience.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_within(path: &Path, limit: Duration) -> Result<Status, SocketError> {
     let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             SocketError::NobodyListens { path: path.to_owned() }
@@ -176,9 +184,16 @@ pub fn ask(path: &Path) -> Result<Status, SocketError> {
         _ => SocketError::Io { action: "connect to", path: path.to_owned(), source },
     })?;
     let no_answer = |source| SocketError::NoAnswer { path: path.to_owned(), source };
-    stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(no_answer)?;
+    stream.set_read_timeout(Some(limit)).map_err(no_answer)?;
     let mut text = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut text).map_err(no_answer)?;
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut text).map_err(|error| match error.kind() {
+        // What the system calls this says nothing to anybody.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let why = format!("it did not answer in {} s: its process is stopped, or hangs", limit.as_secs());
+            no_answer(io::Error::new(io::ErrorKind::TimedOut, why))
+        }
+        _ => no_answer(error),
+    })?;
     if text.is_empty() {
         let why = "it hung up without a word: only root and the agent's own user are answered";
         return Err(no_answer(io::Error::new(io::ErrorKind::PermissionDenied, why)));

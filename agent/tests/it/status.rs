@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use muster_agent::status::socket::{SocketError, StatusSocket, ask};
+use muster_agent::status::socket::{SocketError, StatusSocket, ask, ask_within};
 use muster_agent::status::{ConnectionStatus, Phase, Status, show};
 use serde_json::{Value, json};
 
@@ -176,6 +176,35 @@ fn the_program_tells_what_is_wrong_with_and_without_an_agent() {
     let json: Value = serde_json::from_slice(&killed.stdout).unwrap();
     assert_eq!((&json["error"]["code"], &json["in_use"]), (&"no-agent".into(), &false.into()));
     assert_eq!(json["spool_reports"], 0);
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_called_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("status.sock");
+    // As of a process that was stopped: the kernel takes the connection, and nobody says anything.
+    let _listens = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let error = ask_within(&path, Duration::from_millis(1)).unwrap_err();
+    assert_eq!((error.code(), error.is_transient()), ("no-answer", true));
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(why, "it did not answer in 0 s: its process is stopped, or hangs");
+}
+
+/// The program says so as well, of a process that somebody has stopped.
+#[test]
+fn a_stopped_agent_is_told_with_how_to_go_on() {
+    use nix::sys::signal::{Signal, kill};
+    let folder = Folder::new();
+    let agent = start(&folder.path("musterd.toml"));
+    let pid = nix::unistd::Pid::from_raw(agent.0.id().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let asked = folder.run(&["status"]);
+    kill(pid, Signal::SIGCONT).unwrap();
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert_eq!(asked.status.code(), Some(3), "{said}");
+    for words in ["does not answer with its status", "it did not answer in 10 s", "and listens", "kill -CONT"] {
+        assert!(said.contains(words), "`{words}` is not in {said}");
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ usage: muster-simulate [--seed N] [--seeds COUNT] [--hosts H] [--steps S] [--wit
   --without ...   faults that do not happen
   --only ...      the only faults that happen
   --keep-going    go on after a seed that fails, and list all that did
-  --trace         print what happens, with everybody's logs";
+  --trace         print what happens, with everybody's logs
+  --help          print this";
 
 /// Most hosts that a seed chooses by itself.
 const HOSTS: usize = 100;
@@ -71,6 +72,10 @@ fn kinds(text: &str) -> Result<Vec<FaultKind>> {
 
 fn work() -> Result<bool> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{USAGE}");
+        return Ok(true);
+    }
     let wanted = read(&arguments)?;
     let site = Arc::new(Site::new(wanted.options.hosts.unwrap_or(HOSTS)).context("make certificates")?);
     let (total, began) = (Tally::default(), tokio::time::Instant::now());

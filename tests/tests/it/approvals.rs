@@ -131,6 +131,8 @@ fn one_signature_does_nothing_and_two_run_it_once() {
         assert!(approved.stdout.contains(shown), "`{shown}` is not shown:\n{}", approved.stdout);
     }
     assert!(approved.stderr.contains("user/lea sends it with:  muster send"), "{}", approved.stderr);
+    let shown = lea.run(&["pending", "show", text(&of_bob)]).unwrap().expect(0);
+    assert!(shown.stdout.contains("  approved by user/bob (group sre"), "{}", shown.stdout);
     let again = bob.run(&["approve", text(&of_bob), "--yes", "--json"]).unwrap().expect(2);
     assert!(again.stderr.contains("already-approved") || again.stdout.contains("already-approved"), "{again:?}");
 
@@ -461,6 +463,17 @@ fn an_approver_types_the_number_of_hosts() {
         assert!(said.contains("nothing was signed"), "{said}");
     }
     assert_eq!(fs::read(&file).unwrap(), before);
+    // What has expired can be discarded wherever it lies, and nothing else with it.
+    lea.run(&["pending", "discard", "--expired", text(&file)]).unwrap().expect(2);
+    let late = stage.folder().join("late.pending");
+    pending(&lea, "command=true", &late, &["--ttl", "1s"]);
+    loop {
+        let done = lea.run(&["pending", "discard", "--expired", text(stage.folder())]).unwrap().expect(0);
+        if done.stderr.contains("removed 1 pending command") {
+            break;
+        }
+    }
+    assert!(file.exists() && !late.exists());
     let (code, said) = typed(&bob, &["approve", text(&file)], "2\n");
     assert_eq!(code, Some(0), "{said}");
     lea.run(&["send", text(&file)]).unwrap().expect(0);

@@ -31,7 +31,8 @@ pub(crate) enum PendingCommand {
     #[command(before_help = "Examples:\n  muster pending merge restart.pending from-bob.pending eve.approval")]
     Merge(MergeArguments),
     /// Remove pending commands. What was sent goes on.
-    #[command(before_help = "Examples:\n  muster pending discard last\n  muster pending discard --expired")]
+    #[command(before_help = "Examples:\n  muster pending discard last\n  muster pending discard --expired\n  \
+        muster pending discard --expired /srv/pending")]
     Discard(DiscardArguments),
 }
 
@@ -68,11 +69,11 @@ pub(crate) struct MergeArguments {
 /// Arguments of `pending discard`.
 #[derive(Debug, Args)]
 pub(crate) struct DiscardArguments {
-    /// Which: files, characters of ids, or `last`.
-    #[arg(value_name = "FILE", required_unless_present = "expired", value_hint = ValueHint::FilePath)]
+    /// Which: files, characters of ids, or `last`. With `--expired`: directories.
+    #[arg(value_name = "FILE", required_unless_present = "expired", value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<String>,
-    /// All that lie here and have expired.
-    #[arg(long, conflicts_with = "files")]
+    /// All that lie here, or in the directories that are named, and have expired.
+    #[arg(long)]
     pub(crate) expired: bool,
 }
 
@@ -269,6 +270,22 @@ fn merge(path: &Path, from: &[PathBuf], login: &Login, invocation: &Invocation) 
     Ok(ExitCode::Success)
 }
 
+/// The files of the directories that are named, or of the usual one.
+fn expired_among(directories: &[String], store: &Store) -> Result<Vec<PathBuf>, Failure> {
+    if directories.is_empty() {
+        return store.files();
+    }
+    let mut paths = Vec::new();
+    for directory in directories {
+        if !Path::new(directory).is_dir() {
+            let what = format!("`{directory}` is no directory; nothing was removed");
+            return Err(Failure::usage(what).hint("muster pending discard FILE, for one of them"));
+        }
+        paths.extend(Store::at(PathBuf::from(directory)).files()?);
+    }
+    Ok(paths)
+}
+
 fn discard(
     arguments: &DiscardArguments,
     store: &Store,
@@ -277,7 +294,7 @@ fn discard(
 ) -> Result<ExitCode, Failure> {
     let now = invocation.now();
     let paths = if arguments.expired {
-        let mut paths = store.files()?;
+        let mut paths = expired_among(&arguments.files, store)?;
         // By what was signed; a file that cannot be believed says nothing about its time and stays.
         paths.retain(|path| {
             let pending = store::load(path, &login.trust, now);

@@ -21,7 +21,7 @@ pub(crate) const SCHEMA: &str = "muster.pending/v1";
 const VALUE_CHARACTERS_MAX: usize = 2_000;
 
 /// Width of the column of labels.
-const LABEL_WIDTH: usize = 13;
+const LABEL_WIDTH: usize = 14;
 
 /// Who has signed.
 #[derive(Debug, Clone, Serialize)]
