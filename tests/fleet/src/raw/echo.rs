@@ -209,6 +209,7 @@ impl Echo {
             lapin.reply(asked.replying);
         }
         let expected = asked.replying * self.replies_per_host;
+        self.connections.begin();
         let mut each: Vec<Option<Duration>> = vec![None; asked.controllers];
         let (broker_before, own_before, started) = (ground.broker.usage(), processor_of_self()?, Instant::now());
         for (number, question) in questions.iter().enumerate() {
@@ -305,7 +306,11 @@ impl<'a> Answers<'a> {
             let key = reply_key(route, host);
             let replies = self.messages.replies.iter().zip(&self.bodies);
             let answer = |(reply, body): (&Outgoing, &Arc<[u8]>)| -> Result<Answer> {
-                Ok(Answer { head: frames::head(reply, user, &key)?.into(), body: body.clone() })
+                Ok(Answer {
+                    head: frames::head(reply, user, &key)?.into(),
+                    body: body.clone(),
+                    bytes: reply.body.len() as u64,
+                })
             };
             replies.map(answer).collect()
         };

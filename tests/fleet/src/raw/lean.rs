@@ -1,11 +1,14 @@
 //! All connections in one loop: a read, a write and a TLS record for each answer.
+//!
+//! Answers wait while many bytes of others are on their way: a broker whose queue is full drops what nobody has asked it to
+//! confirm, and the echo does not ask.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConnection;
@@ -19,11 +22,17 @@ const READ_BYTES: usize = 256 * 1024;
 /// Most connections that are looked at after one call of the kernel.
 const EVENTS_MAX: usize = 1_024;
 
+/// Bytes of answers that are on their way at most: a quarter of what the reply queue holds
+/// (`muster_broker_config`'s policy for reply queues). Short answers never reach it.
+const UNDER_WAY_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// An answer: frames that differ from host to host, and frames that do not.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) head: Box<[u8]>,
     pub(super) body: Arc<[u8]>,
+    /// Bytes of the content alone.
+    pub(super) bytes: u64,
 }
 
 /// What a connection does with a message.
@@ -52,6 +61,10 @@ pub(super) struct Loop {
     events: Events,
     buffer: Vec<u8>,
     pub(super) peers: Vec<Peer>,
+    /// Answers that are owed, as peer and mark.
+    owed: VecDeque<(usize, u8)>,
+    /// Bytes of answers that were sent and not counted yet.
+    under_way: u64,
     /// The first byte of every request, before its mark is put on it.
     plain: u8,
 }
@@ -64,6 +77,8 @@ impl Loop {
             events: Events::with_capacity(EVENTS_MAX),
             buffer: vec![0; READ_BYTES],
             peers: Vec::new(),
+            owed: VecDeque::new(),
+            under_way: 0,
             plain,
         })
     }
@@ -100,32 +115,60 @@ impl Loop {
                 polled => polled.context("wait for connections")?,
             }
             for event in &self.events {
-                self.peers[event.token().0].serve(event, &mut self.buffer, self.plain)?;
+                let number = event.token().0;
+                let peer = &mut self.peers[number];
+                if event.is_readable() {
+                    let came = peer.read(&mut self.buffer, self.plain)?;
+                    self.under_way = self.under_way.saturating_sub(came.counted);
+                    self.owed.extend(came.marks.into_iter().map(|mark| (number, mark)));
+                }
+                peer.flush()?;
+                self.answer()?;
             }
         }
         Ok(())
     }
+
+    /// Sends what is owed, as long as not too much is under way.
+    fn answer(&mut self) -> Result<()> {
+        while self.under_way < UNDER_WAY_BYTES_MAX
+            && let Some((number, mark)) = self.owed.pop_front()
+        {
+            let peer = &mut self.peers[number];
+            self.under_way += peer.answer(mark)?;
+            peer.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what the round before has left.
+    pub(super) fn begin(&mut self) {
+        self.owed.clear();
+        self.under_way = 0;
+    }
+}
+
+/// What was read from a connection.
+#[derive(Default)]
+struct Came {
+    /// The marks of the requests: who asked.
+    marks: Vec<u8>,
+    /// Bytes of answers.
+    counted: u64,
 }
 
 impl Peer {
-    fn serve(&mut self, event: &Event, buffer: &mut [u8], plain: u8) -> Result<()> {
-        if event.is_readable() {
-            self.read(buffer, plain)?;
-        }
-        self.flush()
-    }
-
-    fn read(&mut self, buffer: &mut [u8], plain: u8) -> Result<()> {
+    fn read(&mut self, buffer: &mut [u8], plain: u8) -> Result<Came> {
         let (scanner, role) = (&mut self.scanner, &mut self.role);
-        // The marks of the requests that came: who asked.
-        let mut marks = Vec::new();
+        let mut came = Came::default();
         let mut take = |message: Message| match role {
             Role::Counts { messages, bytes } => {
                 *messages += 1;
                 *bytes += message.bytes;
+                came.counted += message.bytes;
             }
             Role::Answers { now: false, .. } => {}
-            Role::Answers { now: true, .. } => marks.push(message.first ^ plain),
+            Role::Answers { now: true, .. } => came.marks.push(message.first ^ plain),
         };
         loop {
             match self.socket.read(buffer) {
@@ -142,18 +185,19 @@ impl Peer {
                 Err(error) => return Err(error).context("read"),
             }
         }
-        marks.into_iter().try_for_each(|mark| self.answer(mark))
+        Ok(came)
     }
 
-    fn answer(&mut self, mark: u8) -> Result<()> {
-        let Role::Answers { by_mark, .. } = &self.role else { return Ok(()) };
+    /// Sends the answers to a request with this mark, and says how many bytes of content that is.
+    fn answer(&mut self, mark: u8) -> Result<u64> {
+        let Role::Answers { by_mark, .. } = &self.role else { return Ok(0) };
         let answers = by_mark.get(usize::from(mark)).context("a request with a mark that nobody made")?;
         let parts: Vec<IoSlice<'_>> =
             answers.iter().flat_map(|answer| [IoSlice::new(&answer.head), IoSlice::new(&answer.body)]).collect();
         let size: usize = parts.iter().map(|part| part.len()).sum();
         let written = self.tls.writer().write_vectored(&parts)?;
         ensure!(written == size, "TLS takes {written} of {size} bytes");
-        Ok(())
+        Ok(answers.iter().map(|answer| answer.bytes).sum())
     }
 
     fn flush(&mut self) -> Result<()> {
