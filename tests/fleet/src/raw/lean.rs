@@ -123,20 +123,15 @@ impl Loop {
                     self.owed.extend(came.marks.into_iter().map(|mark| (number, mark)));
                 }
                 peer.flush()?;
-                self.answer()?;
+                // What is owed, as long as not too much is under way.
+                while self.under_way < UNDER_WAY_BYTES_MAX
+                    && let Some((number, mark)) = self.owed.pop_front()
+                {
+                    let peer = &mut self.peers[number];
+                    self.under_way += peer.answer(mark)?;
+                    peer.flush()?;
+                }
             }
-        }
-        Ok(())
-    }
-
-    /// Sends what is owed, as long as not too much is under way.
-    fn answer(&mut self) -> Result<()> {
-        while self.under_way < UNDER_WAY_BYTES_MAX
-            && let Some((number, mark)) = self.owed.pop_front()
-        {
-            let peer = &mut self.peers[number];
-            self.under_way += peer.answer(mark)?;
-            peer.flush()?;
         }
         Ok(())
     }
