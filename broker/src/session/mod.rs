@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
 use crate::outlet::Outlet;
+use crate::wire::Terms;
 
 /// What all sessions share, behind one lock.
 #[derive(Debug)]
@@ -129,9 +130,9 @@ impl Session {
         unimplemented!()
     }
 
-    /// The largest frame that may be sent to the client, for [`crate::wire::Encoder`].
+    /// What the client may be sent, for [`crate::wire::Encoder`]. It changes during the handshake only.
     #[must_use]
-    pub fn frame_bytes_max(&self) -> u32 {
-        self.settings.frame_bytes_max
+    pub fn terms(&self) -> Terms {
+        Terms { frame_bytes_max: self.settings.frame_bytes_max, cancel_notify: true }
     }
 }

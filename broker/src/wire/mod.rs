@@ -1,26 +1,29 @@
 //! Bytes to frames and back.
+//!
+//! # The data and how it flows
+//!
+//! A [`Reader`] takes the bytes of a connection in whatever pieces they come and gives [`Frame`]s, which borrow from them.
+//! Methods are read into `amq-protocol`'s types, content headers only as far as the broker acts on them; properties and
+//! bodies stay the bytes they are, and are written so again. An [`Encoder`] turns the outputs of one connection into bytes.
+//!
+//! # Non-goals
+//!
+//! No I/O and no state of channels. What may come when, a session knows.
+//!
+//! # Invariants
+//!
+//! - A frame's size is judged before its payload is waited for; at most one incomplete frame is kept, and none of a body.
+//! - A table is looked over, with bounds on its depth and its values, before the library reads it, and before a message that
+//!   has one is handed on.
+//! - However the same bytes are cut, the same frames come, bodies cut differently apart.
 
-use crate::outlet::Output;
+mod confirms;
+mod encoder;
+mod fields;
+pub(crate) mod header;
+pub(crate) mod method;
+mod reader;
+mod table;
 
-/// Turns the outputs of one connection into bytes, in their order. Neighbouring confirms become one.
-#[derive(Debug, Default)]
-pub struct Encoder {}
-
-#[expect(unused_variables, clippy::unimplemented, reason = "the shape, before the work")]
-impl Encoder {
-    /// An encoder for a connection.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends an output to `into`; a confirm may wait for its neighbours until [`Encoder::finish`].
-    pub fn push(&mut self, output: &Output, frame_bytes_max: u32, into: &mut Vec<u8>) {
-        unimplemented!()
-    }
-
-    /// Appends what waits. To be called before the bytes are written.
-    pub fn finish(&mut self, into: &mut Vec<u8>) {
-        unimplemented!()
-    }
-}
+pub use encoder::{Encoder, Terms};
+pub use reader::{Frame, Reader};
