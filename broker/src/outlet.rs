@@ -70,6 +70,20 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Bytes that count against a connection's `outbox_bytes_max`, as [`Message::size`] says, until they are given to
+    /// [`Engine::drained`](crate::engine::Engine::drained); 0 for what carries no message.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        match self {
+            Self::Deliver { message, .. } | Self::GetOk { message, .. } | Self::Return { message, .. } => {
+                message.size()
+            }
+            Self::Method { .. } | Self::Confirm { .. } | Self::ProtocolHeader | Self::Heartbeat => 0,
+        }
+    }
+}
+
 /// Where the engine puts what it says. Calls come in the order in which things happened.
 pub trait Outlet {
     /// Something for a connection.

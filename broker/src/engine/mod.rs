@@ -2,16 +2,59 @@
 //!
 //! A plain value without I/O, tasks or a clock. Times are milliseconds since the epoch, given with each call. Whether an
 //! identity may do something is decided before ([`crate::access`]); whether it is possible, here.
+//!
+//! # The data and how it flows
+//!
+//! A publication finds its queues ([`routing`]): an exchange has a table from binding keys to targets, a tree of words for
+//! topics, and results with many queues are remembered until a binding changes. Each queue either hands the message to the
+//! consumer whose turn it is ([`delivery`]) or keeps an entry for it. The message itself is in the [`store`], once for all
+//! queues, channels and outboxes that refer to it, and the store counts its bytes. What a consumer was given is in its
+//! channel's list ([`unacked`]) until it is acknowledged or put back at its place. A consumer that has no room when its turn
+//! comes rests, and is no longer asked, until an acknowledgement or a written outbox gives it room.
+//!
+//! Everything is found by keys, numbers that lead to a place in a table; names are looked up once for a method, never for
+//! a delivery.
+//!
+//! # Invariants
+//!
+//! - Between two calls, a queue has messages that wait or consumers with room, never both.
+//! - Nothing that goes out depends on the order of a hash table: the same calls with the same times give the same outputs.
+//! - What a client can make the engine do in one call is bounded by what there is, not by how cleverly it is arranged.
 
+mod acknowledging;
+mod bindings;
+mod connections;
+mod consuming;
+mod deadlines;
+mod delivery;
+mod durable;
+mod exchange;
+mod exchanges;
+mod keys;
+mod peers;
+mod publishing;
+mod queue;
+mod queues;
+mod refusals;
+mod routing;
 mod specs;
+mod store;
+mod topic;
+mod unacked;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::fault::Fault;
-use crate::ids::{ChannelNumber, ConnectionId, DeliveryTag};
-use crate::journal::Record;
-use crate::message::Message;
-use crate::outlet::Outlet;
+use amq_protocol::types::ShortString;
+use slotmap::SlotMap;
+
+use self::exchange::Exchange;
+use self::keys::{ChannelKey, ConnectionKey, ConsumerKey, ExchangeKey, QueueKey, StoredKey, Target};
+use self::peers::{Channel, Connection, Consumer};
+use self::queue::Queue;
+use self::routing::Remembered;
+use self::store::Store;
+use crate::ids::{ChannelNumber, ConnectionId};
 
 pub use specs::{
     BindingSpec, ConsumerSpec, Destination, ExchangeKind, ExchangeSpec, Overflow, Policy, QueueLimits, QueueSpec,
@@ -55,272 +98,139 @@ pub struct Declared {
 /// A channel, as the engine knows it: consumers, what is unacknowledged, prefetch, confirms.
 pub type ChannelOf = (ConnectionId, ChannelNumber);
 
+/// What there is now, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Connections.
+    pub connections: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Exchanges, AMQP's own among them.
+    pub exchanges: usize,
+    /// Queues.
+    pub queues: usize,
+    /// Bindings.
+    pub bindings: usize,
+    /// Messages that wait, in all queues: one in two queues is two.
+    pub ready: usize,
+    /// Messages that were delivered and not acknowledged.
+    pub unacknowledged: usize,
+    /// Bytes of messages in queues, channels and outboxes, each message once.
+    pub message_bytes: usize,
+    /// Connections whose outbox is above its bound.
+    pub slow: usize,
+}
+
 /// Everything that connections share.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    limits: Limits,
+    policies: Vec<Policy>,
+    vhost: Arc<str>,
+    exchanges: SlotMap<ExchangeKey, Exchange>,
+    exchange_names: HashMap<Arc<str>, ExchangeKey>,
+    queues: SlotMap<QueueKey, Queue>,
+    queue_names: HashMap<Arc<str>, QueueKey>,
+    bindings: usize,
+    connections: SlotMap<ConnectionKey, Connection>,
+    connections_by_id: HashMap<ConnectionId, ConnectionKey>,
+    channels: SlotMap<ChannelKey, Channel>,
+    consumers: SlotMap<ConsumerKey, Consumer>,
+    store: Store,
+    remembered: Remembered,
+    /// Each queue that has a time at which something is due, once.
+    deadlines: BTreeSet<(i64, QueueKey)>,
+    /// Walks through the exchanges so far; each marks what it has seen.
+    walks: u64,
+    seed: u64,
+    names_made: u64,
+    /// By their numbers, from the first replayed record to the first connection.
+    replayed: HashMap<u64, StoredKey>,
+    /// Room for a walk, kept from one to the next.
+    found_targets: Vec<Target>,
+    found_queues: Vec<QueueKey>,
+}
 
-#[expect(unused_variables, clippy::unimplemented, reason = "the shape, before the work")]
 impl Engine {
     /// An engine with these limits, policies for queues, and exchanges of the site beside AMQP's own (`""`, `amq.direct`,
-    /// `amq.fanout`, `amq.topic`).
+    /// `amq.fanout`, `amq.topic`). Of several policies for a name, the one with the longest prefix holds.
     #[must_use]
     pub fn new(limits: Limits, policies: Vec<Policy>, exchanges: Vec<ExchangeSpec>) -> Self {
-        unimplemented!()
+        let mut engine = Self {
+            limits,
+            policies,
+            vhost: muster_protocol::routing::VHOST_DEFAULT.into(),
+            exchanges: SlotMap::with_key(),
+            exchange_names: HashMap::new(),
+            queues: SlotMap::with_key(),
+            queue_names: HashMap::new(),
+            bindings: 0,
+            connections: SlotMap::with_key(),
+            connections_by_id: HashMap::new(),
+            channels: SlotMap::with_key(),
+            consumers: SlotMap::with_key(),
+            store: Store::new(limits.message_bytes_max),
+            remembered: Remembered::default(),
+            deadlines: BTreeSet::new(),
+            walks: 0,
+            seed: 0,
+            names_made: 0,
+            replayed: HashMap::new(),
+            found_targets: Vec::new(),
+            found_queues: Vec::new(),
+        };
+        let own = [
+            ("", ExchangeKind::Direct),
+            ("amq.direct", ExchangeKind::Direct),
+            ("amq.fanout", ExchangeKind::Fanout),
+            ("amq.topic", ExchangeKind::Topic),
+        ];
+        for (name, kind) in own {
+            let spec = ExchangeSpec { name: name.into(), kind, durable: true, auto_delete: false, internal: false };
+            engine.add_exchange(spec, true);
+        }
+        for spec in exchanges {
+            if !engine.exchange_names.contains_key(&spec.name) {
+                engine.add_exchange(spec, true);
+            }
+        }
+        engine
     }
 
-    /// Takes a record of before the restart. All of them, in order, before anything else.
-    pub fn replay(&mut self, record: Record) {
-        unimplemented!()
-    }
-
-    /// The durable state as the fewest records, for a journal that starts anew.
+    /// With the name of the virtual host, which refusals tell (default `muster`), and a random number that makes the names
+    /// it gives to queues differ from those of the run before.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<Record> {
-        unimplemented!()
-    }
-
-    /// A connection is there. Its consumers get deliveries until [`Engine::is_slow`] says otherwise.
-    pub fn connect(&mut self, connection: ConnectionId) {
-        unimplemented!()
-    }
-
-    /// A connection is gone: exclusive queues go, what was unacknowledged goes back.
-    pub fn disconnect(&mut self, connection: ConnectionId, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// So many bytes of a connection's outbox have been written to it; counted against `outbox_bytes_max`.
-    pub fn drained(&mut self, connection: ConnectionId, bytes: usize, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// A channel is opened.
-    pub fn open_channel(&mut self, at: ChannelOf) {
-        unimplemented!()
-    }
-
-    /// A channel is closed: its consumers go, what was unacknowledged goes back.
-    pub fn close_channel(&mut self, at: ChannelOf, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// `confirm.select`.
-    pub fn confirm_select(&mut self, at: ChannelOf) {
-        unimplemented!()
-    }
-
-    /// `basic.qos`: per consumer, or for the channel if `global` (RabbitMQ's meaning). 0 is no bound.
-    pub fn qos(&mut self, at: ChannelOf, prefetch: u16, global: bool, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// `channel.flow` from the client.
-    pub fn flow(&mut self, at: ChannelOf, active: bool, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// `exchange.declare`, not passive. Declaring again with the same properties is nothing; with others, 406.
-    ///
-    /// # Errors
-    /// 406, or 506 at the limit.
-    pub fn declare_exchange(&mut self, spec: ExchangeSpec, outlet: &mut impl Outlet) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// Whether the exchange exists (`exchange.declare`, passive): 404 if not.
-    ///
-    /// # Errors
-    /// 404.
-    pub fn check_exchange(&self, name: &str) -> Result<ExchangeKind, Fault> {
-        unimplemented!()
-    }
-
-    /// `exchange.delete`. Deleting what is not there is nothing, as with RabbitMQ.
-    ///
-    /// # Errors
-    /// 406 if it is used and only an unused one is meant; 403 for AMQP's own.
-    pub fn delete_exchange(
-        &mut self,
-        name: &str,
-        if_unused: bool,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `queue.declare`, not passive.
-    ///
-    /// # Errors
-    /// 405 if it is another connection's, 406 if it exists otherwise, 506 at the limit.
-    pub fn declare_queue(
-        &mut self,
-        connection: ConnectionId,
-        spec: QueueSpec,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<Declared, Fault> {
-        unimplemented!()
-    }
-
-    /// `queue.declare`, passive.
-    ///
-    /// # Errors
-    /// 404, 405.
-    pub fn check_queue(&mut self, connection: ConnectionId, name: &str, now_ms: i64) -> Result<Declared, Fault> {
-        unimplemented!()
-    }
-
-    /// `queue.delete`: how many messages went with it. Deleting what is not there is nothing.
-    ///
-    /// # Errors
-    /// 405, 406.
-    pub fn delete_queue(
-        &mut self,
-        connection: ConnectionId,
-        name: &str,
-        if_unused: bool,
-        if_empty: bool,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<u32, Fault> {
-        unimplemented!()
-    }
-
-    /// `queue.purge`: how many messages went.
-    ///
-    /// # Errors
-    /// 404, 405.
-    pub fn purge_queue(
-        &mut self,
-        connection: ConnectionId,
-        name: &str,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<u32, Fault> {
-        unimplemented!()
-    }
-
-    /// `queue.bind` and `exchange.bind`. Twice is once.
-    ///
-    /// # Errors
-    /// 404, 405, 506; 403 for the default exchange.
-    pub fn bind(
-        &mut self,
-        connection: ConnectionId,
-        binding: BindingSpec,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `queue.unbind` and `exchange.unbind`. What is not bound is nothing.
-    ///
-    /// # Errors
-    /// 404, 405.
-    pub fn unbind(
-        &mut self,
-        connection: ConnectionId,
-        binding: &BindingSpec,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `basic.publish`, content complete. Deliveries, a return and a confirm go to the outlet, in this order for the
-    /// publisher. A message that finds no queue is returned if `mandatory` and confirmed all the same.
-    ///
-    /// # Errors
-    /// 404 for the exchange, 403 for an internal one.
-    pub fn publish(
-        &mut self,
-        at: ChannelOf,
-        message: Arc<Message>,
-        mandatory: bool,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `basic.consume`: says `consume-ok` through the outlet, before the first delivery, and gives the tag.
-    ///
-    /// # Errors
-    /// 404, 405, 403 if exclusive use is not possible, 530 for a tag in use, 506 at the limit.
-    pub fn consume(&mut self, spec: ConsumerSpec, now_ms: i64, outlet: &mut impl Outlet) -> Result<Arc<str>, Fault> {
-        unimplemented!()
-    }
-
-    /// `basic.cancel`. A tag that is not there is nothing.
-    pub fn cancel(&mut self, at: ChannelOf, tag: &str, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// `basic.get`: a `get-ok` or `get-empty` goes to the outlet.
-    ///
-    /// # Errors
-    /// 404, 405.
-    pub fn get(
-        &mut self,
-        at: ChannelOf,
-        queue: &str,
-        no_ack: bool,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `basic.ack`. Tag 0 with `multiple` is all.
-    ///
-    /// # Errors
-    /// 406 for an unknown tag.
-    pub fn acknowledge(
-        &mut self,
-        at: ChannelOf,
-        tag: DeliveryTag,
-        multiple: bool,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `basic.reject` and `basic.nack`: back to its place in the queue, or gone.
-    ///
-    /// # Errors
-    /// 406 for an unknown tag.
-    pub fn reject(
-        &mut self,
-        at: ChannelOf,
-        tag: DeliveryTag,
-        multiple: bool,
-        requeue: bool,
-        now_ms: i64,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Fault> {
-        unimplemented!()
-    }
-
-    /// `basic.recover` with `requeue`: everything unacknowledged of the channel goes back.
-    pub fn recover(&mut self, at: ChannelOf, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// Drops what has expired and queues whose time without consumers is over; call it at [`Engine::next_deadline`].
-    pub fn tick(&mut self, now_ms: i64, outlet: &mut impl Outlet) {
-        unimplemented!()
-    }
-
-    /// When [`Engine::tick`] has something to do, at the earliest.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<i64> {
-        unimplemented!()
+    pub fn named(self, vhost: &str, seed: u64) -> Self {
+        Self { vhost: vhost.into(), seed, ..self }
     }
 
     /// Whether bytes in memory are above the bound, so that publishers are to wait. Falls again at four fifths of it.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        unimplemented!()
+        self.store.is_full()
     }
+
+    /// What there is now. Goes through all queues, so not for each message.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            connections: self.connections.len(),
+            channels: self.channels.len(),
+            consumers: self.consumers.len(),
+            exchanges: self.exchanges.len(),
+            queues: self.queues.len(),
+            bindings: self.bindings,
+            ready: self.queues.values().map(|queue| queue.ready.len()).sum(),
+            unacknowledged: self.channels.values().map(|channel| channel.unacked.len()).sum(),
+            message_bytes: self.store.bytes(),
+            slow: self.connections.values().filter(|connection| connection.slow).count(),
+        }
+    }
+}
+
+/// A text of a method. Names and tags came as short strings, or were made shorter than that.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
 }
