@@ -18,25 +18,25 @@ pub const FILE_DEFINITIONS: &str = "definitions.json";
 pub const FILE_PLUGINS: &str = "enabled_plugins";
 
 /// Largest message the broker accepts: a body of ours and room for a later protocol's.
-const MESSAGE_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
+pub const MESSAGE_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
 /// Seconds between heartbeats. A dead connection is noticed within two of them; an idle agent costs
 /// four small packets a minute.
-const HEARTBEAT_S: u32 = 60;
+pub const HEARTBEAT_S: u32 = 60;
 
 /// Largest frame the broker offers; agents ask for less.
-const FRAME_BYTES_MAX: u32 = 131_072;
+pub const FRAME_BYTES_MAX: u32 = 131_072;
 
 /// Highest channel number on one connection. Ours use two at a time, but a client counts on after a
 /// channel that the broker closed; how many may be open together is limited per user.
-const CHANNELS_MAX: u32 = 1_024;
+pub const CHANNELS_MAX: u32 = 1_024;
 
 /// Milliseconds for a TLS or AMQP handshake. When the broker restarts, all hosts come back at once;
 /// at 700 handshakes a second the last of 10,000 waits 15 s.
-const HANDSHAKE_TIMEOUT_MS: u32 = 60_000;
+pub const HANDSHAKE_TIMEOUT_MS: u32 = 60_000;
 
 /// Connections that may wait for `accept` in such a storm.
-const BACKLOG: u32 = 4_096;
+pub const BACKLOG: u32 = 4_096;
 
 /// `rabbitmq.conf`: TLS 1.3 with client certificates only, EXTERNAL only, definitions at start.
 #[must_use]

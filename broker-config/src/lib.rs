@@ -34,7 +34,10 @@ mod site;
 mod sites;
 
 pub use check::{Finding, Severity, check};
-pub use conf::{FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, enabled_plugins, rabbitmq_conf};
+pub use conf::{
+    BACKLOG, CHANNELS_MAX, FILE_CONF, FILE_DEFINITIONS, FILE_PLUGINS, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_MS,
+    HEARTBEAT_S, MESSAGE_BYTES_MAX, enabled_plugins, rabbitmq_conf,
+};
 pub use definitions::{
     Binding, Definitions, DefinitionsError, Exchange, Parameter, Permission, Policy, Queue, TopicPermission, User,
     Vhost, VhostMetadata, definitions,

@@ -263,6 +263,19 @@ impl Trust {
         Ok(CrlStatus { changed, stale: info.is_stale(now), info })
     }
 
+    /// Puts all lists of a file (PEM or DER) into force, one or one for each authority.
+    ///
+    /// # Errors
+    /// As [`Self::install_crl`], for the first list that is refused; those before it are in force.
+    pub fn install_crl_file(&self, path: &Path, now: Timestamp) -> Result<Vec<CrlStatus>, PkiError> {
+        let object = format!("revocation list `{}`", path.display());
+        let install = |der: &rustls_pki_types::CertificateRevocationListDer<'static>| {
+            let (changed, info) = self.install(der, &object)?;
+            Ok(CrlStatus { changed, stale: info.is_stale(now), info })
+        };
+        pem::crls(&file::read(path)?, &object)?.iter().map(install).collect()
+    }
+
     fn install(&self, der: &[u8], object: &str) -> Result<(bool, CrlInfo), PkiError> {
         let _update = self.shared.update.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.shared.state.load_full();

@@ -1,1 +1,209 @@
-//! To come.
+//! The broker as a process sees it: sockets, TLS, tasks, timers, limits; the only part with I/O and a clock.
+//!
+//! [`Server::start`] listens, and hands each connection to a task of its own: the handshakes ([`gate`]), then reading and
+//! writing until it ends ([`connection`]). What connections share is in the [`hub`], behind one lock that is held for
+//! the calls of the engine and never while something waits. A further task ticks the engine; another looks at the
+//! revocation list and the list of members every second, and has every open connection look at its certificate again
+//! when they change.
+//!
+//! # Non-goals
+//!
+//! Nothing of AMQP is decided here; that is the session's and the engine's.
+//!
+//! # Invariants
+//!
+//! - TLS 1.3 with a certificate of our authority that is valid, not revoked and not a broker's, or no byte of AMQP is read.
+//! - No buffer belongs to an idle connection; what a thread needs for reading and writing it has once.
+//! - Whoever does not read has a bounded outbox and is read from no more; others do not notice.
+//! - The lock is never held across a wait, and nobody is woken while it is held.
+
+mod connection;
+mod error;
+mod gate;
+mod handshake;
+pub mod hub;
+mod line;
+mod scratch;
+mod settings;
+mod topology;
+pub mod upkeep;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use muster_daemon::{TaskKind, Tasks};
+use muster_pki::{Credentials, Trust, tls};
+use muster_protocol::Timestamp;
+use rustls::ServerConfig;
+
+use crate::access::{Rules, Users};
+use crate::engine::Engine;
+use crate::fault::Fault;
+use crate::session::{self, Broker};
+
+pub use error::ServerError;
+pub use hub::{Hub, Keeper, Kept};
+pub use settings::{Durable, Files, Limits, Settings};
+pub use topology::{Topology, Unserved};
+
+use gate::Gate;
+use line::Line;
+
+/// What clients are told when the broker stops. RabbitMQ's words.
+const STOPPING: &str = "broker forced connection closure with reason 'shutdown'";
+
+/// A broker that listens. It stops with the tasks that it was started with.
+#[derive(Debug, Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    addresses: Vec<SocketAddr>,
+    hub: Arc<Hub>,
+    gate: Gate,
+    session: Arc<session::Settings>,
+    materials: RwLock<Arc<Materials>>,
+    files: Files,
+    limits: Limits,
+    started_ms: i64,
+}
+
+/// What can be replaced while the broker runs.
+#[derive(Debug)]
+struct Materials {
+    credentials: Credentials,
+    trust: Trust,
+    rules: Rules,
+    tls: Arc<ServerConfig>,
+}
+
+impl Server {
+    /// Listens, and serves until `tasks` are stopped: then every client is told so with 320 and the tasks end.
+    ///
+    /// # Errors
+    /// An address is taken, or the certificate is none that a client accepts.
+    pub fn start(settings: Settings, tasks: &Tasks) -> Result<Self, ServerError> {
+        let now_ms = settings.clock.now_ms();
+        let materials = Materials::new(
+            settings.credentials.clone(),
+            settings.trust.clone(),
+            settings.rules.clone(),
+            Timestamp(now_ms),
+        )?;
+        if settings.listen.is_empty() {
+            return Err(ServerError::NoAddress);
+        }
+        let Topology { exchanges, policies } = Topology::generated(&settings.vhost)?;
+        let mut engine = Engine::new(settings.limits.engine, policies, exchanges);
+        let keeper = settings.durable.as_ref().map(|durable| Arc::clone(&durable.keeper));
+        let records = settings.durable.as_ref().map(|durable| durable.records.clone()).unwrap_or_default();
+        records.into_iter().for_each(|record| engine.replay(record));
+        let session = Arc::new(settings.session());
+        let broker = Broker { engine, users: Users::new() };
+        let hub = Arc::new(Hub::new(broker, keeper.clone(), Arc::clone(&settings.clock)));
+        if let Some(keeper) = keeper {
+            keeper.begin(&hub);
+        }
+        let listeners = settings.listen.iter().map(|address| gate::listen(*address)).collect::<Result<Vec<_>, _>>()?;
+        let local = |(listener, address): (&tokio::net::TcpListener, &SocketAddr)| {
+            listener.local_addr().map_err(|source| ServerError::Listen { address: *address, source })
+        };
+        let addresses = listeners.iter().zip(&settings.listen).map(local).collect::<Result<Vec<_>, _>>()?;
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let limits =
+            Limits { connections_max: upkeep::connections_max(settings.limits.connections_max), ..settings.limits };
+        let inner = Arc::new(Inner {
+            addresses,
+            hub,
+            gate: Gate::new(limits.connections_max, limits.handshakes_max, threads),
+            session,
+            materials: RwLock::new(Arc::new(materials)),
+            files: settings.files,
+            limits,
+            started_ms: now_ms,
+        });
+        for listener in listeners {
+            tasks.spawn(TaskKind::Critical, "accept", gate::accept(Arc::clone(&inner), listener, tasks.clone()));
+        }
+        tasks.spawn(TaskKind::Critical, "engine", {
+            let (inner, stopping) = (Arc::clone(&inner), tasks.stopping().clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => inner.hub.close_all(&Fault::connection_forced(STOPPING)),
+                    () = inner.hub.tick() => {}
+                }
+            }
+        });
+        tasks.spawn(TaskKind::Critical, "upkeep", upkeep::run(Arc::clone(&inner), tasks.stopping().clone()));
+        Ok(Self { inner })
+    }
+
+    /// Where it listens; the ports are the real ones.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.inner.addresses
+    }
+
+    /// The first address it listens at.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        // There is at least one: see `start`.
+        self.inner.addresses[0]
+    }
+
+    /// Whom it believes now.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        self.inner.materials().trust.clone()
+    }
+
+    /// Has all connections look at their certificates again. To be called when the trust has learnt something by another
+    /// way than the watched files.
+    pub fn recheck(&self) {
+        self.inner.hub.lines().iter().for_each(|line| line.order(|orders| orders.recheck = true));
+    }
+
+    /// Takes other certificates and rules from now on. Who is connected and would not get in any more is disconnected.
+    ///
+    /// # Errors
+    /// The certificate is none that a client accepts; then everything stays as it was.
+    pub fn replace(&self, credentials: Credentials, trust: Trust, rules: Rules) -> Result<(), ServerError> {
+        let now = Timestamp(self.inner.hub.now_ms());
+        let materials = Materials::new(credentials, trust, rules, now)?;
+        *self.inner.materials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(materials);
+        self.recheck();
+        Ok(())
+    }
+}
+
+impl Materials {
+    fn new(credentials: Credentials, trust: Trust, rules: Rules, now: Timestamp) -> Result<Self, ServerError> {
+        let tls = tls::server_config(&credentials, &trust, now)?;
+        Ok(Self { credentials, trust, rules, tls })
+    }
+}
+
+impl Inner {
+    fn materials(&self) -> Arc<Materials> {
+        Arc::clone(&self.materials.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a client may stay, and if not, what it is told.
+    fn recheck(&self, line: &Line, certificate: &[u8]) -> Option<Fault> {
+        let materials = self.materials();
+        let vouched = materials.trust.check_client(certificate, Timestamp(self.hub.now_ms()));
+        let why = match vouched {
+            Err(error) => error.to_string(),
+            Ok(client) if materials.rules.peer(Some(&client.identity)).permissions.is_some() => return None,
+            // One that was never let in is told so by its login.
+            Ok(_) if !line.member => return None,
+            Ok(client) => format!("`{}` is not a member of this broker any more", client.identity.short()),
+        };
+        let (identity, fingerprint) = (&line.client.identity, &line.client.fingerprint);
+        tracing::warn!(%identity, fingerprint, peer = %line.peer, why, "Disconnecting a client that may not stay");
+        Some(Fault::connection_forced(why))
+    }
+}

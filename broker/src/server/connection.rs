@@ -1,0 +1,434 @@
+//! A connection after its handshakes with TCP and TLS: one task that reads, writes and keeps time.
+//!
+//! Each poll does what there is to do, in this order, until nothing is left or its share of work is used up: orders of
+//! others, what is due by the clock, writing, reading. What is written goes through one buffer of the thread and one
+//! system call for everything that waits; more is made only when the socket has taken it.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, BufRead as _, Write as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConnection;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::hub::Hub;
+use super::line::{Line, Orders};
+use super::scratch::{self, WRITE_BYTES};
+use crate::fault::Fault;
+use crate::ids::ConnectionId;
+use crate::outlet::Output;
+use crate::session::{Progress, Session};
+use crate::wire::Encoder;
+
+/// Rounds of reading and writing before others get their turn.
+const ROUNDS_MAX: usize = 8;
+
+/// Bytes of answers that may wait before nothing more is read from their connection: whoever asks has to read the
+/// answers. Four thousand confirms, or one large message that comes back.
+const ANSWERS_BYTES_MAX: usize = 256 * 1024;
+
+/// How long the end of a connection may take: the last frames, and the other end's last word.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks at whether a client may stay. Its answer is the reason to end the connection.
+pub(super) type Recheck = dyn Fn(&Line, &[u8]) -> Option<Fault> + Send + Sync;
+
+/// A connection that is served until it ends.
+pub(super) struct Connection {
+    hub: Arc<Hub>,
+    line: Arc<Line>,
+    stream: TcpStream,
+    tls: Box<ServerConnection>,
+    session: Box<Session>,
+    encoder: Encoder,
+    /// What was taken from the outbox and is not written.
+    outputs: VecDeque<Output>,
+    timer: Pin<Box<Sleep>>,
+    timer_ms: i64,
+    stage: Stage,
+    /// Bytes of those of them that the client has asked for.
+    answers_bytes: usize,
+    recheck: Arc<Recheck>,
+    /// What the handshake has read beyond its end.
+    fresh: bool,
+}
+
+/// What is done with it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Read and written.
+    Open,
+    /// Written only: it has published while the broker is full.
+    Blocked,
+    /// The last frames are written.
+    Flushing,
+    /// Everything is written; the other end may still have something on the way, and a reset would overtake our last words.
+    Lingering,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// As AMQP has it, or by our decision.
+    Closed,
+    /// The other end hung up without a word.
+    HungUp,
+    /// The network, or bytes that are not TLS.
+    Broken(io::Error),
+}
+
+/// One step of a connection's work.
+enum Step {
+    /// Something was done.
+    Done,
+    /// Nothing can be done now.
+    Idle,
+}
+
+impl Connection {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        line: Arc<Line>,
+        stream: TcpStream,
+        tls: ServerConnection,
+        session: Session,
+        recheck: Arc<Recheck>,
+    ) -> Self {
+        Self {
+            hub,
+            line,
+            stream,
+            tls: Box::new(tls),
+            session: Box::new(session),
+            encoder: Encoder::new(),
+            outputs: VecDeque::new(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_ms: i64::MIN,
+            stage: Stage::Open,
+            answers_bytes: 0,
+            recheck,
+            fresh: true,
+        }
+    }
+
+    pub(super) fn id(&self) -> ConnectionId {
+        self.line.id
+    }
+
+    fn round(&mut self, context: &mut Context<'_>) -> Result<Step, End> {
+        self.keep_time(context)?;
+        let (outputs, orders) = self.line.take();
+        self.answers_bytes += outputs.iter().map(answer_bytes).sum::<usize>();
+        match self.outputs.is_empty() {
+            true => self.outputs = outputs,
+            false => self.outputs.extend(outputs),
+        }
+        self.obey(orders);
+        let wrote = self.write(context)?;
+        let read = match self.stage {
+            Stage::Open if !self.is_congested() => self.read(context)?,
+            Stage::Lingering => self.discard(context)?,
+            Stage::Open | Stage::Blocked | Stage::Flushing => Step::Idle,
+        };
+        Ok(match (wrote, read) {
+            (Step::Idle, Step::Idle) => Step::Idle,
+            _ => Step::Done,
+        })
+    }
+
+    /// Whether the client asks faster than it reads the answers.
+    fn is_congested(&self) -> bool {
+        self.answers_bytes > ANSWERS_BYTES_MAX
+    }
+
+    fn obey(&mut self, orders: Orders) {
+        if orders.unblock && self.stage == Stage::Blocked {
+            self.stage = Stage::Open;
+            self.session.unblock(&mut self.hub.turn(Some(self.line.id)));
+        }
+        let mut close = orders.close;
+        if close.is_none() && orders.recheck {
+            let certificate = self.tls.peer_certificates().and_then(|chain| chain.first());
+            close = (self.recheck)(&self.line, certificate.map(AsRef::as_ref).unwrap_or_default());
+        }
+        if let Some(fault) = close
+            && matches!(self.stage, Stage::Open | Stage::Blocked)
+        {
+            let now_ms = self.hub.now_ms();
+            let progress = self.session.close(&fault, &mut self.hub.turn(Some(self.line.id)), now_ms);
+            // The answer has to be read.
+            self.stage = Stage::Open;
+            self.follow(progress);
+        }
+    }
+
+    fn follow(&mut self, progress: Progress) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        match progress {
+            Progress::Reading => {}
+            Progress::Blocked if self.hub.block(&self.line) => self.stage = Stage::Blocked,
+            Progress::Blocked => self.session.unblock(&mut self.hub.turn(Some(self.line.id))),
+            Progress::Over => self.leave(),
+        }
+    }
+
+    /// From now on only what waits is written.
+    fn leave(&mut self) {
+        self.stage = Stage::Flushing;
+        self.arm(self.hub.now_ms().saturating_add(i64::try_from(LEAVE_LIMIT.as_millis()).unwrap_or(0)));
+    }
+
+    /// Does what is due, and sees to it that the task is woken for the next.
+    fn keep_time(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            let now_ms = self.hub.now_ms();
+            match self.stage {
+                Stage::Open | Stage::Blocked => {
+                    let deadline_ms = self.session.deadline_ms();
+                    if deadline_ms <= now_ms {
+                        let progress = self.session.tick(&mut self.hub.turn(Some(self.line.id)), now_ms);
+                        if progress == Progress::Over {
+                            self.leave();
+                        }
+                        // A session that wants the same moment again gets it a little later.
+                        if self.session.deadline_ms() <= now_ms {
+                            self.arm(now_ms + 1);
+                        }
+                        if self.session.deadline_ms() > now_ms || self.stage == Stage::Flushing {
+                            continue;
+                        }
+                    } else if self.timer_ms > deadline_ms || self.timer_ms <= now_ms {
+                        // The timer is moved only if it would be late or is over; one that is early asks again.
+                        self.arm(deadline_ms);
+                    }
+                }
+                Stage::Flushing | Stage::Lingering if self.timer_ms <= now_ms => return Err(End::Closed),
+                Stage::Flushing | Stage::Lingering => {}
+            }
+            match self.timer.as_mut().poll(context) {
+                // The clock of the timer and the time of day are two.
+                Poll::Ready(()) if self.timer_ms > self.hub.now_ms() => self.arm(self.timer_ms),
+                Poll::Ready(()) => {}
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    fn arm(&mut self, at_ms: i64) {
+        let wait_ms = at_ms.saturating_sub(self.hub.now_ms()).max(1).unsigned_abs();
+        self.timer_ms = at_ms;
+        self.timer.as_mut().reset(Instant::now() + Duration::from_millis(wait_ms));
+    }
+
+    /// Writes what waits, as much as the socket takes.
+    fn write(&mut self, context: &mut Context<'_>) -> Result<Step, End> {
+        let mut step = Step::Idle;
+        loop {
+            while self.tls.wants_write() {
+                match self.tls.write_tls(&mut Socket { stream: &mut self.stream, context }) {
+                    Ok(_) => step = Step::Done,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(step),
+                    Err(error) => return Err(End::Broken(error)),
+                }
+            }
+            if self.outputs.is_empty() {
+                break;
+            }
+            self.encrypt().map_err(End::Broken)?;
+        }
+        if self.stage == Stage::Flushing {
+            self.tls.send_close_notify();
+            while self.tls.wants_write() {
+                match self.tls.write_tls(&mut Socket { stream: &mut self.stream, context }) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(step),
+                    Err(error) => return Err(End::Broken(error)),
+                }
+            }
+            self.stage = Stage::Lingering;
+            match Pin::new(&mut self.stream).poll_shutdown(context) {
+                Poll::Ready(Err(error)) => return Err(End::Broken(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            step = Step::Done;
+        }
+        Ok(step)
+    }
+
+    /// Makes frames of what waits, as many as go together, and encrypts them.
+    fn encrypt(&mut self) -> io::Result<()> {
+        let frame_bytes_max = self.session.frame_bytes_max();
+        let (plain, held) = scratch::with(|scratch| {
+            let plain = &mut scratch.plain;
+            let mut held = 0;
+            while plain.len() < WRITE_BYTES {
+                let Some(output) = self.outputs.pop_front() else { break };
+                held += output.message_bytes();
+                self.answers_bytes -= answer_bytes(&output);
+                self.encoder.push(&output, frame_bytes_max, plain);
+            }
+            self.encoder.finish(plain);
+            self.tls.writer().write_all(plain)?;
+            io::Result::Ok((plain.len(), held))
+        })?;
+        if self.outputs.is_empty() {
+            self.outputs = VecDeque::new();
+        }
+        self.line.count_sent(plain);
+        if held > 0 {
+            self.hub.drained(self.line.id, held);
+        }
+        self.session.sent(self.hub.now_ms());
+        Ok(())
+    }
+
+    /// Reads what has come, at most one buffer of it.
+    fn read(&mut self, context: &mut Context<'_>) -> Result<Step, End> {
+        if std::mem::take(&mut self.fresh) {
+            self.take_plain()?;
+            return Ok(Step::Done);
+        }
+        // The session needs no buffer of the thread, so it can be called while they are lent.
+        scratch::with(|scratch| {
+            let mut buffer = ReadBuf::new(&mut scratch.read);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(Step::Idle),
+                Poll::Ready(Err(error)) => return Err(End::Broken(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut bytes = buffer.filled();
+            if bytes.is_empty() {
+                return Err(End::HungUp);
+            }
+            while !bytes.is_empty() && self.stage == Stage::Open {
+                self.tls.read_tls(&mut bytes).map_err(End::Broken)?;
+                if let Err(error) = self.tls.process_new_packets() {
+                    // The alert that says why, if it can be sent.
+                    let mut socket = Socket { stream: &mut self.stream, context };
+                    while self.tls.wants_write() && self.tls.write_tls(&mut socket).is_ok() {}
+                    return Err(End::Broken(io::Error::new(io::ErrorKind::InvalidData, error)));
+                }
+                self.take_plain()?;
+            }
+            Ok(Step::Done)
+        })
+    }
+
+    /// Hands what was decrypted to the session.
+    fn take_plain(&mut self) -> Result<(), End> {
+        let now_ms = self.hub.now_ms();
+        let mut turn = self.hub.turn(Some(self.line.id));
+        let mut progress = Progress::Reading;
+        let mut hung_up = false;
+        loop {
+            let mut reader = self.tls.reader();
+            let size = match reader.fill_buf() {
+                // After a last word of TLS there is nothing more.
+                Ok([]) => {
+                    hung_up = true;
+                    break;
+                }
+                Ok(bytes) => {
+                    if progress != Progress::Over {
+                        progress = self.session.received(bytes, &mut turn, now_ms);
+                    }
+                    bytes.len()
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(End::Broken(error)),
+            };
+            reader.consume(size);
+            self.line.count_received(size);
+        }
+        drop(turn);
+        self.follow(progress);
+        match hung_up && self.stage == Stage::Open {
+            true => Err(End::HungUp),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads what nobody wants any more, until the other end hangs up.
+    fn discard(&mut self, context: &mut Context<'_>) -> Result<Step, End> {
+        scratch::with(|scratch| {
+            let mut buffer = ReadBuf::new(&mut scratch.read);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => Ok(Step::Idle),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Ok(Step::Done),
+                Poll::Ready(_) => Err(End::Closed),
+            }
+        })
+    }
+}
+
+/// What an answer takes while it waits. Deliveries are the engine's to bound, which knows what the client has not read.
+fn answer_bytes(output: &Output) -> usize {
+    match output {
+        Output::Deliver { .. } => 0,
+        other => std::mem::size_of::<Output>() + other.message_bytes(),
+    }
+}
+
+impl Future for Connection {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        let this = &mut *self;
+        this.line.listen(context.waker());
+        for _ in 0..ROUNDS_MAX {
+            match this.round(context) {
+                Ok(Step::Done) => {}
+                Ok(Step::Idle) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        // Others are waiting too.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let now_ms = self.hub.now_ms();
+        self.session.lost(&mut self.hub.turn(Some(self.line.id)), now_ms);
+        self.hub.leave(&self.line);
+    }
+}
+
+/// Writes what the socket takes now, and has the task woken when it takes more.
+struct Socket<'a, 'b> {
+    stream: &'a mut TcpStream,
+    context: &'a mut Context<'b>,
+}
+
+impl Socket<'_, '_> {
+    fn done(written: Poll<io::Result<usize>>) -> io::Result<usize> {
+        match written {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl io::Write for Socket<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::done(Pin::new(&mut *self.stream).poll_write(self.context, bytes))
+    }
+
+    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        Self::done(Pin::new(&mut *self.stream).poll_write_vectored(self.context, pieces))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

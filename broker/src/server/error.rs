@@ -1,0 +1,64 @@
+//! Why a broker does not run.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use muster_pki::PkiError;
+
+use super::topology::Unserved;
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// There is no address to listen on.
+    #[error("the broker has no address to listen on: give at least one")]
+    NoAddress,
+    /// An address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificate, key, authority or revocation list.
+    #[error("use the certificates of the broker")]
+    Pki(#[from] PkiError),
+    /// A file that the broker reads again and again.
+    #[error("read `{path}`")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer, or what is wrong in it.
+        #[source]
+        source: io::Error,
+    },
+    /// The description of the broker asks for more than this one does.
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+}
+
+impl ServerError {
+    /// Stable machine code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoAddress | Self::Listen { .. } => "broker-cannot-listen",
+            Self::Pki(error) => error.code(),
+            Self::File { .. } => "broker-file-unreadable",
+            Self::Unserved(_) => "broker-not-implemented",
+        }
+    }
+
+    /// Whether trying again later may help: an address that is in use may become free.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Pki(error) => error.is_transient(),
+            Self::NoAddress | Self::File { .. } | Self::Unserved(_) => false,
+        }
+    }
+}
