@@ -49,6 +49,9 @@ pub(super) struct Connection {
     encoder: Encoder,
     /// What was taken from the outbox and is not written.
     outputs: VecDeque<Output>,
+    /// Bytes of messages that were written since the engine was last told at once.
+    undrained: usize,
+    drained_soon_bytes: usize,
     timer: Pin<Box<Sleep>>,
     timer_ms: i64,
     stage: Stage,
@@ -92,12 +95,14 @@ enum Step {
 }
 
 impl Connection {
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that the connection owns")]
     pub(super) fn new(
         hub: Arc<Hub>,
         line: Arc<Line>,
         stream: TcpStream,
         tls: ServerConnection,
         session: Session,
+        outbox_bytes_max: usize,
         recheck: Arc<Recheck>,
     ) -> Self {
         Self {
@@ -112,6 +117,8 @@ impl Connection {
             timer_ms: i64::MIN,
             stage: Stage::Open,
             answers_bytes: 0,
+            undrained: 0,
+            drained_soon_bytes: (outbox_bytes_max / 8).min(WRITE_BYTES),
             recheck,
             fresh: true,
         }
@@ -265,7 +272,7 @@ impl Connection {
 
     /// Makes frames of what waits, as many as go together, and encrypts them.
     fn encrypt(&mut self) -> io::Result<()> {
-        let frame_bytes_max = self.session.frame_bytes_max();
+        let terms = self.session.terms();
         let (plain, held) = scratch::with(|scratch| {
             let plain = &mut scratch.plain;
             let mut held = 0;
@@ -273,7 +280,7 @@ impl Connection {
                 let Some(output) = self.outputs.pop_front() else { break };
                 held += output.message_bytes();
                 self.answers_bytes -= answer_bytes(&output);
-                self.encoder.push(&output, frame_bytes_max, plain);
+                self.encoder.push(&output, terms, plain);
             }
             self.encoder.finish(plain);
             self.tls.writer().write_all(plain)?;
@@ -284,7 +291,14 @@ impl Connection {
         }
         self.line.count_sent(plain);
         if held > 0 {
-            self.hub.drained(self.line.id, held);
+            self.undrained += held;
+            // Small deliveries, as ten thousand hosts get them at once, need no turn each: the engine hears of them with
+            // the next turn that anybody takes. A consumer with much to read waits for the next piece.
+            let soon = self.undrained >= self.drained_soon_bytes;
+            self.hub.drained(self.line.id, held, soon);
+            if soon {
+                self.undrained = 0;
+            }
         }
         self.session.sent(self.hub.now_ms());
         Ok(())

@@ -280,7 +280,7 @@ fn connect(
         let inner = Arc::clone(inner);
         Arc::new(move |line: &Line, certificate: &[u8]| inner.recheck(line, certificate))
     };
-    Connection::new(Arc::clone(&inner.hub), line, stream, tls, session, recheck)
+    Connection::new(Arc::clone(&inner.hub), line, stream, tls, session, inner.limits.engine.outbox_bytes_max, recheck)
 }
 
 /// How the status counts a refusal.

@@ -168,10 +168,15 @@ impl Hub {
         }
     }
 
-    /// Notes bytes that were written to a connection; the engine hears of them with the next turn, whoever's it is.
-    pub(super) fn drained(&self, connection: ConnectionId, bytes: usize) {
+    /// Notes bytes that were written to a connection; the engine hears of them with the next turn, whoever's it is, or
+    /// at once.
+    pub(super) fn drained(&self, connection: ConnectionId, bytes: usize, soon: bool) {
         self.drained.lock().unwrap_or_else(PoisonError::into_inner).push((connection, bytes));
         self.any_drained.store(true, Ordering::Release);
+        if soon {
+            // More may be delivered to it now, and it looks at its outbox next.
+            self.turn(Some(connection)).state();
+        }
     }
 
     /// Takes note that the connection has published while the broker is full. `false` if it is not full any more.

@@ -96,7 +96,8 @@ impl Server {
             return Err(ServerError::NoAddress);
         }
         let Topology { exchanges, policies } = Topology::generated(&settings.vhost)?;
-        let mut engine = Engine::new(settings.limits.engine, policies, exchanges);
+        let mut engine =
+            Engine::new(settings.limits.engine, policies, exchanges).named(&settings.vhost, now_ms.unsigned_abs());
         let keeper = settings.durable.as_ref().map(|durable| Arc::clone(&durable.keeper));
         let records = settings.durable.as_ref().map(|durable| durable.records.clone()).unwrap_or_default();
         records.into_iter().for_each(|record| engine.replay(record));
