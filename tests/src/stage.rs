@@ -1,13 +1,13 @@
-//! A stage for one end-to-end test: a virtual host of the shared broker, real agents and operators on it,
+//! A stage for one end-to-end test: a virtual host of a broker, real agents and operators on it,
 //! and one folder for all their files.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::broker::{Kind, TestBus};
 use crate::pki::{Member, Site};
 use crate::programs::{Access, AgentProcess, AgentSettings, Operator, Party};
-use crate::rabbit::{self, TestBus};
 
 /// What a test needs to have programs talk to each other. Everything ends when it is dropped.
 #[derive(Debug)]
@@ -24,22 +24,21 @@ impl From<&Member> for Party {
 }
 
 impl Stage {
-    /// A stage on the shared broker for these identities, `KIND/NAME` each.
+    /// A stage on a broker of this kind for these identities, `KIND/NAME` each.
     ///
     /// # Panics
-    /// RabbitMQ does not start, or a name is no identity.
+    /// The broker does not start, or a name is no identity.
     #[must_use]
-    pub fn new(identities: &[&str]) -> Self {
-        Self::on(rabbit::shared(), identities)
+    pub fn new(broker: Kind, identities: &[&str]) -> Self {
+        Self::on(broker.bus(identities.iter().copied()))
     }
 
-    /// A stage on this broker for these identities.
+    /// A stage on this virtual host.
     ///
     /// # Panics
-    /// As [`Stage::new`].
+    /// There is no room for temporary files.
     #[must_use]
-    pub fn on(broker: &'static rabbit::Shared, identities: &[&str]) -> Self {
-        let bus = broker.bus(identities.iter().copied());
+    pub fn on(bus: TestBus) -> Self {
         // Short, since a socket's path has at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("muster-").tempdir().expect("a temporary directory is writable");
         Self { bus, folder }

@@ -11,6 +11,8 @@ use muster_tests::programs::{Access, AgentProcess, AgentSettings, Finished, Oper
 use muster_tests::stage::{Stage, host};
 use serde_json::Value;
 
+use super::BROKER;
+
 const HOSTS: [&str; 2] = ["web-1.ams1", "web-2.ams1"];
 
 const IDENTITIES: [&str; 4] = ["host/web-1.ams1", "host/web-2.ams1", "user/lea", "user/bob"];
@@ -77,7 +79,7 @@ fn codes(run: &Finished) -> Vec<String> {
 
 #[test]
 fn one_signature_does_nothing_and_two_run_it_once() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let agents = agents(&stage, "[{ group = \"sre\" }]");
     let (lea, bob, eve) =
         (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]), stage.operator("eve", &[]));
@@ -163,7 +165,7 @@ fn one_signature_does_nothing_and_two_run_it_once() {
 
 #[test]
 fn what_hosts_have_refused_for_good_is_said_and_not_waited_for() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let denying = HOSTS.map(|name| {
         let mut settings = settings(name, "[{ group = \"sre\" }]");
         settings.policy = "[[rule]]\nname = \"look\"\neffect = \"allow\"\nwhen = 'read_only = true'\n".to_owned();
@@ -188,7 +190,7 @@ fn what_hosts_have_refused_for_good_is_said_and_not_waited_for() {
 
 #[test]
 fn three_people_sign_copies_and_the_caller_merges_them() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = agents(&stage, "[{ group = \"sre\" }, { count = 1 }]");
     let (lea, bob, eve) =
         (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]), stage.operator("eve", &[]));
@@ -236,7 +238,7 @@ fn three_people_sign_copies_and_the_caller_merges_them() {
 
 #[test]
 fn what_is_wrong_with_a_file_or_its_signers_is_found_before_anything_is_sent() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = agents(&stage, "[{ group = \"sre\" }]");
     let (lea, bob) = (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]));
     let starts = Starts::new(&stage);
@@ -321,7 +323,7 @@ fn careless(stage: &Stage, name: &str, member: &Member) -> Operator {
 
 #[test]
 fn an_approver_who_was_revoked_counts_for_nothing() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let site = stage.site();
     let mallory = site.keep("approver-mallory", site.authority().revoked("user/mallory").unwrap());
     // The agent starts after the revocation and so has the list.
@@ -350,7 +352,7 @@ fn an_approver_who_was_revoked_counts_for_nothing() {
 
 #[test]
 fn an_approver_sees_what_he_signs_and_nothing_acts_on_his_terminal() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = agents(&stage, "[{ group = \"sre\" }]");
     let (lea, bob) = (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]));
     let file = stage.folder().join("x.pending");
@@ -371,7 +373,7 @@ fn an_approver_sees_what_he_signs_and_nothing_acts_on_his_terminal() {
 #[test]
 fn secrets_wait_sealed() {
     const SECRET: &str = "correct-horse-battery-staple";
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = agents(&stage, "[{ group = \"sre\" }]");
     let (lea, bob) = (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]));
     let (file, secret) = (stage.folder().join("x.pending"), stage.folder().join("secret"));
@@ -395,11 +397,11 @@ fn secrets_wait_sealed() {
 
 #[test]
 fn an_independent_program_has_its_command_signed_by_two() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = agents(&stage, "[{ group = \"sre\" }]");
     let (lea, bob) = (stage.site().member_in("user/lea", &["admins"]), stage.site().member_in("user/bob", &["sre"]));
     let starts = Starts::new(&stage);
-    let port = stage.bus.node().port().to_string();
+    let port = stage.bus.port().to_string();
     let arguments = serde_json::json!({ "command": starts.command().trim_start_matches("command=") }).to_string();
     let ask = |more: &[&str]| -> Value {
         let target = r#"{"hosts":["web-1.ams1"]}"#;
@@ -451,7 +453,7 @@ fn typed(operator: &Operator, words: &[&str], line: &str) -> (Option<i32>, Strin
 
 #[test]
 fn an_approver_types_the_number_of_hosts() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = agents(&stage, "[{ group = \"sre\" }]");
     let (lea, bob) = (stage.operator("lea", &["admins"]), stage.operator("bob", &["sre"]));
     let file = stage.folder().join("x.pending");

@@ -8,6 +8,8 @@ use muster_tests::pki::Site;
 use muster_tests::programs::{Access, AgentProcess, Operator, Party, program};
 use muster_tests::stage::{Stage, host};
 
+use super::BROKER;
+
 /// Runs the command line and looks for the code, the exit status and words of the explanation.
 #[track_caller]
 fn check(operator: &Operator, arguments: &[&str], exit: i32, code: &str, words: &[&str]) {
@@ -21,7 +23,7 @@ fn check(operator: &Operator, arguments: &[&str], exit: i32, code: &str, words: 
 
 #[test]
 fn bad_targets_and_arguments_are_errors_before_anything_is_sent() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/lea"]);
     let agents = stage.agents([host("web-1.ams1").fact("role", "web")]);
     let lea = stage.operator("lea", &["admins"]);
 
@@ -52,7 +54,7 @@ fn bad_targets_and_arguments_are_errors_before_anything_is_sent() {
 
 #[test]
 fn certificates_that_are_not_good_end_at_the_desk() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/eve", "user/old"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/eve", "user/old"]);
     let site = stage.site();
     let _agents = stage.agents([host("web-1.ams1")]);
 
@@ -87,7 +89,7 @@ fn certificates_that_are_not_good_end_at_the_desk() {
 
 #[test]
 fn a_revoked_user_who_hides_the_list_from_himself_is_refused_by_every_host() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/mallory"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/mallory"]);
     let site = stage.site();
     let mallory = site.keep("mallory", site.authority().revoked("user/mallory").unwrap());
     // The agent starts after the revocation and so has the list.
@@ -129,7 +131,7 @@ fn agent_refuses(stage: &Stage, party: &Party, change: impl FnOnce(String) -> St
 
 #[test]
 fn a_wrong_configuration_is_named_with_file_and_key() {
-    let stage = Stage::new(&["host/web-1.ams1"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1"]);
     let good = Party::from(&stage.site().member("host/web-1.ams1"));
     agent_refuses(
         &stage,
@@ -154,7 +156,7 @@ fn a_wrong_configuration_is_named_with_file_and_key() {
 #[test]
 fn facts_that_hang_or_are_garbage_stop_nothing_and_are_told() {
     use std::os::unix::fs::PermissionsExt as _;
-    let stage = Stage::new(&["host/web-1.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/lea"]);
     let folder = stage.folder().join("web-1.ams1/facts.d");
     fs::create_dir_all(&folder).unwrap();
     let script = |name: &str, text: &str| {

@@ -202,7 +202,7 @@ const HOLD: &str = "MUSTER_TEST_HOLD_NODE";
 fn a_node_dies_with_its_process() {
     let report = tempfile::NamedTempFile::new().expect("a temporary file");
     let mut holder = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "broker::holds_a_node_for_another_test"])
+        .args(["--exact", "rabbitmq::broker::holds_a_node_for_another_test"])
         .env(HOLD, report.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -22,6 +22,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::BROKER;
+
 const HOST: &str = "web-1.ams1";
 const IDENTITIES: [&str; 3] = ["host/web-1.ams1", "user/lea", "user/max"];
 
@@ -249,7 +251,7 @@ fn check_steady(streams: &Streams, id: RequestId) {
 
 #[test]
 fn an_agent_that_is_stopped_and_killed_meanwhile_tells_everything_once() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let mut agent = stage.agents([settings()]).remove(0);
     run(async {
         let mut desk = Desk::new(&stage).await;
@@ -284,7 +286,7 @@ fn an_agent_that_is_stopped_and_killed_meanwhile_tells_everything_once() {
 
 #[test]
 fn fifty_megabytes_and_binary_output_come_whole() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([settings()]);
     run(async {
         let mut desk = Desk::new(&stage).await;
@@ -322,7 +324,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[test]
 fn cancelling_in_the_middle_stops_everybody_and_says_by_whom() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let agent = stage.agents([settings()]).remove(0);
     run(async {
         let mut desk = Desk::new(&stage).await;
@@ -353,7 +355,7 @@ fn lives(pid: i32) -> bool {
 
 #[test]
 fn a_runner_that_is_killed_is_reported_with_and_without_an_agent() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let mut agent = stage.agents([settings()]).remove(0);
     run(async {
         let mut desk = Desk::new(&stage).await;

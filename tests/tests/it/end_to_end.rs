@@ -6,6 +6,8 @@ use muster_tests::programs::{AgentSettings, Finished};
 use muster_tests::stage::{Stage, host};
 use serde_json::Value;
 
+use super::BROKER;
+
 const IDENTITIES: [&str; 5] = ["host/web-1.ams1", "host/web-2.ams1", "host/db-1.fra2", "user/lea", "user/max"];
 
 fn fleet() -> [AgentSettings; 3] {
@@ -27,7 +29,7 @@ fn tasks(finished: &Finished) -> Vec<Value> {
 
 #[test]
 fn ping_find_and_run_reach_exactly_the_hosts_that_are_meant() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents(fleet());
     let lea = stage.operator("lea", &["admins"]);
 
@@ -65,7 +67,7 @@ fn ping_find_and_run_reach_exactly_the_hosts_that_are_meant() {
 
 #[test]
 fn named_hosts_that_do_not_answer_are_shown_as_silent() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([host("web-1.ams1")]);
     let lea = stage.operator("lea", &[]);
     let arguments = ["run", "host.ping", "-H", "web-1.ams1,web-2.ams1", "--reply-timeout", "1s", "--jsonl"];
@@ -83,7 +85,7 @@ fn named_hosts_that_do_not_answer_are_shown_as_silent() {
 
 #[test]
 fn the_host_has_the_last_word() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let mut strict = host("web-1.ams1");
     strict.policy = "[[rule]]\nname = \"ping-only\"\neffect = \"allow\"\nwhen = 'action = \"host.ping\"'\n".to_owned();
     let mut groups = host("web-2.ams1");
@@ -114,7 +116,7 @@ fn the_host_has_the_last_word() {
 
 #[test]
 fn two_controllers_at_once_get_their_own_answers() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents(fleet());
     let desks: Vec<_> = ["lea", "max", "lea", "max"].into_iter().map(|name| stage.operator(name, &[])).collect();
     let results: Vec<Finished> = std::thread::scope(|scope| {
@@ -136,7 +138,7 @@ fn two_controllers_at_once_get_their_own_answers() {
 
 #[test]
 fn limits_waves_and_the_guard_bound_what_is_hit() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let agents = stage.agents(fleet());
     let lea = stage.operator("lea", &[]);
     let limited = ["run", "host.ping", "--all", "--limit", "2", "--seed", "11", "--names"];
@@ -175,7 +177,7 @@ fn limits_waves_and_the_guard_bound_what_is_hit() {
 
 #[test]
 fn names_come_from_file_and_standard_input() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents(fleet());
     let lea = stage.operator("lea", &[]);
     let list = stage.folder().join("hosts.txt");
@@ -189,18 +191,17 @@ fn names_come_from_file_and_standard_input() {
 
 #[test]
 fn agents_come_back_after_the_broker_was_away() {
+    use muster_tests::broker::{Options, url};
     use muster_tests::pki;
     use muster_tests::programs::{Access, AgentProcess, Operator, Party};
-    use muster_tests::rabbit::{Node, NodeOptions};
 
     let site = pki::site();
     let (web, lea) = (site.member("host/web-1.ams1"), site.member("user/lea"));
-    let mut options = NodeOptions::new(site.broker().server_certificate());
-    options.identities = ["host/web-1.ams1", "user/lea"].iter().map(|name| name.parse().unwrap()).collect();
+    let options = Options::new().admitting(["host/web-1.ams1", "user/lea"]);
     let vhost = options.vhost.clone();
-    let node = Node::start(options).unwrap();
+    let node = BROKER.start(options).unwrap();
     let folder = tempfile::Builder::new().prefix("muster-").tempdir().unwrap();
-    let access = Access { urls: vec![node.url(&vhost)], ca: web.files.ca.clone(), crl: None };
+    let access = Access { urls: vec![url(node.port(), &vhost)], ca: web.files.ca.clone(), crl: None };
 
     // The broker is down when the agent starts: the agent waits for it.
     node.stop().unwrap();
@@ -230,7 +231,7 @@ fn agents_come_back_after_the_broker_was_away() {
 
 #[test]
 fn an_agent_that_stops_on_request_leaves_nothing_behind() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let mut agents = stage.agents([host("web-1.ams1")]);
     let lea = stage.operator("lea", &[]);
     lea.run(&["run", "host.ping", "--all"]).unwrap().expect(0);
@@ -251,7 +252,7 @@ fn an_agent_that_stops_on_request_leaves_nothing_behind() {
 
 #[test]
 fn hosts_show_what_they_are_and_have() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents(fleet());
     let lea = stage.operator("lea", &[]);
     let list = lea.run(&["host", "list", "--json"]).unwrap().expect(0).json().unwrap();
@@ -273,7 +274,7 @@ fn hosts_show_what_they_are_and_have() {
 
 #[test]
 fn a_revocation_reaches_running_agents_over_the_bus_and_stays() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/lea", "user/leaver"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/lea", "user/leaver"]);
     let site = stage.site();
     let mut agents = stage.agents([host("web-1.ams1")]);
     let lea = stage.operator("lea", &[]);

@@ -9,6 +9,8 @@ use muster_tests::programs::{AgentSettings, Finished, Operator};
 use muster_tests::stage::{Stage, host};
 use serde_json::{Value, json};
 
+use super::BROKER;
+
 const IDENTITIES: [&str; 5] = ["host/web-1.ams1", "host/web-2.ams1", "host/db-1.fra2", "user/lea", "user/max"];
 
 fn fleet() -> [AgentSettings; 3] {
@@ -132,7 +134,7 @@ fn the_session_in_the_book_is_real() {
     let hosts = ["web1.example.com", "web2.example.com", "db1.example.com"];
     let identities: Vec<String> =
         hosts.iter().map(|name| format!("host/{name}")).chain(["user/lea".to_owned()]).collect();
-    let stage = Stage::new(&identities.iter().map(String::as_str).collect::<Vec<_>>());
+    let stage = Stage::new(BROKER, &identities.iter().map(String::as_str).collect::<Vec<_>>());
     let _agents =
         stage.agents(hosts.map(|name| host(name).fact("role", if name.starts_with("web") { "web" } else { "db" })));
     let lea = stage.operator("lea", &["admins"]);
@@ -168,7 +170,7 @@ fn the_session_in_the_book_is_real() {
 /// What the session shows, looked at as data.
 #[test]
 fn ten_lines_of_shell_reach_three_hosts_and_leave_again() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let agents = stage.agents(fleet());
     let lea = stage.operator("lea", &["admins"]);
     let desk = folder(stage.folder().join("desk"));
@@ -233,7 +235,7 @@ fn ten_lines_of_shell_reach_three_hosts_and_leave_again() {
 /// A session that outlives a restart: packs are there again when the agent comes back.
 #[test]
 fn installed_packs_survive_a_restart_of_the_agent() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let mut agents = stage.agents([host("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let desk = folder(stage.folder().join("desk"));
@@ -291,7 +293,7 @@ fn choria_description() -> Value {
 
 #[test]
 fn an_agent_of_choria_runs_unchanged() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let plugins = folder(stage.folder().join("puppetlabs/mcollective/plugins"));
     let agents = folder(plugins.join("mcollective/agent"));
     fs::write(agents.join("parrot.json"), choria_description().to_string()).unwrap();
@@ -313,7 +315,7 @@ fn an_agent_of_choria_runs_unchanged() {
 
 #[test]
 fn a_pack_is_taken_from_nobody_else_and_in_no_other_form() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let agents = stage.agents([host("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let max = stage.operator("max", &["interns"]);
@@ -346,7 +348,7 @@ fn a_pack_is_taken_from_nobody_else_and_in_no_other_form() {
 
 #[test]
 fn a_plugin_that_misbehaves_is_told_apart_and_hinders_nobody() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let plugins = folder(stage.folder().join("plugins"));
     let action = |name: &str| {
         json!({

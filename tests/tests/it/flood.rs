@@ -16,6 +16,8 @@ use muster_tests::programs::{AgentProcess, PATIENCE, program};
 use muster_tests::stage::{Stage, host};
 use serde_json::{Map, Value, json};
 
+use super::BROKER;
+
 /// Commands that are sent.
 const COMMANDS: u64 = 1_500;
 
@@ -108,7 +110,7 @@ async fn wait_until_taken(agent: &AgentProcess, enough: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flooded_host_keeps_within_its_memory_and_tells_what_it_gave_up() {
-    let stage = tokio::task::spawn_blocking(|| Stage::new(&["host/flood-1.ams1", "user/lea"])).await.unwrap();
+    let stage = tokio::task::spawn_blocking(|| Stage::new(BROKER, &["host/flood-1.ams1", "user/lea"])).await.unwrap();
     let agents = tokio::task::block_in_place(|| stage.agents([host("flood-1.ams1")]));
     let agent = &agents[0];
     let lea = stage.site().member_in("user/lea", &["admins"]).credentials;

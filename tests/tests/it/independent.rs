@@ -4,6 +4,8 @@ use muster_tests::programs::{python_peer, read_line};
 use muster_tests::stage::{Stage, host};
 use serde_json::Value;
 
+use super::BROKER;
+
 fn peer_arguments<'a>(member: &'a muster_tests::pki::Member, port: &'a str, vhost: &'a str) -> Vec<&'a str> {
     vec![
         "--certificate",
@@ -19,11 +21,11 @@ fn peer_arguments<'a>(member: &'a muster_tests::pki::Member, port: &'a str, vhos
 
 #[test]
 fn an_independent_controller_is_obeyed_and_verifies_the_answers() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/web-2.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "host/web-2.ams1", "user/lea"]);
     let agents = stage.agents([host("web-1.ams1").fact("role", "web"), host("web-2.ams1")]);
     let lea = stage.site().member("user/lea");
     let access = stage.access(&lea);
-    let port = stage.bus.node().port().to_string();
+    let port = stage.bus.port().to_string();
     let base = peer_arguments(&lea, &port, &stage.bus.vhost);
     let ask = |more: &[&str]| -> Value {
         let output = python_peer("controller", &access, &[&base[..], more].concat()).unwrap().output().unwrap();
@@ -67,11 +69,11 @@ fn an_independent_controller_is_obeyed_and_verifies_the_answers() {
 
 #[test]
 fn an_unknown_plugin_or_action_is_named_to_whom_the_policy_allows_everything() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/lea"]);
     let _agents = stage.agents([host("web-1.ams1")]);
     let lea = stage.site().member_in("user/lea", &["admins"]);
     let access = stage.access(&lea);
-    let port = stage.bus.node().port().to_string();
+    let port = stage.bus.port().to_string();
     let base = peer_arguments(&lea, &port, &stage.bus.vhost);
     for (action, code) in [("nonsense.status", "unknown-plugin"), ("package.explode", "unknown-action")] {
         let output =
@@ -84,10 +86,10 @@ fn an_unknown_plugin_or_action_is_named_to_whom_the_policy_allows_everything() {
 
 #[test]
 fn an_independent_agent_verifies_our_command_and_we_its_report() {
-    let stage = Stage::new(&["host/py-1.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/py-1.ams1", "user/lea"]);
     let python = stage.site().member("host/py-1.ams1");
     let access = stage.access(&python);
-    let port = stage.bus.node().port().to_string();
+    let port = stage.bus.port().to_string();
     let base = peer_arguments(&python, &port, &stage.bus.vhost);
     let arguments = [&base[..], &["--data", r#"{"from":"python"}"#]].concat();
     let mut child = python_peer("agent", &access, &arguments).unwrap().spawn().unwrap();

@@ -9,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::BROKER;
+
 const IDENTITIES: [&str; 4] = ["host/web-1.ams1", "host/web-2.ams1", "user/lea", "user/max"];
 
 /// An agent whose administrator lets lines of shell in.
@@ -61,7 +63,7 @@ impl Drop for Running {
 
 #[test]
 fn output_is_seen_while_it_comes_and_a_request_is_stopped_by_its_record() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([with_shell("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let command = "command=echo begun; echo aside >&2; sleep 600";
@@ -100,7 +102,7 @@ fn largest_memory_kib(pid: u32) -> u64 {
 
 #[test]
 fn fifty_megabytes_and_every_byte_arrive_as_they_were_written() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([with_shell("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     // Bytes of every value, so that neither UTF-8 nor a terminal could have let them pass.
@@ -142,7 +144,7 @@ fn run_raw(lea: &Operator, command: &str, pattern: &[u8]) -> (Option<i32>, usize
 
 #[test]
 fn many_hosts_write_behind_their_names_and_end_in_groups() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([with_shell("web-1.ams1"), with_shell("web-2.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let command = "command=printf 'one\\ntwo \\033[31mred\\n'";
@@ -156,7 +158,7 @@ fn many_hosts_write_behind_their_names_and_end_in_groups() {
 
 #[test]
 fn a_policy_that_refuses_is_named() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([with_shell("web-1.ams1")]);
     let max = stage.operator("max", &[]);
     let run = max.run(&["run", "shell.run", "command=id", "-H", "web-1.ams1,web-1.ams1"]).unwrap().expect(6);
@@ -165,7 +167,7 @@ fn a_policy_that_refuses_is_named() {
 
 #[test]
 fn leaving_is_not_stopping() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([with_shell("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let words = ["run", "shell.run", "command=echo begun; sleep 600", "-H", "web-1.ams1"];
@@ -197,7 +199,7 @@ fn leaving_is_not_stopping() {
 
 #[test]
 fn a_watch_joins_in_the_middle_and_ends_with_the_result() {
-    let stage = Stage::new(&IDENTITIES);
+    let stage = Stage::new(BROKER, &IDENTITIES);
     let _agents = stage.agents([with_shell("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let gate = stage.folder().join("gate");

@@ -7,6 +7,8 @@ use muster_tests::programs::{AgentProcess, AgentSettings, Finished, Operator, py
 use muster_tests::stage::{Stage, host};
 use serde_json::Value;
 
+use super::BROKER;
+
 /// What must not be found anywhere.
 const SECRET: &str = "correct-horse-battery-staple";
 
@@ -61,7 +63,7 @@ fn output_of(task: &Value) -> String {
 
 #[test]
 fn a_secret_reaches_the_scripts_of_its_hosts_and_nobody_else() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/web-2.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "host/web-2.ams1", "user/lea"]);
     let agents: Vec<AgentProcess> = stage.agents([scripts("web-1.ams1"), scripts("web-2.ams1")]);
     let lea: Operator = stage.operator("lea", &["admins"]);
     let secret = secret_file(&stage);
@@ -103,11 +105,11 @@ fn a_secret_reaches_the_scripts_of_its_hosts_and_nobody_else() {
 
 #[test]
 fn an_independent_program_seals_and_opens() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/py-1.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "host/py-1.ams1", "user/lea"]);
     let _agents = stage.agents([scripts("web-1.ams1")]);
     let member = stage.site().member_in("user/lea", &["admins"]);
     let access = stage.access(&member);
-    let port = stage.bus.node().port().to_string();
+    let port = stage.bus.port().to_string();
     let party = |member: &muster_tests::pki::Member| -> Vec<String> {
         let files = [("--certificate", &member.files.certificate), ("--key", &member.files.key)];
         let mut words: Vec<String> =
@@ -159,7 +161,7 @@ fn an_independent_program_seals_and_opens() {
 
 #[test]
 fn a_script_without_a_secret_runs_and_what_it_leaves_is_not_waited_for() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/lea"]);
     let _agents = stage.agents([scripts("web-1.ams1")]);
     let lea = stage.operator("lea", &["admins"]);
     let check = |body: &str, left_behind: u64| {

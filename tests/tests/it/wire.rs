@@ -23,6 +23,7 @@ use muster_tests::pki::Site;
 use muster_tests::stage::{Stage, host};
 use serde_json::Map;
 
+use super::BROKER;
 use crate::amqp::{connect, publish};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -206,7 +207,7 @@ impl Desk {
 
 #[tokio::test]
 async fn nothing_that_is_wrong_on_the_wire_does_anything() {
-    let stage = Stage::new(&["host/web-1.ams1", "user/lea", "user/max"]);
+    let stage = Stage::new(BROKER, &["host/web-1.ams1", "user/lea", "user/max"]);
     let mut settings = host("web-1.ams1");
     settings.policy = "[[rule]]\nname = \"everything\"\neffect = \"allow\"\nwhen = 'has(caller)'\n".to_owned();
     let agents = stage.agents([settings]);
@@ -258,12 +259,10 @@ async fn nothing_that_is_wrong_on_the_wire_does_anything() {
 
 #[tokio::test]
 async fn a_host_that_answers_for_another_is_not_believed_even_if_the_broker_lets_it() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/rogue.ams1", "user/lea"]);
     // The broker is on the rogue's side: it may write whatever it likes.
+    let bus = BROKER.hostile(["host/web-1.ams1", "host/rogue.ams1", "user/lea"], "host/rogue.ams1");
+    let stage = Stage::on(bus);
     let rogue = stage.site().member("host/rogue.ams1");
-    let user = "muster:host/rogue.ams1";
-    stage.bus.node().ctl(&["set_permissions", "-p", &stage.bus.vhost, user, ".*", ".*", ".*"]).unwrap();
-    stage.bus.node().ctl(&["clear_topic_permissions", "-p", &stage.bus.vhost, user]).unwrap();
     let connection = connect(&stage.bus.urls[0], &rogue, &stage.site().trust()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     // It listens in on commands to the host it wants to be.

@@ -6,6 +6,7 @@ use muster_protocol::{Command, HostName, PayloadType, ProgressReport, Target, de
 use muster_tests::programs::AgentProcess;
 use muster_tests::stage::{Stage, host};
 
+use super::BROKER;
 use super::rogue::{Rogue, Wire, command, next, now};
 
 const EVERYTHING: &str = "[[rule]]\nname = \"everything\"\neffect = \"allow\"\nwhen = 'has(caller)'\n";
@@ -31,14 +32,18 @@ fn allowed(agent: &AgentProcess) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_controls_the_broker_makes_nothing_run_twice_or_elsewhere() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/web-2.ams1", "host/admin.ams1", "user/lea", "user/max"]);
+    let stage =
+        Stage::on(BROKER.hostile(
+            ["host/web-1.ams1", "host/web-2.ams1", "host/admin.ams1", "user/lea", "user/max"],
+            "host/admin.ams1",
+        ));
     let settings = ["web-1.ams1", "web-2.ams1"].map(|name| {
         let mut settings = host(name);
         settings.policy = EVERYTHING.to_owned();
         settings
     });
     let mut agents = stage.agents(settings);
-    let admin = Rogue::unbound(&stage, "host/admin.ams1").await;
+    let admin = Rogue::open(&stage, "host/admin.ams1").await;
     let mut answers =
         admin.listen("overheard", routing::EXCHANGE_REPLY, &["user/lea.#", "user/max.#", "user/eve.#"]).await;
     let (lea, max) = (stage.site().member("user/lea").credentials, stage.site().member("user/max").credentials);
@@ -107,10 +112,11 @@ async fn whoever_controls_the_broker_makes_nothing_run_twice_or_elsewhere() {
 /// What is announced, answered or stopped by messages that are true and old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_revocation_list_takes_nothing_back() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/admin.ams1", "user/lea", "user/eve"]);
+    let stage =
+        Stage::on(BROKER.hostile(["host/web-1.ams1", "host/admin.ams1", "user/lea", "user/eve"], "host/admin.ams1"));
     // A site of its own: what is revoked here must not be revoked for the tests beside.
     let site = stage.site();
-    let admin = Rogue::unbound(&stage, "host/admin.ams1").await;
+    let admin = Rogue::open(&stage, "host/admin.ams1").await;
     let mut answers =
         admin.listen("overheard", routing::EXCHANGE_REPLY, &["user/lea.#", "user/max.#", "user/eve.#"]).await;
     let old = site.authority().crl_pem().unwrap();

@@ -10,6 +10,7 @@ use muster_protocol::{Command, Encoding, HostName, OutputChunk, OutputStream, Pa
 use muster_tests::stage::{Stage, host};
 use serde_json::{Value, json};
 
+use super::BROKER;
 use super::rogue::{Rogue, Wire, finished, next_command, running};
 
 /// Peak of the memory that `muster` may take while somebody floods it, in KiB: some 30 MiB of its own, the share of
@@ -105,9 +106,9 @@ async fn flood(rogue: &Rogue, command: &Command, name: &HostName) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_floods_costs_neither_memory_nor_the_answers_of_others() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/evil.ams1", "user/lea"]);
+    let stage = Stage::on(BROKER.hostile(["host/web-1.ams1", "host/evil.ams1", "user/lea"], "host/evil.ams1"));
     let _agents = stage.agents([host("web-1.ams1")]);
-    let rogue = Rogue::unbound(&stage, "host/evil.ams1").await;
+    let rogue = Rogue::open(&stage, "host/evil.ams1").await;
     let mut commands = rogue.listen("agent.evil.ams1", routing::EXCHANGE_COMMAND, &["host.evil.ams1"]).await;
     let name: HostName = "evil.ams1".parse().unwrap();
     let lea = stage.operator("lea", &[]);

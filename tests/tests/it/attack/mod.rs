@@ -9,3 +9,5 @@ mod flood;
 mod rogue;
 mod stolen_host;
 mod terminal;
+
+use super::BROKER;

@@ -78,14 +78,6 @@ impl Rogue {
         Self { member, _connection: connection, channel }
     }
 
-    /// Logs in after the broker was made to let this identity do everything, as whoever administers it could.
-    pub(super) async fn unbound(stage: &Stage, who: &str) -> Self {
-        let (node, user) = (stage.bus.node(), format!("muster:{who}"));
-        node.ctl(&["set_permissions", "-p", &stage.bus.vhost, &user, ".*", ".*", ".*"]).unwrap();
-        node.ctl(&["clear_topic_permissions", "-p", &stage.bus.vhost, &user]).unwrap();
-        Self::open(stage, who).await
-    }
-
     pub(super) fn credentials(&self) -> &Credentials {
         &self.member.credentials
     }

@@ -9,6 +9,7 @@ use muster_tests::stage::{Stage, host};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use super::BROKER;
 use super::rogue::{Rogue, Wire, command, finished, next, next_command};
 
 const EVERYTHING: &str = "[[rule]]\nname = \"everything\"\neffect = \"allow\"\nwhen = 'has(caller)'\n";
@@ -57,11 +58,11 @@ fn shots(thief: &Rogue, captured: &Wire, stage: &Stage) -> Vec<(&'static str, Wi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stolen_host_certificate_gives_nothing_but_that_host_even_with_an_open_broker() {
-    let stage = Stage::new(&["host/web-1.ams1", "host/rogue.ams1", "user/lea"]);
+    let stage = Stage::on(BROKER.hostile(["host/web-1.ams1", "host/rogue.ams1", "user/lea"], "host/rogue.ams1"));
     let mut settings = host("web-1.ams1");
     settings.policy = EVERYTHING.to_owned();
     let agents = stage.agents([settings]);
-    let thief = Rogue::unbound(&stage, "host/rogue.ams1").await;
+    let thief = Rogue::open(&stage, "host/rogue.ams1").await;
     let web: HostName = "web-1.ams1".parse().unwrap();
     let itself: HostName = "rogue.ams1".parse().unwrap();
     let mut commands = thief.listen("agent.rogue.ams1", routing::EXCHANGE_COMMAND, &["#"]).await;

@@ -8,6 +8,7 @@ use muster_tests::programs::Operator;
 use muster_tests::stage::Stage;
 use serde_json::{Value, json};
 
+use super::BROKER;
 use super::rogue::{Rogue, finished, next_command};
 
 /// Clears, retitles, types, writes the clipboard, links, moves, reports, reorders, hides; as C1 too.
@@ -73,7 +74,7 @@ fn piped(operator: &Operator, arguments: &[&str]) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_a_host_says_acts_on_a_terminal() {
-    let stage = Stage::new(&["host/evil.ams1", "user/lea"]);
+    let stage = Stage::new(BROKER, &["host/evil.ams1", "user/lea"]);
     let rogue = Rogue::open(&stage, "host/evil.ams1").await;
     let keys = ["host.evil.ams1", "all", "collective.main"];
     let mut commands = rogue.listen("agent.evil.ams1", routing::EXCHANGE_COMMAND, &keys).await;

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use muster_broker_config::ServerCertificate;
+use muster_protocol::routing::VHOST_DEFAULT;
+use muster_tests::broker::{Broker, Options, url};
 use muster_tests::pki::{Member, Site};
 use muster_tests::programs::{Access, AgentProcess, Operator, Party};
-use muster_tests::rabbit::{Node, NodeOptions};
 use muster_tests::stage::host;
 use nix::sys::signal::Signal;
 
+use super::BROKER;
 use super::lab::eventually;
 
 /// Where everybody looks for whom to believe.
@@ -34,9 +36,9 @@ impl Anchors {
 /// Everybody who believes somebody, each with files of their own, and a broker that only this test has.
 struct Fleet {
     agents: Vec<AgentProcess>,
-    node: Node,
-    /// What the broker runs with.
-    broker: Member,
+    broker: Box<dyn Broker>,
+    /// What it runs with.
+    member: Member,
     by_broker: Anchors,
     by_hosts: Anchors,
     by_users: Anchors,
@@ -57,13 +59,12 @@ impl Fleet {
             anchors
         };
         let (by_broker, by_hosts, by_users) = (anchors("broker"), anchors("hosts"), anchors("users"));
-        let broker = site.broker();
-        let mut options =
-            NodeOptions::new(ServerCertificate { ca: by_broker.ca.clone(), ..broker.server_certificate() });
-        let names = HOSTS.map(|name| format!("host/{name}")).into_iter().chain(["user/lea".to_owned()]);
-        options.identities = names.map(|name| name.parse().unwrap()).collect();
-        let node = Node::start(options).unwrap();
-        let mut fleet = Self { agents: Vec::new(), node, broker, by_broker, by_hosts, by_users, folder };
+        let member = site.broker();
+        let certificate = ServerCertificate { ca: by_broker.ca.clone(), ..member.server_certificate() };
+        let hosts = HOSTS.map(|name| format!("host/{name}"));
+        let names = hosts.iter().map(String::as_str).chain(["user/lea"]);
+        let broker = BROKER.start(Options::with_certificate(certificate).admitting(names)).unwrap();
+        let mut fleet = Self { agents: Vec::new(), broker, member, by_broker, by_hosts, by_users, folder };
         fleet.agents = HOSTS
             .map(|name| {
                 let party = Party::from(&site.member(&format!("host/{name}")));
@@ -78,7 +79,7 @@ impl Fleet {
     }
 
     fn access(&self, anchors: &Anchors) -> Access {
-        let url = self.node.url(&self.node.site().vhost);
+        let url = url(self.broker.port(), VHOST_DEFAULT);
         Access { urls: vec![url], ca: anchors.ca.clone(), crl: Some(anchors.crl.clone()) }
     }
 
@@ -91,7 +92,7 @@ impl Fleet {
 
     /// Hosts and broker read their files again. An agent to which that is new makes its connection anew.
     fn reload(&self) {
-        self.node.ctl(&["eval", "ssl:clear_pem_cache()."]).unwrap();
+        self.broker.read_certificates().unwrap();
         for agent in &self.agents {
             let reloads = || agent.log().matches("Reloaded certificates").count();
             let connections = || agent.log().matches("taking commands").count();
@@ -151,7 +152,7 @@ fn an_authority_is_replaced_with_two_for_a_while_and_then_the_old_one_counts_for
     for lea in [&before, &after] {
         assert_eq!(ask(lea, 0), ["ok", "ok"]);
     }
-    replace(&fleet.broker, &new.broker());
+    replace(&fleet.member, &new.broker());
     fleet.reload();
     for lea in [&before, &after] {
         assert_eq!(ask(lea, 0), ["ok", "ok"]);

@@ -2,34 +2,29 @@
 
 use std::time::Duration;
 
-use muster_tests::rabbit::{Breakable, breakable};
+use muster_tests::broker::{Shortage, TestBus};
 use muster_tests::stage::Stage;
 use nix::sys::signal::Signal;
 use rand::RngExt as _;
 
+use super::BROKER;
 use super::lab::{HOST, IDENTITIES, KINDS, Lab, eventually, id_and_code, lives, random};
 
 /// The host of the lab on the node that may be broken.
 pub(super) struct Broken {
-    /// Dropped before others may have the node.
     pub(super) lab: Lab,
-    pub(super) broker: Breakable,
 }
 
 impl Broken {
     pub(super) fn new() -> Self {
-        let broker = breakable();
-        let mut lab = Lab::started_on(Stage::on(broker.shared, &IDENTITIES), "", |_| {});
+        let mut lab = Lab::started_on(Stage::on(BROKER.breakable(IDENTITIES)), "", |_| {});
         lab.agent.wait_ready().unwrap();
-        Self { lab, broker }
+        Self { lab }
     }
 
-    pub(super) fn ctl(&self, words: &[&str]) -> String {
-        self.broker.shared.node().ctl(words).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        self.broker.shared.node().signal(signal).unwrap();
+    /// The broker's operator's hands.
+    pub(super) fn broker(&self) -> &TestBus {
+        &self.lab.stage.bus
     }
 }
 
@@ -50,10 +45,10 @@ fn a_broker_killed_at_any_moment_of_a_run_loses_no_command_and_no_end() {
         }
         let later = Duration::from_micros(random.random_range(0..200_000));
         std::thread::sleep(later);
-        broken.broker.shared.node().kill().unwrap();
+        broken.broker().kill().unwrap();
         // It ends while there is no broker, if it has begun.
         lab.open(word);
-        broken.broker.resume();
+        broken.broker().resume().unwrap();
         let finished = run.finish();
         let what =
             format!("{action}, begun {begun}, {later:?}\n{}{}{}", finished.stdout, finished.stderr, lab.agent.log());
@@ -86,7 +81,7 @@ fn a_broker_that_hangs_is_noticed_and_everything_goes_on_when_it_does() {
     let lab = &broken.lab;
     let run = lab.begin_run("lab.apart", &[&["until=one"], &PATIENT[..]].concat());
     lab.started_times(1);
-    broken.signal(Signal::SIGSTOP);
+    broken.broker().signal(Signal::SIGSTOP).unwrap();
     lab.open("one");
     let ping = lab.begin(&["ping", "-H", HOST]);
     eventually("the command line notices", || run.stderr().contains("no answers for now"));
@@ -97,7 +92,7 @@ fn a_broker_that_hangs_is_noticed_and_everything_goes_on_when_it_does() {
         "{}",
         told.stderr
     );
-    broken.signal(Signal::SIGCONT);
+    broken.broker().signal(Signal::SIGCONT).unwrap();
     let finished = run.finish().expect(0);
     let (id, code) = id_and_code(&finished);
     assert_eq!((lab.starts_of(&id), code.as_str()), (1, "ok"), "{}", finished.stdout);
@@ -106,18 +101,18 @@ fn a_broker_that_hangs_is_noticed_and_everything_goes_on_when_it_does() {
 
 /// Runs through an alarm of the broker: what was begun before it ends after it, and what is begun in it waits.
 #[track_caller]
-fn goes_on_after(raise: &[&str], lift: &[&str]) {
+fn goes_on_after(shortage: Shortage) {
     let broken = Broken::new();
     let lab = &broken.lab;
     let before = lab.begin_run("lab.apart", &["until=one"]);
     let start = lab.started_times(1);
-    broken.ctl(raise);
+    broken.broker().starve(shortage).unwrap();
     lab.open("one");
     eventually("the action ends", || !lives(start.pid));
     let during = lab.begin_run("lab.change", &PATIENT);
     during.record("plan");
     assert_eq!(lab.starts().len(), 1, "the broker takes nothing");
-    broken.ctl(lift);
+    broken.broker().feed(shortage).unwrap();
     for run in [before, during] {
         let finished = run.finish().expect(0);
         let (id, code) = id_and_code(&finished);
@@ -127,20 +122,20 @@ fn goes_on_after(raise: &[&str], lift: &[&str]) {
 
 #[test]
 fn a_broker_without_disk_takes_nothing_and_everything_goes_on_after_it() {
-    goes_on_after(&["set_disk_free_limit", "1000000GB"], &["set_disk_free_limit", "50MB"]);
+    goes_on_after(Shortage::Disk);
 }
 
 #[test]
 fn a_broker_without_memory_takes_nothing_and_everything_goes_on_after_it() {
-    goes_on_after(&["set_vm_memory_high_watermark", "0"], &["set_vm_memory_high_watermark", "0.3"]);
+    goes_on_after(Shortage::Memory);
 }
 
 #[test]
 fn a_command_that_a_starved_broker_does_not_take_says_so() {
     let broken = Broken::new();
-    broken.ctl(&["set_vm_memory_high_watermark", "0"]);
+    broken.broker().starve(Shortage::Memory).unwrap();
     let told = broken.lab.run("lab.change", &[]);
-    broken.ctl(&["set_vm_memory_high_watermark", "0.3"]);
+    broken.broker().feed(Shortage::Memory).unwrap();
     assert_eq!(told.code, 5, "{}{}", told.stdout, told.stderr);
     assert!(told.stdout.contains("unconfirmed"), "{}", told.stdout);
     // It may have gone out and may run once the broker takes it, as was said, and once at most.

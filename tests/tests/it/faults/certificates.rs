@@ -11,6 +11,7 @@ use muster_tests::pki::{Member, Site};
 use muster_tests::programs::{AgentProcess, Finished, Operator};
 use muster_tests::stage::Stage;
 
+use super::BROKER;
 use super::lab::{HOST, Lab, eventually, id_and_code, know_plugin, task};
 
 /// How long a certificate lives that is to end in the middle, in milliseconds: longer than a busy machine needs to
@@ -22,7 +23,7 @@ fn now() -> Timestamp {
 }
 
 fn stage() -> Stage {
-    Stage::new(&["host/web-1.ams1", "user/lea", "user/max"])
+    Stage::new(BROKER, &["host/web-1.ams1", "user/lea", "user/max"])
 }
 
 /// Credentials that end soon.

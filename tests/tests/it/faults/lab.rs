@@ -16,6 +16,8 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 
+use super::BROKER;
+
 /// The host.
 pub(super) const HOST: &str = "web-1.ams1";
 
@@ -100,7 +102,7 @@ impl Lab {
 
     /// An agent that was started, with files that `prepare` may have changed before.
     pub(super) fn started(extra_config: &str, prepare: impl FnOnce(&Path)) -> Self {
-        Self::started_on(Stage::new(&IDENTITIES), extra_config, prepare)
+        Self::started_on(Stage::new(BROKER, &IDENTITIES), extra_config, prepare)
     }
 
     /// The same on a stage of the test's own.

@@ -14,3 +14,5 @@ mod limits;
 mod network;
 mod operator;
 mod process;
+
+use super::BROKER;

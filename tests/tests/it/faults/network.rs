@@ -122,13 +122,9 @@ impl Behind {
     fn new() -> Option<Self> {
         let net = Net::new()?;
         let mut broken = Broken::new();
-        let port = broken.broker.shared.node().port();
-        let listen = format!(
-            "rabbit_networking:start_ssl_listener({{\"{}.1\", {port}}}, rabbit_networking:ensure_ssl(), 2).",
-            net.subnet
-        );
-        broken.ctl(&["eval", &listen]);
         broken.lab.agent.stop().unwrap();
+        let near = format!("{}.1:{}", net.subnet, broken.broker().port());
+        broken.broker().listen_also(near.parse().unwrap()).unwrap();
         let folder = broken.lab.agent.folder().to_owned();
         broken.lab.agent = AgentProcess::start_under(HOST.parse().unwrap(), &folder, &net.wrapper()).unwrap();
         broken.lab.agent.wait_ready().unwrap();

@@ -1,25 +1,26 @@
 //! Somebody with rights on the broker does what he should not: closes connections, deletes queues and exchanges, takes
-//! permissions away. Each in a virtual host of its own, on the broker that other tests use.
+//! permissions away. Each in a virtual host of its own.
 
 use std::io::Read as _;
 use std::process::Stdio;
 
+use muster_broker_config::Operation;
 use muster_protocol::routing::EXCHANGE_COMMAND;
+use muster_tests::broker::parsed;
+use muster_tests::stage::Stage;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::BROKER;
 use super::lab::{Begun, HOST, IDENTITIES, Lab, ends, eventually, id_and_code, lives};
+use crate::amqp::{connect, perform};
 
 const PATIENT: [&str; 2] = ["--reply-timeout", "100s"];
 
-fn ctl(lab: &Lab, words: &[&str]) -> String {
-    lab.stage.bus.node().ctl(&[&["-p", &lab.stage.bus.vhost], words].concat()).unwrap()
-}
-
 /// The one queue of this kind in the lab's virtual host.
 fn queue(lab: &Lab, kind: &str) -> String {
-    let queues = ctl(lab, &["list_queues", "name", "--no-table-headers"]);
-    queues.lines().map(str::trim).find(|name| name.starts_with(kind)).expect("it is there").to_owned()
+    let queues = lab.stage.bus.queues().unwrap();
+    queues.into_iter().find(|name| name.starts_with(kind)).expect("it is there")
 }
 
 /// An action that has begun in a process of its own, and waits for the word `one`.
@@ -51,7 +52,7 @@ fn check_ends_well(lab: &Lab, run: Begun) -> String {
 fn connections_closed_by_an_operator_come_back_with_everything() {
     let lab = Lab::new();
     let run = begun(&lab);
-    ctl(&lab, &["close_all_connections", "maintenance"]);
+    lab.stage.bus.close_connections(None, "maintenance").unwrap();
     lab.open("one");
     let said = check_ends_well(&lab, run);
     assert!(said.contains("no answers for now: the connection to the broker broke"), "{said}");
@@ -62,7 +63,7 @@ fn connections_closed_by_an_operator_come_back_with_everything() {
 fn a_reply_queue_deleted_while_a_run_waits_is_made_again() {
     let lab = Lab::new();
     let run = begun(&lab);
-    ctl(&lab, &["delete_queue", &queue(&lab, "reply.")]);
+    lab.stage.bus.delete_queue(&queue(&lab, "reply.")).unwrap();
     eventually("the queue is missed", || run.stderr().contains("deleted the reply queue"));
     lab.open("one");
     check_ends_well(&lab, run);
@@ -72,7 +73,7 @@ fn a_reply_queue_deleted_while_a_run_waits_is_made_again() {
 fn a_hosts_queue_deleted_by_an_operator_is_made_again() {
     let lab = Lab::new();
     let run = begun(&lab);
-    ctl(&lab, &["delete_queue", &queue(&lab, "agent.")]);
+    lab.stage.bus.delete_queue(&queue(&lab, "agent.")).unwrap();
     eventually("the queue is missed", || lab.agent.log().contains("declaring the queue again"));
     // That is said before the pause which keeps hosts apart.
     eventually("the queue is there again", || lab.agent.log().matches("taking commands").count() > 1);
@@ -82,10 +83,20 @@ fn a_hosts_queue_deleted_by_an_operator_is_made_again() {
 
 #[test]
 fn a_deleted_exchange_is_named_and_its_return_needs_new_connections() {
-    let lab = Lab::new();
-    let vhost = &lab.stage.bus.vhost;
-    let name = format!("rabbit_misc:r(<<\"{vhost}\">>, exchange, <<\"{EXCHANGE_COMMAND}\">>)");
-    lab.stage.bus.node().ctl(&["eval", &format!("rabbit_exchange:delete({name}, false, <<\"test\">>).")]).unwrap();
+    let admin = "host/admin.ams1";
+    let bus = BROKER.hostile(IDENTITIES.into_iter().chain([admin]), admin);
+    let mut lab = Lab::started_on(Stage::on(bus), "", |_| {});
+    lab.agent.wait_ready().unwrap();
+    let by_admin = |operation: Operation<'_>| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (url, site) = (&lab.stage.bus.urls[0], lab.stage.site());
+        runtime.block_on(async {
+            let connection = connect(url, &site.member(admin), &site.trust()).await.unwrap();
+            perform(&connection, &operation).await.unwrap();
+            connection.close(200, "done".into()).await.unwrap();
+        });
+    };
+    by_admin(Operation::DeleteExchange { exchange: EXCHANGE_COMMAND });
     let told = lab.run("lab.change", &[]).expect(7);
     assert!(
         told.stderr.contains("error[broker-not-found]") && told.stderr.contains("no exchange 'cmd'"),
@@ -94,8 +105,8 @@ fn a_deleted_exchange_is_named_and_its_return_needs_new_connections() {
     );
     assert!(told.stderr.contains("muster broker config"), "{}", told.stderr);
     assert!(lab.starts().is_empty());
-    lab.stage.bus.admit(IDENTITIES);
-    ctl(&lab, &["close_all_connections", "bindings"]);
+    by_admin(Operation::DeclareExchange { exchange: EXCHANGE_COMMAND });
+    lab.stage.bus.close_connections(None, "bindings").unwrap();
     eventually("the agent is back", || lab.agent.log().contains("Connected again"));
     lab.run("lab.change", &PATIENT).expect(0);
 }
@@ -104,11 +115,11 @@ fn a_deleted_exchange_is_named_and_its_return_needs_new_connections() {
 fn a_host_without_permissions_keeps_its_report_until_it_has_them_again() {
     let lab = Lab::new();
     let run = begun(&lab);
-    ctl(&lab, &["clear_permissions", "muster:host/web-1.ams1"]);
-    ctl(&lab, &["close_all_connections", "permissions"]);
+    lab.stage.bus.forbid(&"host/web-1.ams1".parse().unwrap()).unwrap();
+    lab.stage.bus.close_connections(None, "permissions").unwrap();
     end(&lab);
     eventually("the agent says why", || lab.agent.log().contains("Not connected to the broker"));
-    lab.stage.bus.admit(IDENTITIES);
+    lab.stage.bus.let_in(IDENTITIES);
     check_ends_well(&lab, run);
 }
 
@@ -116,13 +127,12 @@ fn a_host_without_permissions_keeps_its_report_until_it_has_them_again() {
 fn a_virtual_host_that_is_deleted_and_made_again_is_found_again() {
     let lab = Lab::new();
     let run = begun(&lab);
-    let (node, vhost) = (lab.stage.bus.node(), lab.stage.bus.vhost.clone());
-    node.delete_vhost(&vhost).unwrap();
+    lab.stage.bus.remove().unwrap();
     end(&lab);
     let told = lab.lea.run(&["ping", "-H", HOST]).unwrap();
     assert!(told.stderr.contains("error[broker-vhost-refused]"), "{} {}", told.code, told.stderr);
     assert_eq!(told.code, 8, "{}", told.stderr);
-    lab.stage.bus.admit(IDENTITIES);
+    lab.stage.bus.make_again(&parsed(IDENTITIES)).unwrap();
     check_ends_well(&lab, run);
 }
 
