@@ -29,6 +29,7 @@ mod recent;
 pub mod signals;
 mod tasks;
 pub mod terminal;
+pub mod trusted;
 
 pub use backoff::Backoff;
 pub use blocking::{Blocking, Panicked, runtime_with_threads};
