@@ -19,6 +19,8 @@ pub(crate) struct Method {
     pub(crate) class: AMQPClass,
     /// Bytes of its table, if it has one.
     pub(crate) table_bytes: usize,
+    /// `prefetch-size` of `basic.qos`, which the library drops.
+    pub(crate) prefetch_bytes: u32,
 }
 
 /// Where the table of a method stands.
@@ -104,8 +106,12 @@ pub(crate) fn read(payload: &[u8]) -> Result<Method, Fault> {
         _ => {}
     }
     let table_bytes = table_bytes(arguments, before).map_err(|why| malformed(id, why))?;
+    let prefetch_bytes = match id {
+        (60, 10) => Fields(&payload[4..]).long().map_err(|why| malformed(id, why))?,
+        _ => 0,
+    };
     match parse_class(payload) {
-        Ok(([], class)) => Ok(Method { id, class, table_bytes }),
+        Ok(([], class)) => Ok(Method { id, class, table_bytes, prefetch_bytes }),
         Ok(_) => Err(malformed(id, Malformed::Length)),
         // What else can be wrong, a short string aside, has been looked at.
         Err(error) => Err(malformed(id, if error.is_incomplete() { Malformed::Length } else { Malformed::Text })),
@@ -133,12 +139,17 @@ fn publish(mut fields: Fields<'_>) -> Result<Method, Malformed> {
         mandatory: flags & 1 != 0,
         immediate: flags & 2 != 0,
     };
-    Ok(Method { id: (60, 40), class: AMQPClass::Basic(basic::AMQPMethod::Publish(publish)), table_bytes: 0 })
+    Ok(Method {
+        id: (60, 40),
+        class: AMQPClass::Basic(basic::AMQPMethod::Publish(publish)),
+        table_bytes: 0,
+        prefetch_bytes: 0,
+    })
 }
 
 fn acknowledge(mut fields: Fields<'_>) -> Result<Method, Malformed> {
     let (delivery_tag, flags) = (fields.long_long()?, fields.octet()?);
     fields.end()?;
     let ack = basic::Ack { delivery_tag, multiple: flags & 1 != 0 };
-    Ok(Method { id: (60, 80), class: AMQPClass::Basic(basic::AMQPMethod::Ack(ack)), table_bytes: 0 })
+    Ok(Method { id: (60, 80), class: AMQPClass::Basic(basic::AMQPMethod::Ack(ack)), table_bytes: 0, prefetch_bytes: 0 })
 }
