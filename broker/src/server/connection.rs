@@ -157,7 +157,8 @@ impl Connection {
     fn obey(&mut self, orders: Orders) {
         if orders.unblock && self.stage == Stage::Blocked {
             self.stage = Stage::Open;
-            self.session.unblock(&mut self.hub.turn(Some(self.line.id)));
+            let now_ms = self.hub.now_ms();
+            self.session.unblock(&mut self.hub.turn(Some(self.line.id)), now_ms);
         }
         let mut close = orders.close;
         if close.is_none() && orders.recheck {
@@ -182,7 +183,10 @@ impl Connection {
         match progress {
             Progress::Reading => {}
             Progress::Blocked if self.hub.block(&self.line) => self.stage = Stage::Blocked,
-            Progress::Blocked => self.session.unblock(&mut self.hub.turn(Some(self.line.id))),
+            Progress::Blocked => {
+                let now_ms = self.hub.now_ms();
+                self.session.unblock(&mut self.hub.turn(Some(self.line.id)), now_ms);
+            }
             Progress::Over => self.leave(),
         }
     }
