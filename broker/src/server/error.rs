@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use muster_pki::PkiError;
 
 use super::topology::Unserved;
+use crate::journal::JournalError;
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// What is kept over a restart.
+    #[error("use the journal of the broker")]
+    Journal(#[from] JournalError),
     /// The description of the broker asks for more than this one does.
     #[error(transparent)]
     Unserved(#[from] Unserved),
@@ -48,6 +52,7 @@ impl ServerError {
             Self::NoAddress | Self::Listen { .. } => "broker-cannot-listen",
             Self::Pki(error) => error.code(),
             Self::File { .. } => "broker-file-unreadable",
+            Self::Journal(error) => error.code(),
             Self::Unserved(_) => "broker-not-implemented",
         }
     }
@@ -58,6 +63,7 @@ impl ServerError {
         match self {
             Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Pki(error) => error.is_transient(),
+            Self::Journal(error) => error.is_transient(),
             Self::NoAddress | Self::File { .. } | Self::Unserved(_) => false,
         }
     }

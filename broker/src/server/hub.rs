@@ -2,56 +2,27 @@
 //!
 //! A connection that has something to say takes the lock through [`Turn`], calls the engine, and lets go. Outputs are
 //! put into the outboxes under the lock, so they have the order of the calls; the tasks that are to write them are
-//! woken after it is released. What is to be kept on disk is collected meanwhile and handed to the [`Keeper`] once for
-//! each turn, under the lock, so that it has the same order.
+//! woken after it is released. What is to be kept on disk goes to the [`Journal`] meanwhile, under the lock, so that it
+//! has the same order; confirms that wait for it come back through [`Hub::release`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use amq_protocol::protocol::{AMQPClass, channel};
 use muster_daemon::Clock;
 use tokio::sync::Notify;
 
 use super::line::{Line, wake_all};
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
-use crate::journal::Record;
+use crate::journal::{Journal, Record};
 use crate::outlet::{Outlet, Output};
 use crate::session::{Broker, Shared};
 
-/// Where what must survive a restart goes: the journal.
-pub trait Keeper: Send + Sync {
-    /// Learns where to [`Hub::deliver`]. Called once, before anything else.
-    fn begin(&self, hub: &Arc<Hub>);
-
-    /// Takes what one turn of the engine wants kept. Called under the engine's lock, in the order of the turns, and must
-    /// not wait. Each output is to be given to [`Hub::deliver`] once all records so far are on disk.
-    fn keep(&self, kept: Kept);
-
-    /// Whether so much waits for the disk that publishers are to wait too.
-    fn is_behind(&self) -> bool;
-}
-
-/// What one turn of the engine wants kept.
-#[derive(Debug, Default)]
-pub struct Kept {
-    /// Changes of what is durable, in their order.
-    pub records: Vec<Record>,
-    /// What may be said after they are on disk.
-    pub then: Vec<(ConnectionId, Output)>,
-}
-
-impl Kept {
-    /// Whether there is nothing in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.then.is_empty()
-    }
-}
-
 /// What connections share.
-pub struct Hub {
+pub(super) struct Hub {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
     /// What has been written to connections and the engine does not know yet. A lock of its own, since it is taken after
@@ -62,6 +33,8 @@ pub struct Hub {
     /// When the engine wants its next tick; `i64::MAX` is never.
     next_tick_ms: AtomicI64,
     tick_sooner: Notify,
+    /// The last connection is gone.
+    emptied: Notify,
     next_id: AtomicU64,
 }
 
@@ -77,30 +50,56 @@ pub(super) struct Out {
     woken: Vec<Arc<Line>>,
     /// Who has published while the broker was full, and is not read from.
     blocked: Vec<Arc<Line>>,
-    kept: Kept,
-    keeper: Option<Arc<dyn Keeper>>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl Outlet for Out {
     fn send(&mut self, connection: ConnectionId, output: Output) {
+        let output = match (&self.journal, output) {
+            (None, output) => output,
+            // A confirm does not overtake those of its channel that wait for the disk.
+            (Some(journal), output @ Output::Confirm { .. }) => match journal.hold_behind_others(connection, output) {
+                Some(output) => output,
+                None => return,
+            },
+            (Some(journal), output) => {
+                // The next channel with this number has not published what the last one waits for.
+                if let Output::Method { channel, method } = &output
+                    && let AMQPClass::Channel(channel::AMQPMethod::Close(_) | channel::AMQPMethod::CloseOk(_)) =
+                        **method
+                {
+                    journal.forget_channel(connection, *channel);
+                }
+                output
+            }
+        };
+        self.put(connection, output);
+    }
+
+    fn record(&mut self, record: Record) {
+        if let Some(journal) = &self.journal {
+            journal.record(record);
+        }
+    }
+
+    fn send_when_durable(&mut self, connection: ConnectionId, output: Output) {
+        let output = match &self.journal {
+            Some(journal) => journal.hold(connection, output),
+            None => Some(output),
+        };
+        if let Some(output) = output {
+            self.put(connection, output);
+        }
+    }
+}
+
+impl Out {
+    fn put(&mut self, connection: ConnectionId, output: Output) {
         // A connection that is gone needs nothing more.
         if let Some(line) = self.lines.get(&connection)
             && line.push(output)
         {
             self.woken.push(Arc::clone(line));
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        if self.keeper.is_some() {
-            self.kept.records.push(record);
-        }
-    }
-
-    fn send_when_durable(&mut self, connection: ConnectionId, output: Output) {
-        match self.keeper {
-            Some(_) => self.kept.then.push((connection, output)),
-            None => self.send(connection, output),
         }
     }
 }
@@ -113,9 +112,8 @@ impl std::fmt::Debug for Hub {
 
 impl Hub {
     /// Shares a broker whose engine has replayed what was kept.
-    pub(super) fn new(broker: Broker, keeper: Option<Arc<dyn Keeper>>, clock: Arc<dyn Clock>) -> Self {
-        let out =
-            Out { lines: HashMap::default(), woken: Vec::new(), blocked: Vec::new(), kept: Kept::default(), keeper };
+    pub(super) fn new(broker: Broker, journal: Option<Arc<Journal>>, clock: Arc<dyn Clock>) -> Self {
+        let out = Out { lines: HashMap::default(), woken: Vec::new(), blocked: Vec::new(), journal };
         let hub = Self {
             state: Mutex::new(State { broker, out }),
             clock,
@@ -124,6 +122,7 @@ impl Hub {
             full: AtomicBool::new(false),
             next_tick_ms: AtomicI64::new(i64::MAX),
             tick_sooner: Notify::new(),
+            emptied: Notify::new(),
             next_id: AtomicU64::new(1),
         };
         drop(hub.turn(None));
@@ -154,17 +153,27 @@ impl Hub {
         let mut turn = self.turn(Some(line.id));
         let state = turn.state();
         state.out.lines.remove(&line.id);
+        if let Some(journal) = &state.out.journal {
+            journal.forget_connection(line.id);
+        }
         state.out.blocked.retain(|blocked| blocked.id != line.id);
         // What it has not been sent is not waited for.
         drop(line.take());
+        if state.out.lines.is_empty() {
+            self.emptied.notify_one();
+        }
     }
 
-    /// Sends what had to wait for the disk. For the [`Keeper`].
-    pub fn deliver(&self, outputs: Vec<(ConnectionId, Output)>) {
+    /// Sends the confirms that have waited for the disk.
+    pub(super) fn release(&self) {
+        let mut released = Vec::new();
         let mut turn = self.turn(None);
         let out = &mut turn.state().out;
-        for (connection, output) in outputs {
-            out.send(connection, output);
+        if let Some(journal) = &out.journal {
+            journal.released(&mut released);
+        }
+        for (connection, output) in released {
+            out.put(connection, output);
         }
     }
 
@@ -211,6 +220,13 @@ impl Hub {
         self.lines().iter().for_each(|line| line.close(fault.clone()));
     }
 
+    /// Waits until no connection is there.
+    pub(super) async fn empty(&self) {
+        while self.counts().0 > 0 {
+            self.emptied.notified().await;
+        }
+    }
+
     /// Does what the engine has to do by now, and waits until it has to do more.
     pub(super) async fn tick(&self) {
         loop {
@@ -252,7 +268,7 @@ const TICK_MS_MAX: i64 = 1_000;
 
 impl State {
     fn is_full(&self) -> bool {
-        self.broker.engine.is_full() || self.out.keeper.as_ref().is_some_and(|keeper| keeper.is_behind())
+        self.broker.engine.is_full() || self.out.journal.as_ref().is_some_and(|journal| journal.is_pressed())
     }
 }
 
@@ -293,12 +309,6 @@ impl Shared for Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Some(mut state) = self.state.take() else { return };
-        if !state.out.kept.is_empty() {
-            let kept = std::mem::take(&mut state.out.kept);
-            if let Some(keeper) = &state.out.keeper {
-                keeper.keep(kept);
-            }
-        }
         let full = state.is_full();
         let unblocked = if full { Vec::new() } else { std::mem::take(&mut state.out.blocked) };
         if self.hub.full.swap(full, Ordering::Relaxed) != full {

@@ -21,7 +21,7 @@ mod connection;
 mod error;
 mod gate;
 mod handshake;
-pub mod hub;
+mod hub;
 mod line;
 mod scratch;
 mod settings;
@@ -30,6 +30,7 @@ pub mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use muster_daemon::{TaskKind, Tasks};
 use muster_pki::{Credentials, Trust, tls};
@@ -39,15 +40,19 @@ use rustls::ServerConfig;
 use crate::access::{Rules, Users};
 use crate::engine::Engine;
 use crate::fault::Fault;
+use crate::journal::Journal;
 use crate::session::{self, Broker};
 
 pub use error::ServerError;
-pub use hub::{Hub, Keeper, Kept};
 pub use settings::{Durable, Files, Limits, Settings};
 pub use topology::{Topology, Unserved};
 
 use gate::Gate;
+use hub::Hub;
 use line::Line;
+
+/// How long clients may take to say farewell when the broker stops.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 
 /// What clients are told when the broker stops. RabbitMQ's words.
 const STOPPING: &str = "broker forced connection closure with reason 'shutdown'";
@@ -62,6 +67,7 @@ pub struct Server {
 struct Inner {
     addresses: Vec<SocketAddr>,
     hub: Arc<Hub>,
+    journal: Option<Arc<Journal>>,
     gate: Gate,
     session: Arc<session::Settings>,
     materials: RwLock<Arc<Materials>>,
@@ -98,15 +104,18 @@ impl Server {
         let Topology { exchanges, policies } = Topology::generated(&settings.vhost)?;
         let mut engine =
             Engine::new(settings.limits.engine, policies, exchanges).named(&settings.vhost, now_ms.unsigned_abs());
-        let keeper = settings.durable.as_ref().map(|durable| Arc::clone(&durable.keeper));
-        let records = settings.durable.as_ref().map(|durable| durable.records.clone()).unwrap_or_default();
-        records.into_iter().for_each(|record| engine.replay(record));
+        let journal = match &settings.durable {
+            None => None,
+            Some(durable) => {
+                let disk = Arc::clone(&durable.disk);
+                let (journal, records) = Journal::open(disk, &durable.directory, durable.bounds, now_ms)?;
+                records.into_iter().for_each(|record| engine.replay(record));
+                Some(Arc::new(journal))
+            }
+        };
         let session = Arc::new(settings.session());
         let broker = Broker { engine, users: Users::new() };
-        let hub = Arc::new(Hub::new(broker, keeper.clone(), Arc::clone(&settings.clock)));
-        if let Some(keeper) = keeper {
-            keeper.begin(&hub);
-        }
+        let hub = Arc::new(Hub::new(broker, journal.clone(), Arc::clone(&settings.clock)));
         let listeners = settings.listen.iter().map(|address| gate::listen(*address)).collect::<Result<Vec<_>, _>>()?;
         let local = |(listener, address): (&tokio::net::TcpListener, &SocketAddr)| {
             listener.local_addr().map_err(|source| ServerError::Listen { address: *address, source })
@@ -118,6 +127,7 @@ impl Server {
         let inner = Arc::new(Inner {
             addresses,
             hub,
+            journal,
             gate: Gate::new(limits.connections_max, limits.handshakes_max, threads),
             session,
             materials: RwLock::new(Arc::new(materials)),
@@ -125,6 +135,14 @@ impl Server {
             limits,
             started_ms: now_ms,
         });
+        if let Some(journal) = &inner.journal {
+            let hub = Arc::downgrade(&inner.hub);
+            journal.start(move || {
+                if let Some(hub) = hub.upgrade() {
+                    hub.release();
+                }
+            })?;
+        }
         for listener in listeners {
             tasks.spawn(TaskKind::Critical, "accept", gate::accept(Arc::clone(&inner), listener, tasks.clone()));
         }
@@ -133,9 +151,10 @@ impl Server {
             async move {
                 tokio::select! {
                     biased;
-                    () = stopping.cancelled() => inner.hub.close_all(&Fault::connection_forced(STOPPING)),
+                    () = stopping.cancelled() => {}
                     () = inner.hub.tick() => {}
                 }
+                inner.stop().await;
             }
         });
         tasks.spawn(TaskKind::Critical, "upkeep", upkeep::run(Arc::clone(&inner), tasks.stopping().clone()));
@@ -190,6 +209,21 @@ impl Materials {
 impl Inner {
     fn materials(&self) -> Arc<Materials> {
         Arc::clone(&self.materials.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says farewell to everybody, and closes the journal.
+    async fn stop(&self) {
+        self.hub.close_all(&Fault::connection_forced(STOPPING));
+        // Whoever was in the last step of the handshake is told by its own task's end.
+        if tokio::time::timeout(FAREWELL_LIMIT, self.hub.empty()).await.is_err() {
+            tracing::warn!(connections = self.hub.counts().0, "Some clients did not answer when the broker stopped");
+        }
+        if let Some(journal) = self.journal.clone() {
+            // Its last write waits for the disk.
+            if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
+                tracing::error!("The journal could not be closed");
+            }
+        }
     }
 
     /// Whether a client may stay, and if not, what it is told.

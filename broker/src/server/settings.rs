@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use muster_broker_config::{CHANNELS_MAX, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, HEARTBEAT_S, MESSAGE_BYTES_MAX, Role};
-use muster_daemon::{Clock, SystemClock};
+use muster_daemon::{Clock, Disk, SystemClock};
 use muster_pki::{Credentials, Trust};
 use muster_protocol::routing::VHOST_DEFAULT;
 
-use super::hub::Keeper;
 use crate::access::{Members, Rules};
 use crate::engine;
-use crate::journal::Record;
+use crate::journal;
 use crate::session;
 
 /// Milliseconds that a client has to answer `connection.close`.
@@ -40,7 +39,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Files that are looked at again and again.
     pub files: Files,
-    /// Where what is durable is kept, if it is.
+    /// Where what is durable is kept; without it, nothing is.
     pub durable: Option<Durable>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
@@ -85,18 +84,20 @@ pub struct Files {
     pub members: Option<PathBuf>,
 }
 
-/// The journal, and what it had.
+/// Where what is durable is kept.
 #[derive(Clone)]
 pub struct Durable {
-    /// What was durable before the restart, in order.
-    pub records: Vec<Record>,
-    /// Where it is kept from now on.
-    pub keeper: Arc<dyn Keeper>,
+    /// The directory of the journal, made where it is missing.
+    pub directory: PathBuf,
+    /// How large it may become.
+    pub bounds: journal::Bounds,
+    /// The disk that it is on.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl fmt::Debug for Durable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Durable").field("records", &self.records.len()).finish_non_exhaustive()
+        formatter.debug_struct("Durable").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
