@@ -62,3 +62,6 @@ pub use log::Bounds;
 pub use reading::Found;
 pub use record::Record;
 pub use status::{JournalStatus, Pressure};
+
+#[cfg(test)]
+mod tests;

@@ -26,9 +26,9 @@ pub enum Record {
     Bound(Arc<BindingSpec>),
     /// Such a binding went.
     Unbound(Arc<BindingSpec>),
-    /// A persistent message is in durable queues now. Written once for all of them.
+    /// A persistent message is in durable queues now. One record for all of them that drop it at the same time.
     Enqueued {
-        /// The number of the message; never used twice.
+        /// The number of the message, later ones have higher ones.
         message: u64,
         /// When it is dropped, in milliseconds since the epoch, if ever, by its own expiration or a queue's; the soonest is
         /// each queue's own business after a replay.

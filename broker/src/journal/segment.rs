@@ -22,10 +22,6 @@ const MAGIC: [u8; 8] = *b"\x89mustr\r\n";
 const PREFIX: &str = "segment-";
 const DAMAGED_PREFIX: &str = "damaged-";
 
-/// How often all bytes of a segment are summed, at most, while whole frames are looked for behind damage. Contents can be
-/// chosen so that each place in them looks like the beginning of a frame.
-const LOOKS_MAX: u64 = 16;
-
 /// The name of a segment's file.
 pub(super) fn file_name(number: u64) -> String {
     format!("{PREFIX}{number:020}")
@@ -152,28 +148,20 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// What stands at a place.
-#[derive(Debug, PartialEq, Eq)]
-enum At {
-    /// A whole frame with this entry.
-    Whole(Range<usize>),
-    /// A frame whose entry is damaged; the next one is known.
-    Damaged(usize),
-    /// No frame.
-    Nothing,
-}
-
-/// `looked` counts bytes that were summed.
-fn at(bytes: &[u8], number: u64, place: usize, looked: &mut u64) -> At {
-    let Some(head) = bytes.get(place..place + FRAME_BYTES) else { return At::Nothing };
+/// Where the entry of the frame at this place is, if one begins there.
+fn entry_at(bytes: &[u8], number: u64, place: usize) -> Option<Range<usize>> {
+    let head = bytes.get(place..place + FRAME_BYTES)?;
     if head[..4] != sum(number, place as u64, &head[4..12]) {
-        return At::Nothing;
+        return None;
     }
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
     let start = place + FRAME_BYTES;
-    let Some(end) = start.checked_add(length).filter(|end| *end <= bytes.len()) else { return At::Nothing };
-    *looked += length as u64;
-    if head[8..12] == sum(number, start as u64, &bytes[start..end]) { At::Whole(start..end) } else { At::Damaged(end) }
+    let end = start.checked_add(length).filter(|end| *end <= bytes.len())?;
+    Some(start..end)
+}
+
+fn is_whole(bytes: &[u8], number: u64, entry: &Range<usize>) -> bool {
+    bytes[entry.start - 4..entry.start] == sum(number, entry.start as u64, &bytes[entry.clone()])
 }
 
 /// What a segment's bytes hold.
@@ -185,30 +173,26 @@ pub(super) struct Scan {
     pub(super) holes: Vec<Range<usize>>,
 }
 
-/// Finds all whole frames behind the header.
+/// Finds all whole frames behind the header. Each byte is looked at a few times at most, whatever they are.
 pub(super) fn scan(bytes: &[u8], number: u64) -> Scan {
     let mut found = Scan::default();
     let mut place = HEADER_BYTES.min(bytes.len());
-    let mut looked = 0;
-    let looked_max = (bytes.len() as u64).saturating_mul(LOOKS_MAX);
     while place < bytes.len() {
-        match at(bytes, number, place, &mut looked) {
-            At::Whole(entry) => {
+        let end = match entry_at(bytes, number, place) {
+            Some(entry) if is_whole(bytes, number, &entry) => {
                 place = entry.end;
                 found.entries.push(entry);
+                continue;
             }
-            At::Damaged(end) => {
-                found.hole(place..end);
-                place = end;
+            // Its head is right, so the next one is known.
+            Some(entry) => entry.end,
+            None => {
+                let next = (place + 1..bytes.len()).find(|next| entry_at(bytes, number, *next).is_some());
+                next.unwrap_or(bytes.len())
             }
-            At::Nothing => {
-                let next = (place + 1..bytes.len())
-                    .find(|next| looked >= looked_max || !matches!(at(bytes, number, *next, &mut looked), At::Nothing));
-                let end = next.filter(|_| looked < looked_max).unwrap_or(bytes.len());
-                found.hole(place..end);
-                place = end;
-            }
-        }
+        };
+        found.hole(place..end);
+        place = end;
     }
     found
 }

@@ -33,13 +33,16 @@ pub(super) enum Source {
 /// The bytes that name a binding, and are it: [`codec::Writer::binding`].
 type BindingKey = Arc<[u8]>;
 
+/// A message as far as it expires at one time: the same message may be in queues that drop it at different times.
+type MessageKey = (u64, Option<i64>);
+
 /// One thing that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Exchange(Arc<str>),
     Queue(Arc<str>),
     Binding(BindingKey),
-    Message(u64),
+    Message(MessageKey),
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +62,6 @@ struct Exchange {
 #[derive(Debug)]
 struct Kept {
     content: Arc<Message>,
-    expires_ms: Option<i64>,
     /// In the order of their names, without doubles.
     queues: Box<[Arc<str>]>,
     /// One bit for each that it has left.
@@ -104,7 +106,7 @@ pub(super) struct State {
     exchanges: BTreeMap<Arc<str>, Exchange>,
     queues: HashMap<Arc<str>, Queue>,
     bindings: BTreeMap<BindingKey, Option<Place>>,
-    messages: BTreeMap<u64, Kept>,
+    messages: BTreeMap<MessageKey, Kept>,
     unwritten: Unwritten,
     /// Bytes of what is live, by segment.
     live: BTreeMap<u64, u64>,
@@ -225,26 +227,22 @@ impl State {
                 }
             }
             Record::Enqueued { message, expires_ms, content, queues } => {
-                self.enqueue(*message, *expires_ms, content, queues, source);
+                // As it will be read: no time before 1970 is written.
+                let key = (*message, expires_ms.map(|at| at.max(0)));
+                self.enqueue(key, content, queues, source);
             }
             Record::Removed { message, queue } => self.remove(*message, queue, source),
         }
     }
 
-    fn enqueue(
-        &mut self,
-        message: u64,
-        expires_ms: Option<i64>,
-        content: &Arc<Message>,
-        queues: &[Arc<str>],
-        source: Source,
-    ) {
+    fn enqueue(&mut self, key: MessageKey, content: &Arc<Message>, queues: &[Arc<str>], source: Source) {
         let mut names: Vec<Arc<str>> = Vec::with_capacity(queues.len());
         for queue in queues {
             match self.queues.get_key_value(queue) {
                 // One copy of each name.
                 Some((name, _)) => names.push(name.clone()),
                 None if source == Source::Engine => {
+                    let message = key.0;
                     tracing::error!(%queue, message, "A message is to be kept for a queue that the journal does not know");
                 }
                 None => {
@@ -256,57 +254,60 @@ impl State {
         if names.is_empty() {
             return;
         }
+        let before = self.messages.remove(&key);
+        let still_in = before.iter().flat_map(Kept::queues).cloned();
+        match source {
+            Source::Engine => names.extend(still_in),
+            // Written anew, it says where it is now.
+            Source::Disk(_) => still_in.for_each(|name| self.leave_queue(&name, key.0)),
+        }
         names.sort_unstable();
         names.dedup();
-        // Written anew, it says where it is now.
-        let before = self.messages.remove(&message);
-        for queue in before.iter().flat_map(Kept::queues) {
-            if let Some(queue) = self.queues.get_mut(queue) {
-                queue.messages.remove(&message);
-            }
-        }
         for name in &names {
             if let Some(queue) = self.queues.get_mut(name) {
-                queue.messages.insert(message);
+                queue.messages.insert(key.0);
             }
         }
-        let place = self.appeared(Key::Message(message), source, before.and_then(|kept| kept.place));
+        let place = self.appeared(Key::Message(key), source, before.and_then(|kept| kept.place));
         let (left, count) = (vec![0; names.len().div_ceil(64)].into(), names.len());
-        let kept = Kept { content: content.clone(), expires_ms, queues: names.into(), left, count, place };
-        self.messages.insert(message, kept);
+        self.messages.insert(key, Kept { content: content.clone(), queues: names.into(), left, count, place });
+    }
+
+    fn leave_queue(&mut self, queue: &str, message: u64) {
+        if let Some(queue) = self.queues.get_mut(queue) {
+            queue.messages.remove(&message);
+        }
+    }
+
+    /// Takes a message out of a queue. What is given is its place on the disk.
+    fn take_out(&mut self, message: u64, queue: &str) -> Option<(Arc<str>, Option<Place>)> {
+        let all = (message, None)..=(message, Some(i64::MAX));
+        let (key, kept, name) = self
+            .messages
+            .range_mut(all)
+            .find_map(|(key, kept)| Some((*key, kept.leave(queue)?)).map(|(key, name)| (key, kept, name)))?;
+        let place = kept.place;
+        if kept.count == 0 {
+            // The disk learns it from what took it out of the last queue.
+            self.messages.remove(&key);
+            self.unwritten.live.remove(&Key::Message(key));
+            Self::lost(&mut self.live, place);
+        }
+        Some((name, place))
     }
 
     fn remove(&mut self, message: u64, queue: &str, source: Source) {
-        let Some(kept) = self.messages.get_mut(&message) else { return };
-        let Some(name) = kept.leave(queue) else { return };
-        let (place, is_last) = (kept.place, kept.count == 0);
-        if let Some(queue) = self.queues.get_mut(&name) {
-            queue.messages.remove(&message);
-        }
+        let Some((name, place)) = self.take_out(message, queue) else { return };
+        self.leave_queue(&name, message);
         if source == Source::Engine && place.is_some() {
             self.unwritten.removals.push((message, name));
         }
-        if is_last {
-            self.forget_message(message, place);
-        }
-    }
-
-    /// Forgets a message that is in no queue any more. The disk learns it from what took it out of the last one.
-    fn forget_message(&mut self, message: u64, place: Option<Place>) {
-        self.messages.remove(&message);
-        self.unwritten.live.remove(&Key::Message(message));
-        Self::lost(&mut self.live, place);
     }
 
     fn delete_queue(&mut self, name: &Arc<str>, source: Source) {
         let Some(queue) = self.queues.remove(name) else { return };
         for message in queue.messages {
-            let Some(kept) = self.messages.get_mut(&message) else { continue };
-            kept.leave(name);
-            if kept.count == 0 {
-                let place = kept.place;
-                self.forget_message(message, place);
-            }
+            self.take_out(message, name);
         }
         let bindings = self.bindings_to(&Destination::Queue(name.clone()));
         self.forget_bindings(bindings);
@@ -349,15 +350,16 @@ impl State {
 
     /// Leaves out what has expired, as if it had been removed now; gives how many that were.
     pub(super) fn expire(&mut self, now_ms: i64) -> u64 {
-        let is_over = |kept: &Kept| kept.expires_ms.is_some_and(|at| at <= now_ms);
-        let expired: Vec<u64> =
-            self.messages.iter().filter(|(_, kept)| is_over(kept)).map(|(message, _)| *message).collect();
-        for message in &expired {
-            let queues: Vec<Arc<str>> =
-                self.messages.get(message).into_iter().flat_map(Kept::queues).cloned().collect();
-            queues.iter().for_each(|queue| self.remove(*message, queue, Source::Engine));
-        }
-        expired.len() as u64
+        let is_over = |key: &MessageKey| key.1.is_some_and(|at| at <= now_ms);
+        let expired: Vec<(u64, Arc<str>)> = self
+            .messages
+            .iter()
+            .filter(|(key, _)| is_over(key))
+            .flat_map(|(key, kept)| kept.queues().map(|queue| (key.0, queue.clone())))
+            .collect();
+        let before = self.messages.len();
+        expired.iter().for_each(|(message, queue)| self.remove(*message, queue, Source::Engine));
+        (before - self.messages.len()) as u64
     }
 
     /// Leaves out, after everything has been read, what belongs to queues whose own record was lost.
@@ -405,10 +407,10 @@ impl State {
         for binding in self.bindings.keys() {
             records.push(Record::Bound(Arc::new(codec::decode_binding(binding)?)));
         }
-        for (message, kept) in &self.messages {
+        for ((message, expires_ms), kept) in &self.messages {
             records.push(Record::Enqueued {
                 message: *message,
-                expires_ms: kept.expires_ms,
+                expires_ms: *expires_ms,
                 content: kept.content.clone(),
                 queues: kept.queues().cloned().collect(),
             });
@@ -470,7 +472,7 @@ impl State {
                 Key::Message(message) => self.messages.get(message).map(|kept| {
                     let queues: Vec<&str> = kept.queues().map(|queue| &**queue).collect();
                     frames.push(|bytes| {
-                        Writer(bytes).enqueued(*message, kept.expires_ms, &kept.content, queues.into_iter());
+                        Writer(bytes).enqueued(message.0, message.1, &kept.content, queues.into_iter());
                     })
                 }),
             };

@@ -1,0 +1,5 @@
+mod crash;
+mod damage;
+mod model;
+mod records;
+mod running;
