@@ -190,6 +190,17 @@ impl Journal {
         None
     }
 
+    /// A confirm that waits for nothing on the disk; given back if nothing of its channel is held before it.
+    #[must_use]
+    pub fn hold_behind_others(&self, connection: ConnectionId, output: Output) -> Option<Output> {
+        let mut inbox = self.shared.lock();
+        if !inbox.held.is_behind(connection, &output) {
+            return Some(output);
+        }
+        inbox.held.hold(0, connection, output);
+        None
+    }
+
     /// Appends the confirms that may be sent now.
     pub fn released(&self, into: &mut Vec<(ConnectionId, Output)>) {
         let mut inbox = self.shared.lock();
