@@ -2,6 +2,7 @@
 
 mod commands;
 mod complaint;
+mod input;
 mod notify;
 mod start;
 

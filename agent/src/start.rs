@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Files, complain};
 use crate::complaint::Complaint;
-use crate::notify;
+use crate::{input, notify};
 
 /// Threads for work that blocks: the journal's syncs and name lookups. There is little of either.
 const BLOCKING_THREADS: usize = 4;
@@ -46,7 +46,11 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Runs the agent to its end.
-pub(crate) fn agent(files: &Files) -> ExitCode {
+///
+/// With `until_input_ends` it stops when standard input does. A signal of the kernel at the parent's end would need no
+/// pipe, but is lost where the parent has ended before it is asked for, and comes when the thread that started the agent
+/// ends.
+pub(crate) fn agent(files: &Files, until_input_ends: bool) -> ExitCode {
     let (config, recent) = match files.load() {
         Ok((_, config, unknown)) => {
             let recent = match logging::init_remembering(config.log()) {
@@ -66,7 +70,7 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run(config, files, recent) {
+    match run(config, files, recent, until_input_ends) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("Could not start: {error:#}");
@@ -75,12 +79,13 @@ pub(crate) fn agent(files: &Files) -> ExitCode {
     }
 }
 
-fn run(config: Config, files: &Files, recent: Recent) -> anyhow::Result<ExitCode> {
+fn run(config: Config, files: &Files, recent: Recent, until_input_ends: bool) -> anyhow::Result<ExitCode> {
     tls::install_crypto_provider();
     let runtime = runtime()?;
     let stop_limit = config.stop_timeout() + STOP_EXTRA;
     let end = runtime.block_on(async {
         let signals = Signals::install().context("listen for signals")?;
+        let input = if until_input_ends { Some(input::pipe().context("listen to standard input")?) } else { None };
         let socket = config.status_socket().to_owned();
         let agent = build(config, files)?;
         let handle = agent.handle();
@@ -90,6 +95,9 @@ fn run(config: Config, files: &Files, recent: Recent) -> anyhow::Result<ExitCode
             .ok();
         let shutdown = CancellationToken::new();
         let tasks = Tasks::new();
+        if let Some(input) = input {
+            tasks.spawn(TaskKind::Worker, "input", stop_at_end(input, shutdown.clone(), stop_limit));
+        }
         tasks.spawn(TaskKind::Worker, "notify", notify::report(handle.clone()));
         tasks.spawn(TaskKind::Worker, "memory", let_go_forever(tasks.stopping().clone()));
         let end = tokio::select! {
@@ -135,6 +143,14 @@ fn serve_status(path: &Path, handle: muster_agent::Handle, recent: Recent) -> an
 
 fn log_line(line: Remembered) -> LogLine {
     LogLine { at_ms: Timestamp(line.at_ms), level: line.level.to_string(), text: line.text }
+}
+
+/// Whoever started the agent has ended, or wants it to end.
+async fn stop_at_end(mut input: input::Pipe, shutdown: CancellationToken, stop_limit: Duration) {
+    input.ended().await;
+    tracing::info!("Standard input has ended: stopping");
+    notify::stopping(stop_limit);
+    shutdown.cancel();
 }
 
 /// Turns signals into requests to the agent. Ends when the process should end at once.

@@ -36,6 +36,10 @@ struct Cli {
     #[arg(long)]
     print_config: bool,
 
+    /// Stop when standard input, which must be a pipe, ends: the agent does not outlive whoever started it.
+    #[arg(long)]
+    until_input_ends: bool,
+
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -118,7 +122,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         _ if cli.print_config => print_config(&cli.files),
-        None => return start::agent(&cli.files),
+        None => return start::agent(&cli.files, cli.until_input_ends),
         Some(Command::RunAction { directory }) => return start::run_action(&cli.files, directory),
         Some(Command::CheckConfig) => return check_config(&cli.files),
         Some(Command::Status { json }) => return status::run(*json, &cli.files),

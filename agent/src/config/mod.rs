@@ -276,6 +276,7 @@ impl Config {
                     write_roots: file.write_roots.clone(),
                     bytes_max: check.within("plugins.file.bytes_max", file.bytes_max),
                 },
+                script: script_settings(&raw.state_dir),
                 ..muster_plugins::Settings::default()
             },
         };
@@ -484,6 +485,15 @@ impl Config {
     #[must_use]
     pub fn plugin_settings(&self) -> &muster_plugins::Settings {
         &self.plugin_settings
+    }
+}
+
+/// Only root may make a directory in `/run`. Any other user's agent runs scripts as that user alone, so they may lie
+/// where nobody else can go.
+fn script_settings(state_dir: &Path) -> muster_plugins::ScriptSettings {
+    match nix::unistd::Uid::effective().is_root() {
+        true => muster_plugins::ScriptSettings::default(),
+        false => muster_plugins::ScriptSettings { directory: state_dir.join("scripts") },
     }
 }
 

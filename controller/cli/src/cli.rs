@@ -9,6 +9,7 @@ use crate::commands::broker::BrokerCommand;
 use crate::commands::cancel::CancelArguments;
 use crate::commands::completion::CompletionArguments;
 use crate::commands::context::ContextCommand;
+use crate::commands::dev::DevArguments;
 use crate::commands::doctor::DoctorArguments;
 use crate::commands::explain::ExplainArguments;
 use crate::commands::find::FindArguments;
@@ -166,6 +167,9 @@ pub(crate) enum Command {
     /// Keep a certificate authority and issue certificates.
     #[command(before_help = "Examples:\n  muster pki init --ca-dir ./ca\n  muster pki issue user/lea --out ./lea")]
     Pki(Box<PkiArguments>),
+    /// Run a bus, a certificate authority and three agents on this machine.
+    #[command(before_help = "Examples:\n  muster dev\n  muster dev --agents 8\n  muster dev reset")]
+    Dev(Box<DevArguments>),
     /// Check everything between here and the hosts, and say what to do.
     Doctor(DoctorArguments),
     /// Explain an error code, or list all of them.

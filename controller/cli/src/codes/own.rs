@@ -20,6 +20,16 @@ pub(super) const CODES: &[Code] = &[
         explanation: "The message names the file and what the system said. Look at the spelling, the permissions and the disk. Exit code 2; 1 if the disk is full or broken.",
     },
     Code {
+        code: "dev-agent",
+        summary: "an agent of `muster dev` did not come up",
+        explanation: "Its process ended instead of connecting, or did not connect in time. The end of its log is shown; the whole of it is `log` in the agent's directory. After a change of its files, `musterd check-config --config FILE` says what is wrong in them; `muster dev reset` begins anew. Everything was stopped again. Exit code 1; 7 if it runs and does not connect.",
+    },
+    Code {
+        code: "dev-check",
+        summary: "a command of `muster dev --check` did not do what it should",
+        explanation: "The lines below show the command with what was expected and what was found. Agents whose files were changed may rightly say something else than fresh ones: try it with another --dir. Exit code 1.",
+    },
+    Code {
         code: "bad-usage",
         summary: "the words of the command line do not fit",
         explanation: "A command, flag or value is unknown or missing. The nearest known word is proposed and never executed. `--help` behind any command shows examples. Exit code 2.",
@@ -28,6 +38,21 @@ pub(super) const CODES: &[Code] = &[
         code: "secret-on-command-line",
         summary: "a secret was typed as a word of the command line",
         explanation: "Words of a command line can be read by every user of the machine while the program runs, and stay in the shell's history. An input that the action's description marks as secret is taken from a file (NAME=@FILE, best with mode 0600), from standard input (NAME=-), or typed at the terminal, where it is not shown: leave it out or write NAME=-. Change the secret that was typed. Nothing was sent. Exit code 2.",
+    },
+    Code {
+        code: "dev-running",
+        summary: "`muster dev` runs already in this directory",
+        explanation: "One directory is one authority with its agents, and two programs cannot run them. `muster dev status` says where the first one is; --dir starts a second one beside it. Nothing was changed. Exit code 2.",
+    },
+    Code {
+        code: "dev-directory",
+        summary: "the directory of `muster dev` cannot be used",
+        explanation: "It is not empty and was not made by `muster dev`, belongs to somebody else, lies where others could put other files, was made by a newer version, or its path is too long for sockets. The message says which. --dir names another one. Nothing was changed. Exit code 2.",
+    },
+    Code {
+        code: "no-musterd",
+        summary: "the agent's program is not to be found",
+        explanation: "`muster dev` runs agents and looks for their program `musterd` where --musterd says, else beside `muster` itself, else on the search path. Exit code 2.",
     },
     Code {
         code: "ambiguous-request",
@@ -143,6 +168,11 @@ pub(super) const CODES: &[Code] = &[
         code: "rabbitmqctl",
         summary: "the broker's own tool did not work",
         explanation: "`muster broker` asks a running RabbitMQ through rabbitmqctl, which works on the broker's machine, as root or as the user rabbitmq. Or give it the definitions as a file. Exit code 7.",
+    },
+    Code {
+        code: "dev-not-running",
+        summary: "`muster dev` does not run",
+        explanation: "Nobody holds the directory that was looked at: $XDG_STATE_HOME/muster/dev (else below ~/.local/state), or the one of --dir. `muster dev` starts it. Exit code 7.",
     },
     Code {
         code: "not-logged-in",

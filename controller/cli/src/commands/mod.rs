@@ -5,6 +5,7 @@ pub(crate) mod broker;
 pub(crate) mod cancel;
 pub(crate) mod completion;
 pub(crate) mod context;
+pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod find;

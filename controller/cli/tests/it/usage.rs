@@ -35,6 +35,8 @@ fn help_has_examples_first() {
       context     Choose, show and add contexts: which broker, as whom
       broker      Write what a broker needs, and check a running one
       pki         Keep a certificate authority and issue certificates
+      dev         Run a bus, a certificate authority and three agents on this
+                  machine
       doctor      Check everything between here and the hosts, and say what to do
       explain     Explain an error code, or list all of them
       completion  Set up completion for a shell
