@@ -31,6 +31,7 @@ mod durable;
 mod exchange;
 mod exchanges;
 mod keys;
+mod look;
 mod peers;
 mod publishing;
 mod queue;
@@ -56,6 +57,7 @@ use self::routing::Remembered;
 use self::store::Store;
 use crate::ids::{ChannelNumber, ConnectionId};
 
+pub use look::{BindingLook, QueueLook};
 pub use specs::{
     BindingSpec, ConsumerSpec, Destination, ExchangeKind, ExchangeSpec, Overflow, Policy, QueueLimits, QueueSpec,
 };
@@ -139,6 +141,8 @@ pub struct Engine {
     channels: SlotMap<ChannelKey, Channel>,
     consumers: SlotMap<ConsumerKey, Consumer>,
     store: Store,
+    /// Publishers wait for something outside.
+    pressed: bool,
     remembered: Remembered,
     /// Each queue that has a time at which something is due, once.
     deadlines: BTreeSet<(i64, QueueKey)>,
@@ -172,6 +176,7 @@ impl Engine {
             channels: SlotMap::with_key(),
             consumers: SlotMap::with_key(),
             store: Store::new(limits.message_bytes_max),
+            pressed: false,
             remembered: Remembered::default(),
             deadlines: BTreeSet::new(),
             walks: 0,
@@ -207,9 +212,10 @@ impl Engine {
     }
 
     /// Whether bytes in memory are above the bound, so that publishers are to wait. Falls again at four fifths of it.
+    /// Also while somebody [presses](Engine::press).
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.store.is_full()
+        self.pressed || self.store.is_full()
     }
 
     /// What there is now. Goes through all queues, so not for each message.

@@ -95,7 +95,14 @@ impl Store {
         self.bytes
     }
 
+    /// Full from the bound on until four fifths of it; with no room at all, always.
     pub(super) fn is_full(&self) -> bool {
-        self.full
+        self.full || self.bytes_max == 0
+    }
+
+    /// Takes another bound.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        self.full = self.bytes > bytes_max;
     }
 }

@@ -367,6 +367,7 @@ impl Connection {
             self.line.count_received(size);
         }
         drop(turn);
+        self.line.note(self.session.is_open(), self.session.channels());
         self.follow(progress);
         match hung_up && self.stage == Stage::Open {
             true => Err(End::HungUp),

@@ -30,6 +30,8 @@ pub(super) struct Hub {
     drained: Mutex<Vec<(ConnectionId, usize)>>,
     any_drained: AtomicBool,
     full: AtomicBool,
+    /// What is durable takes more of the disk than it may by now.
+    disk_short: AtomicBool,
     /// When the engine wants its next tick; `i64::MAX` is never.
     next_tick_ms: AtomicI64,
     tick_sooner: Notify,
@@ -120,6 +122,7 @@ impl Hub {
             drained: Mutex::default(),
             any_drained: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            disk_short: AtomicBool::new(false),
             next_tick_ms: AtomicI64::new(i64::MAX),
             tick_sooner: Notify::new(),
             emptied: Notify::new(),
@@ -192,11 +195,23 @@ impl Hub {
     pub(super) fn block(&self, line: &Arc<Line>) -> bool {
         let mut turn = self.turn(Some(line.id));
         let state = turn.state();
-        let full = state.is_full();
+        let full = state.broker.engine.is_full();
         if full {
             state.out.blocked.push(Arc::clone(line));
         }
         full
+    }
+
+    /// Says whether what is durable takes more of the disk than it may.
+    pub(super) fn set_disk_short(&self, short: bool) {
+        if self.disk_short.swap(short, Ordering::Relaxed) != short {
+            self.turn(None).state();
+        }
+    }
+
+    /// Whether it was said.
+    pub(super) fn is_disk_short(&self) -> bool {
+        self.disk_short.load(Ordering::Relaxed)
     }
 
     /// Whether publishers wait.
@@ -266,12 +281,6 @@ impl Hub {
 /// Longest wait between two looks at the time of day, in milliseconds.
 const TICK_MS_MAX: i64 = 1_000;
 
-impl State {
-    fn is_full(&self) -> bool {
-        self.broker.engine.is_full() || self.out.journal.as_ref().is_some_and(|journal| journal.is_pressed())
-    }
-}
-
 /// One connection's time with what is shared. Whatever it has brought about is passed on when it is dropped.
 pub(super) struct Turn<'a> {
     hub: &'a Hub,
@@ -284,6 +293,9 @@ impl Turn<'_> {
         let hub = self.hub;
         self.state.get_or_insert_with(|| {
             let mut state = hub.lock();
+            let disk_short = hub.disk_short.load(Ordering::Relaxed);
+            let pressed = disk_short || state.out.journal.as_ref().is_some_and(|journal| journal.is_pressed());
+            state.broker.engine.press(pressed);
             if hub.any_drained.swap(false, Ordering::AcqRel) {
                 let drained = std::mem::take(&mut *hub.drained.lock().unwrap_or_else(PoisonError::into_inner));
                 let now_ms = hub.now_ms();
@@ -309,7 +321,7 @@ impl Shared for Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Some(mut state) = self.state.take() else { return };
-        let full = state.is_full();
+        let full = state.broker.engine.is_full();
         let unblocked = if full { Vec::new() } else { std::mem::take(&mut state.out.blocked) };
         if self.hub.full.swap(full, Ordering::Relaxed) != full {
             match full {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -25,6 +25,10 @@ pub(super) struct Line {
     /// When it came.
     pub(super) since_ms: i64,
     outbox: Mutex<Outbox>,
+    /// Open channels.
+    channels: AtomicUsize,
+    /// Whether `connection.open` was granted.
+    open: AtomicBool,
     /// Bytes of plain AMQP that came.
     received_bytes: AtomicU64,
     /// Bytes of plain AMQP that were handed to TLS.
@@ -35,8 +39,6 @@ pub(super) struct Line {
 #[derive(Debug, Default)]
 struct Outbox {
     outputs: VecDeque<Output>,
-    /// Bytes of the messages in it.
-    bytes: usize,
     orders: Orders,
     /// Whom to wake; the task is not between two polls if there is none.
     waker: Option<Waker>,
@@ -53,13 +55,6 @@ pub(super) struct Orders {
     pub(super) unblock: bool,
 }
 
-/// How much waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Waiting {
-    pub(super) outputs: usize,
-    pub(super) bytes: usize,
-}
-
 impl Line {
     pub(super) fn new(id: ConnectionId, client: Client, member: bool, peer: SocketAddr, since_ms: i64) -> Self {
         Self {
@@ -69,6 +64,8 @@ impl Line {
             peer,
             since_ms,
             outbox: Mutex::default(),
+            channels: AtomicUsize::new(0),
+            open: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
         }
@@ -82,7 +79,6 @@ impl Line {
     pub(super) fn push(&self, output: Output) -> bool {
         let mut outbox = self.outbox();
         let first = outbox.outputs.is_empty();
-        outbox.bytes += output.message_bytes();
         outbox.outputs.push_back(output);
         first
     }
@@ -90,7 +86,6 @@ impl Line {
     /// Takes everything that waits. The queue that is left behind holds no memory.
     pub(super) fn take(&self) -> (VecDeque<Output>, Orders) {
         let mut outbox = self.outbox();
-        outbox.bytes = 0;
         (std::mem::take(&mut outbox.outputs), std::mem::take(&mut outbox.orders))
     }
 
@@ -125,10 +120,20 @@ impl Line {
         });
     }
 
-    /// How much waits for the task.
-    pub(super) fn waiting(&self) -> Waiting {
-        let outbox = self.outbox();
-        Waiting { outputs: outbox.outputs.len(), bytes: outbox.bytes }
+    /// How many outputs wait for the task.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox().outputs.len()
+    }
+
+    /// Takes note of how the session is.
+    pub(super) fn note(&self, open: bool, channels: usize) {
+        self.open.store(open, Ordering::Relaxed);
+        self.channels.store(channels, Ordering::Relaxed);
+    }
+
+    /// Whether it is open, and how many channels it has.
+    pub(super) fn session(&self) -> (bool, usize) {
+        (self.open.load(Ordering::Relaxed), self.channels.load(Ordering::Relaxed))
     }
 
     pub(super) fn count_received(&self, bytes: usize) {

@@ -23,12 +23,15 @@ mod gate;
 mod handshake;
 mod hub;
 mod line;
+mod operate;
 mod scratch;
 mod settings;
+pub mod status;
 mod topology;
 pub mod upkeep;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -74,6 +77,7 @@ struct Inner {
     files: Files,
     limits: Limits,
     started_ms: i64,
+    admitted_per_second: AtomicU64,
 }
 
 /// What can be replaced while the broker runs.
@@ -134,6 +138,7 @@ impl Server {
             files: settings.files,
             limits,
             started_ms: now_ms,
+            admitted_per_second: AtomicU64::new(0),
         });
         if let Some(journal) = &inner.journal {
             let hub = Arc::downgrade(&inner.hub);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -102,7 +103,11 @@ pub(super) async fn run(inner: Arc<Inner>, stopping: CancellationToken) {
     let mut crl = files.crl.as_deref().map(Watched::new);
     let mut members = files.members.as_deref().map(Watched::new);
     keep_lists(&inner);
+    let mut admitted_before = inner.gate.admitted.load(Ordering::Relaxed);
     loop {
+        let admitted = inner.gate.admitted.load(Ordering::Relaxed);
+        inner.admitted_per_second.store(admitted - admitted_before, Ordering::Relaxed);
+        admitted_before = admitted;
         let mut recheck = false;
         if let Some(watched) = &mut crl {
             watched.look(|path| {
@@ -234,6 +239,16 @@ pub fn read_members(path: &Path) -> io::Result<BTreeSet<Identity>> {
     }
     Ok(members)
 }
+
+/// Memory of this process, 0 if the system does not say.
+pub(super) fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * PAGE_BYTES
+}
+
+/// Bytes of a page, on every system that this is built for.
+const PAGE_BYTES: u64 = 4096;
 
 /// An error with its reasons, in one line.
 fn said(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,190 @@
+//! What an operator can see and do.
+
+use std::sync::atomic::Ordering;
+
+use muster_protocol::{Identity, Timestamp};
+
+use super::Server;
+use super::status::{
+    BindingStatus, Connected, ConnectionStatus, Counts, MembersStatus, QueueStatus, RevocationListStatus, Status, Used,
+};
+use super::upkeep::resident_bytes;
+use crate::access::Members;
+use crate::fault::Fault;
+use crate::ids::ConnectionId;
+use crate::session::Shared as _;
+
+/// The operator is no connection; no queue is exclusively theirs.
+const OPERATOR: ConnectionId = ConnectionId(0);
+
+impl Server {
+    /// How the broker is; with its bindings if they are asked for. Takes the lock for as long as it takes to copy all lists.
+    #[must_use]
+    pub fn status(&self, with_bindings: bool) -> Status {
+        let inner = &*self.inner;
+        let materials = inner.materials();
+        let (counts, limits, queues, bindings) = {
+            let mut turn = inner.hub.turn(None);
+            let engine = &turn.lock().0.engine;
+            (engine.counts(), engine.limits(), engine.queues(), with_bindings.then(|| engine.bindings()))
+        };
+        let (_, blocked) = inner.hub.counts();
+        let used = |(count, max): (usize, usize)| Used { count: wide(count), max: wide(max) };
+        let mut connections: Vec<ConnectionStatus> = inner
+            .hub
+            .lines()
+            .iter()
+            .map(|line| {
+                let ((received_bytes, sent_bytes), (open, channels)) = (line.traffic(), line.session());
+                ConnectionStatus {
+                    id: line.id.0,
+                    identity: line.client.identity.short(),
+                    peer: line.peer,
+                    since_ms: Timestamp(line.since_ms),
+                    certificate_until_ms: line.client.valid_until,
+                    open,
+                    channels,
+                    received_bytes,
+                    sent_bytes,
+                    waiting: line.waiting(),
+                }
+            })
+            .collect();
+        connections.sort_unstable_by(|a, b| (&a.identity, a.id).cmp(&(&b.identity, b.id)));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            identity: materials.credentials.identity().short(),
+            certificate_not_after_ms: materials.credentials.not_after(),
+            started_at_ms: Timestamp(inner.started_ms),
+            now_ms: Timestamp(inner.hub.now_ms()),
+            virtual_host: inner.session.vhost.clone(),
+            listen: inner.addresses.clone(),
+            members: match &materials.rules.members {
+                Members::Issued => MembersStatus::Issued,
+                Members::Listed(listed) => MembersStatus::Listed { count: listed.len() },
+            },
+            full: self.why_full(counts.message_bytes, limits.message_bytes_max),
+            connected: Connected {
+                open: used(inner.gate.open()),
+                handshaking: used(inner.gate.handshaking()),
+                blocked: wide(blocked),
+                slow: wide(counts.slow),
+                accepted_total: inner.gate.accepted.load(Ordering::Relaxed),
+                admitted_total: inner.gate.admitted.load(Ordering::Relaxed),
+                admitted_per_second: inner.admitted_per_second.load(Ordering::Relaxed),
+                refused: inner.gate.refused(),
+            },
+            counts: Counts {
+                channels: wide(counts.channels),
+                consumers: wide(counts.consumers),
+                exchanges: used((counts.exchanges, limits.exchanges_max)),
+                queues: used((counts.queues, limits.queues_max)),
+                bindings: used((counts.bindings, limits.bindings_max)),
+                ready: wide(counts.ready),
+                unacknowledged: wide(counts.unacknowledged),
+                message_bytes: used((counts.message_bytes, limits.message_bytes_max)),
+            },
+            memory_bytes: resident_bytes(),
+            revocation_lists: materials
+                .trust
+                .crl_info()
+                .into_iter()
+                .map(|list| RevocationListStatus {
+                    number: list.number,
+                    revoked: list.revoked,
+                    made_ms: list.this_update,
+                    next_ms: list.next_update,
+                })
+                .collect(),
+            journal: inner.journal.as_ref().and_then(|journal| serde_json::to_value(journal.status()).ok()),
+            queues: queues
+                .into_iter()
+                .map(|queue| QueueStatus {
+                    name: queue.name.to_string(),
+                    durable: queue.durable,
+                    exclusive: queue.exclusive,
+                    ready: queue.ready,
+                    ready_bytes: queue.ready_bytes,
+                    unacknowledged: queue.unacknowledged,
+                    consumers: queue.consumers,
+                })
+                .collect(),
+            connections,
+            bindings: bindings.map(|bindings| {
+                bindings
+                    .into_iter()
+                    .map(|binding| BindingStatus {
+                        source: binding.source.to_string(),
+                        destination_kind: binding.destination_kind.to_owned(),
+                        destination: binding.destination.to_string(),
+                        key: binding.key.to_string(),
+                    })
+                    .collect()
+            }),
+        }
+    }
+
+    fn why_full(&self, bytes: usize, bytes_max: usize) -> Vec<String> {
+        if !self.inner.hub.is_full() {
+            return Vec::new();
+        }
+        let mut reasons = Vec::new();
+        if let Some(pressure) = self.inner.journal.as_ref().and_then(|journal| journal.pressure()) {
+            reasons.push(pressure.reason());
+        }
+        if self.inner.hub.is_disk_short() {
+            reasons.push("what is durable takes more of the disk than `limits.disk_bytes`".to_owned());
+        }
+        // From the bound on until four fifths of it.
+        if reasons.is_empty() || bytes > bytes_max / 5 * 4 {
+            reasons.push(format!("messages take {bytes} of {bytes_max} bytes (`limits.memory_bytes`)"));
+        }
+        reasons
+    }
+
+    /// Deletes a queue with what is in it. Tells how many messages that were.
+    ///
+    /// # Errors
+    /// 404 if there is none, 405 if it belongs to a connection.
+    pub fn delete_queue(&self, name: &str) -> Result<u32, Fault> {
+        let now_ms = self.inner.hub.now_ms();
+        let mut turn = self.inner.hub.turn(None);
+        let (broker, outlet) = turn.lock();
+        broker.engine.check_queue(OPERATOR, name, now_ms)?;
+        broker.engine.delete_queue(OPERATOR, name, false, false, now_ms, outlet)
+    }
+
+    /// Removes what waits in a queue. Tells how many messages that were.
+    ///
+    /// # Errors
+    /// 404 if there is none, 405 if it belongs to a connection.
+    pub fn purge_queue(&self, name: &str) -> Result<u32, Fault> {
+        let now_ms = self.inner.hub.now_ms();
+        let mut turn = self.inner.hub.turn(None);
+        let (broker, outlet) = turn.lock();
+        broker.engine.purge_queue(OPERATOR, name, now_ms, outlet)
+    }
+
+    /// Closes the connections of an identity, or all, with 320 and this reason. Tells how many.
+    pub fn close_connections(&self, of: Option<&Identity>, reason: &str) -> usize {
+        let fault = Fault::connection_forced(reason);
+        let lines = self.inner.hub.lines();
+        let mut closed = 0;
+        for line in lines.iter().filter(|line| of.is_none_or(|identity| line.client.identity == *identity)) {
+            line.close(fault.clone());
+            closed += 1;
+        }
+        tracing::info!(
+            connections = closed,
+            of = of.map(Identity::short),
+            reason,
+            "Closing connections for an operator"
+        );
+        closed
+    }
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,4 @@
+//! The broker as a server: real sockets, real TLS, real clients.
+
+mod contract;
+mod site;
