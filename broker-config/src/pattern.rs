@@ -18,6 +18,7 @@ enum Piece {
     ShortName,
     HostName,
     HostBelow(String),
+    Anything,
 }
 
 /// A set of names. Renders to the regular expression that RabbitMQ gets ([`fmt::Display`]) and
@@ -32,6 +33,12 @@ impl Pattern {
     #[must_use]
     pub fn nothing() -> Self {
         Self::default()
+    }
+
+    /// Matches everything, the empty text too.
+    #[must_use]
+    pub fn anything() -> Self {
+        Self { alternatives: vec![vec![Piece::Anything]] }
     }
 
     /// Matches exactly `text`.
@@ -135,6 +142,8 @@ fn matches_all(pieces: &[Piece], text: &str) -> bool {
                 length
             }
             Piece::HostName => end(is_host_name_character),
+            // Alone in its alternative.
+            Piece::Anything => rest.len(),
             // Always the last piece, so that it may take everything there is.
             Piece::HostBelow(domain) => {
                 let length = end(is_host_name_character);
@@ -145,7 +154,7 @@ fn matches_all(pieces: &[Piece], text: &str) -> bool {
                 length
             }
         };
-        if taken == 0 && !matches!(piece, Piece::Literal(_)) {
+        if taken == 0 && !matches!(piece, Piece::Literal(_) | Piece::Anything) {
             return false;
         }
         rest = &rest[taken..];
@@ -170,6 +179,7 @@ fn expression(piece: &Piece) -> String {
         Piece::Literal(text) => escape(text),
         Piece::ShortName => format!("[a-z0-9][a-z0-9_-]{{0,{}}}", SHORT_NAME_BYTES_MAX - 1),
         Piece::HostName => "[a-z0-9._-]+".to_owned(),
+        Piece::Anything => r"[\s\S]*".to_owned(),
         Piece::HostBelow(domain) => format!("[a-z0-9._-]+{}", escape(&format!(".{domain}"))),
     }
 }
@@ -203,6 +213,7 @@ mod tests {
             Pattern::exactly("(a+b)*[c]{1}|^$?\\"),
             Pattern::exactly("all").or(Pattern::host_below("host.", "example.com")),
             Pattern::two_short_names("user/", ".").then_host_below("example.com"),
+            Pattern::anything(),
         ]
     }
 
@@ -218,6 +229,7 @@ mod tests {
             r"^\(a\+b\)\*\[c\]\{1\}\|\^\$\?\\\z",
             r"^(all|host\.[a-z0-9._-]+\.example\.com)\z",
             r"^user/[a-z0-9][a-z0-9_-]{0,62}\.[a-z0-9][a-z0-9_-]{0,62}\.[a-z0-9._-]+\.example\.com\z",
+            r"^[\s\S]*\z",
         ];
         for (pattern, expected) in sample().iter().zip(expected) {
             assert_eq!(pattern.to_string(), expected);

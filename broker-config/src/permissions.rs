@@ -192,6 +192,22 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// Everything. No identity of a site has it: it is what somebody gets who administers a broker against its site, for
+    /// tests of what that must not help with.
+    #[must_use]
+    pub fn everything(user: String) -> Self {
+        let all = |exchange| TopicRule { exchange, write: Pattern::anything(), read: Pattern::anything() };
+        Self {
+            user,
+            configure: Pattern::anything(),
+            write: Pattern::anything(),
+            read: Pattern::anything(),
+            topics: [all(EXCHANGE_COMMAND), all(EXCHANGE_REPLY)],
+            connections_max: u32::MAX,
+            channels_max: u32::MAX,
+        }
+    }
+
     /// Whether RabbitMQ, given these permissions, lets the operation through.
     #[must_use]
     pub fn allows(&self, operation: &Operation<'_>) -> bool {

@@ -68,7 +68,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-cli",
         ],
     ),
-    ("muster-tests", &["muster-protocol", "muster-daemon", "muster-pki", "muster-broker-config", "muster-bus"]),
+    (
+        "muster-tests",
+        &["muster-protocol", "muster-daemon", "muster-pki", "muster-broker-config", "muster-broker", "muster-bus"],
+    ),
     (
         "muster-fleet",
         &[

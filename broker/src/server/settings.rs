@@ -1,5 +1,6 @@
 //! What a server is told, as values. `muster broker run` reads them from a file, tests and `muster dev` make them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,7 +111,7 @@ impl Settings {
             name: credentials.identity().short(),
             credentials,
             trust,
-            rules: Rules { role: Role::Alone, members: Members::Issued },
+            rules: Rules { role: Role::Alone, members: Members::Issued, unbound: BTreeSet::new() },
             vhost: VHOST_DEFAULT.to_owned(),
             heartbeat_s: u16::try_from(HEARTBEAT_S).unwrap_or(u16::MAX),
             limits: Limits::default(),

@@ -211,7 +211,7 @@ fn take_members(inner: &Inner, path: &Path) -> Result<bool, String> {
     let materials = Materials {
         credentials: before.credentials.clone(),
         trust: before.trust.clone(),
-        rules: Rules { role: before.rules.role.clone(), members: listed },
+        rules: Rules { members: listed, ..before.rules.clone() },
         tls: Arc::clone(&before.tls),
     };
     *inner.materials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(materials);

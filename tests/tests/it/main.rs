@@ -24,6 +24,7 @@ mod rabbitmq {
     mod external;
     mod faults;
     mod flood;
+    mod foreign;
     mod independent;
     mod permissions;
     mod requests;
@@ -53,6 +54,7 @@ mod embedded {
     mod external;
     mod faults;
     mod flood;
+    mod foreign;
     mod independent;
     mod permissions;
     mod requests;

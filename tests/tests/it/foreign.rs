@@ -1,0 +1,49 @@
+//! AMQP clients that are not ours against each broker: Python's pika, method by method; Python's `amqp`, which Celery uses;
+//! and RabbitMQ's own client for Erlang, which comes with every RabbitMQ.
+//!
+//! Who runs them may do everything in the virtual host, since they use exchanges and queues that nobody of ours has.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use muster_tests::broker::{Kind, TestBus};
+use serde_json::Value;
+
+use super::BROKER;
+
+const WHO: &str = "service/conformance";
+
+fn bus() -> TestBus {
+    BROKER.hostile([WHO], WHO)
+}
+
+/// Runs a program of the folder `foreign` as `WHO`.
+fn run(program: &str, arguments: &[&str], bus: &TestBus, more: &[&str]) -> Output {
+    let member = bus.site.member(WHO);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign").join(arguments[0]);
+    let mut command = Command::new(program);
+    command.arg(script).args(&arguments[1..]);
+    for (flag, path) in
+        [("--ca", &member.files.ca), ("--certificate", &member.files.certificate), ("--key", &member.files.key)]
+    {
+        command.arg(flag).arg(path);
+    }
+    command.args(["--port", &bus.port().to_string(), "--vhost", &bus.vhost]).args(more);
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn pika_gets_the_same_answers_method_by_method() {
+    let bus = bus();
+    let kind = if BROKER == Kind::Embedded { "embedded" } else { "rabbitmq" };
+    let output = run("/usr/bin/python3", &["pika_conformance.py"], &bus, &["--broker", kind]);
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<String> = cases.iter().filter(|case| case["ok"] != true).map(Value::to_string).collect();
+    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    assert!(output.status.success() && cases.len() > 60, "{} cases\n{}", cases.len(), said(&output));
+}
