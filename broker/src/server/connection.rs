@@ -136,7 +136,7 @@ impl Connection {
             true => self.outputs = outputs,
             false => self.outputs.extend(outputs),
         }
-        self.obey(orders);
+        self.obey(orders, context)?;
         let wrote = self.write(context)?;
         let read = match self.stage {
             Stage::Open if !self.is_congested() => self.read(context)?,
@@ -154,7 +154,7 @@ impl Connection {
         self.answers_bytes > ANSWERS_BYTES_MAX
     }
 
-    fn obey(&mut self, orders: Orders) {
+    fn obey(&mut self, orders: Orders, context: &mut Context<'_>) -> Result<(), End> {
         if orders.unblock && self.stage == Stage::Blocked {
             self.stage = Stage::Open;
             let now_ms = self.hub.now_ms();
@@ -168,12 +168,22 @@ impl Connection {
         if let Some(fault) = close
             && matches!(self.stage, Stage::Open | Stage::Blocked)
         {
+            // What the client has said before, such as an acknowledgement, still counts; after the close nothing does.
+            for _ in 0..ROUNDS_MAX {
+                if self.stage != Stage::Open || matches!(self.read(context)?, Step::Idle) {
+                    break;
+                }
+            }
+            if !matches!(self.stage, Stage::Open | Stage::Blocked) {
+                return Ok(());
+            }
             let now_ms = self.hub.now_ms();
             let progress = self.session.close(&fault, &mut self.hub.turn(Some(self.line.id)), now_ms);
             // The answer has to be read.
             self.stage = Stage::Open;
             self.follow(progress);
         }
+        Ok(())
     }
 
     fn follow(&mut self, progress: Progress) {

@@ -29,6 +29,8 @@ impl Fixture for Part {
 
     fn disconnect<'a>(&'a self, identity: &'a Identity) -> BoxFuture<'a, ()> {
         async move {
+            // An operator is slower than an acknowledgement that its client has sent and not written yet.
+            self.site.until_quiet(identity).await;
             assert!(self.site.server.close_connections(Some(identity), "cut by the test") > 0);
         }
         .boxed()

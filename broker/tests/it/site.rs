@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_broker::server::status::Status;
 use muster_broker::server::{Server, Settings};
 use muster_bus::{AmqpBus, AmqpSettings, BrokerUrl, Bus};
 use muster_daemon::{Clock as _, SystemClock, Tasks};
@@ -61,6 +62,39 @@ impl Site {
     /// A bus with these credentials.
     pub(crate) fn bus_with(&self, credentials: Credentials) -> Arc<dyn Bus> {
         Arc::new(AmqpBus::new(AmqpSettings::new(vec![self.url()], credentials, self.trust())))
+    }
+
+    /// Waits until an identity's connections have said nothing for a while.
+    pub(crate) async fn until_quiet(&self, identity: &Identity) {
+        let heard = || {
+            let connections = self.server.status(false).connections;
+            let own = connections.iter().filter(|it| it.identity == identity.short());
+            own.map(|it| it.received_bytes).sum::<u64>()
+        };
+        let (mut before, mut same) = (heard(), 0);
+        while same < 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let now = heard();
+            same = if now == before { same + 1 } else { 0 };
+            before = now;
+        }
+    }
+
+    /// Waits until something is so; says what was seen last if it never is.
+    #[track_caller]
+    pub(crate) fn until<T: std::fmt::Debug>(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&Status) -> Result<T, String>,
+    ) -> T {
+        let started = std::time::Instant::now();
+        loop {
+            match look(&self.server.status(true)) {
+                Ok(seen) => return seen,
+                Err(seen) if started.elapsed() > LIMIT => panic!("{what}: {seen}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
     }
 }
 
