@@ -200,6 +200,19 @@ impl Embedded {
         Ok(())
     }
 
+    /// Ends it and starts it again with nothing of what it has kept.
+    ///
+    /// # Errors
+    /// It does not end, its files cannot be removed, or it does not start.
+    pub fn start_anew(&self) -> Result<()> {
+        self.stop()?;
+        let state = self.configuration().state.clone();
+        if state.exists() {
+            fs::remove_dir_all(&state).with_context(|| format!("remove {}", state.display()))?;
+        }
+        self.resume()
+    }
+
     /// `muster broker WORDS` about this broker; gives what it prints.
     ///
     /// # Errors
