@@ -11,6 +11,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
 use crate::blocking::blocking;
+use crate::broker::BrokerKind;
 use crate::fleet::Fleet;
 use crate::ground::Ground;
 use crate::options::{Options, Progress};
@@ -23,6 +24,8 @@ const FLEET_LIMIT: Duration = Duration::from_secs(900);
 /// What is compared.
 #[derive(Debug, Clone)]
 pub struct BaselineOptions {
+    /// On which broker.
+    pub broker: BrokerKind,
     /// How many hosts.
     pub hosts: usize,
     /// Rounds of each, after one that does not count.
@@ -40,6 +43,8 @@ pub struct BaselineOptions {
 /// What one kind of hosts costs. Times are in microseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
+    /// On which broker.
+    pub broker: BrokerKind,
     /// What was measured: `lean`, `lapin` or `fleet`.
     pub what: &'static str,
     /// How many hosts.
@@ -62,6 +67,9 @@ pub struct Measured {
     pub hosts_kib: u64,
     /// Memory of the broker, in KiB.
     pub broker_kib: u64,
+    /// Memory that the broker took for each connection that came up, in bytes. Less than one needs where the broker had some left
+    /// from those before.
+    pub connection_bytes: u64,
 }
 
 /// Sums of the rounds.
@@ -74,11 +82,12 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn measured(mut self, what: &'static str, hosts: usize) -> Measured {
+    fn measured(mut self, broker: BrokerKind, what: &'static str, hosts: usize) -> Measured {
         self.took.sort_unstable();
         let at = |index: usize| self.took.get(index).map_or(0, |took| us(*took));
         let each = |sum: Duration| us(sum) / u64::try_from(hosts * self.took.len()).unwrap_or(1).max(1);
         Measured {
+            broker,
             what,
             hosts,
             connected_per_second: 0,
@@ -90,6 +99,7 @@ impl Rounds {
             controller_us: each(self.controller),
             hosts_kib: 0,
             broker_kib: 0,
+            connection_bytes: 0,
         }
     }
 }
@@ -103,7 +113,7 @@ fn us(duration: Duration) -> u64 {
 /// # Errors
 /// Something does not come up, or answers are missing.
 pub async fn baseline(options: &BaselineOptions, mut each: impl FnMut(Measured)) -> Result<()> {
-    let mut ground = Ground::prepare_and_tell(options.hosts, 1, options.tell)?;
+    let mut ground = Ground::prepare_and_tell(options.broker, options.hosts, 1, options.tell)?;
     let messages = Messages::ping(&ground).await?;
     each(echo(&ground, options, Kind::Lean, &messages)?);
     if options.lapin {
@@ -119,12 +129,14 @@ pub async fn baseline(options: &BaselineOptions, mut each: impl FnMut(Measured))
 
 fn echo(ground: &Ground, options: &BaselineOptions, kind: Kind, messages: &Messages) -> Result<Measured> {
     let hosts = options.hosts;
-    let (broker_before, own_before, started) =
-        (ground.broker.usage().processor, crate::processor_of_self()?, Instant::now());
+    let (broker_before, own_before, started) = (ground.broker.usage(), crate::processor_of_self()?, Instant::now());
     let mut echo = Echo::start(ground, hosts, options.at_once, kind, messages)?;
-    let took = started.elapsed();
+    // A lean echo knows better: afterwards it has waited for the broker to settle.
+    let took = echo.storm().map_or_else(|| started.elapsed(), |storm| storm.took);
     let connections = u64::try_from(hosts)?.max(1);
-    let connect_broker_us = us(ground.broker.usage().processor.saturating_sub(broker_before)) / connections;
+    let after = ground.broker.usage();
+    let connect_broker_us = us(after.processor.saturating_sub(broker_before.processor)) / connections;
+    let connection_bytes = after.resident_bytes.saturating_sub(broker_before.resident_bytes) / connections;
     let connect_hosts_us = us(crate::processor_of_self()?.saturating_sub(own_before)) / connections;
     echo.round(ground)?;
     let mut rounds = Rounds::default();
@@ -146,7 +158,8 @@ fn echo(ground: &Ground, options: &BaselineOptions, kind: Kind, messages: &Messa
         connect_hosts_us,
         hosts_kib: memory.0,
         broker_kib: memory.1,
-        ..rounds.measured(what, hosts)
+        connection_bytes,
+        ..rounds.measured(options.broker, what, hosts)
     })
 }
 
@@ -158,12 +171,13 @@ async fn fleet(ground: Ground, options: &BaselineOptions) -> Result<(Measured, G
         // Never in this process: its own costs are the controller's.
         ..Options::new(hosts)
     };
-    let (broker_before, own_before, started) =
-        (ground.broker.usage().processor, crate::processor_of_self()?, Instant::now());
+    let (broker_before, own_before, started) = (ground.broker.usage(), crate::processor_of_self()?, Instant::now());
     let fleet = Fleet::start_on(ground, fleet_options, FLEET_LIMIT).await?;
     let took = started.elapsed();
     let connections = u64::try_from(hosts)?.max(1);
-    let connect_broker_us = us(fleet.ground.broker.usage().processor.saturating_sub(broker_before)) / connections;
+    let after = fleet.ground.broker.usage();
+    let connect_broker_us = us(after.processor.saturating_sub(broker_before.processor)) / connections;
+    let connection_bytes = after.resident_bytes.saturating_sub(broker_before.resident_bytes) / connections;
     let usage = fleet.usage().await?;
     let here = if fleet.processes() == 1 { own_before } else { Duration::ZERO };
     let connect_hosts_us = us(usage.processor.saturating_sub(here)) / connections;
@@ -189,7 +203,8 @@ async fn fleet(ground: Ground, options: &BaselineOptions) -> Result<(Measured, G
         connect_hosts_us,
         hosts_kib: usage.resident_bytes / 1_024,
         broker_kib,
-        ..rounds.measured("fleet", hosts)
+        connection_bytes,
+        ..rounds.measured(options.broker, "fleet", hosts)
     };
     Ok((measured, ground))
 }
@@ -249,9 +264,9 @@ mod tests {
     fn rounds_become_a_cost_for_each_host() {
         let ms = Duration::from_millis;
         let rounds = Rounds { took: vec![ms(3), ms(1), ms(2)], broker: ms(30), hosts: ms(60), controller: ms(3) };
-        let measured = rounds.measured("lean", 10);
+        let measured = rounds.measured(BrokerKind::RabbitMq, "lean", 10);
         assert_eq!(measured.round_us, [1_000, 2_000, 3_000]);
         assert_eq!((measured.broker_us, measured.hosts_us, measured.controller_us), (1_000, 2_000, 100));
-        assert_eq!(Rounds::default().measured("lean", 0).round_us, [0; 3]);
+        assert_eq!(Rounds::default().measured(BrokerKind::Embedded, "lean", 0).round_us, [0; 3]);
     }
 }

@@ -69,9 +69,9 @@ impl Fleet {
     /// Starts a broker and the agents, and waits until all of them take commands. Needs a runtime with several threads.
     ///
     /// # Errors
-    /// RabbitMQ is not installed, the system has no room for so many, or agents do not come up within `limit`.
+    /// The broker is not installed or not built, the system has no room for so many, or agents do not come up within `limit`.
     pub async fn start(options: Options, limit: Duration) -> Result<Self> {
-        let ground = Ground::prepare_and_tell(options.hosts, options.seed, options.tell)?;
+        let ground = Ground::prepare_and_tell(options.broker, options.hosts, options.seed, options.tell)?;
         Self::start_on(ground, options, limit).await
     }
 

@@ -1,6 +1,6 @@
 //! What a measurement stands on: a broker, an authority, and hosts that may log in, before anybody does.
 //!
-//! A fleet and a raw echo that are compared use the same ground, one after the other: the same broker process, the same
+//! A fleet and a raw echo that are compared use the same ground, one after the other: the same broker, the same
 //! certificates, the same names. [`Ground::clear`] takes away what the one before has left on the broker.
 
 use std::collections::BTreeSet;
@@ -8,33 +8,17 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::Credentials;
-use muster_protocol::routing::VHOST_DEFAULT;
 use muster_protocol::{HostName, Identity};
 use muster_tests::pki::Site;
 use zeroize::Zeroizing;
 
-use crate::blocking::blocking;
-use crate::broker::Broker;
+use crate::broker::{Broker, BrokerKind};
 use crate::inventory::{HostPlan, plan};
 use crate::limits::{self, Allowed};
 use crate::options::Progress;
 
 /// Who commands a fleet, besides its hosts.
 const OTHERS: [&str; 2] = ["user/lea", "service/registry"];
-
-/// What the broker does to become empty. It notices hung-up connections one after the other.
-const CLEAR: &str = r#"
-    Wait = fun Again(0) -> still_connected;
-               Again(Tenths) ->
-                   case rabbit_networking:connections() of
-                       [] -> ok;
-                       _ -> timer:sleep(100), Again(Tenths - 1)
-                   end
-           end,
-    case Wait(1200) of
-        ok -> [rabbit_amqqueue:delete(Queue, false, false, <<"fleet">>) || Queue <- rabbit_amqqueue:list(<<"muster">>)], ok;
-        Other -> Other
-    end."#;
 
 /// A running broker and everybody who may use it.
 #[derive(Debug)]
@@ -56,16 +40,17 @@ impl Ground {
     /// several threads.
     ///
     /// # Errors
-    /// RabbitMQ is not installed, or the system has no room for so many; then with the settings that are too small.
-    pub fn prepare(hosts: usize, seed: u64) -> Result<Self> {
-        Self::prepare_and_tell(hosts, seed, |_| {})
+    /// The broker is not installed or not built, or the system has no room for so many; then with the settings that are too
+    /// small.
+    pub fn prepare(broker: BrokerKind, hosts: usize, seed: u64) -> Result<Self> {
+        Self::prepare_and_tell(broker, hosts, seed, |_| {})
     }
 
     /// The same, and tells how far it is.
     ///
     /// # Errors
     /// As [`Self::prepare`].
-    pub fn prepare_and_tell(hosts: usize, seed: u64, tell: fn(Progress)) -> Result<Self> {
+    pub fn prepare_and_tell(broker: BrokerKind, hosts: usize, seed: u64, tell: fn(Progress)) -> Result<Self> {
         let allowed = limits::require(hosts)?;
         tell(Progress::Issuing { hosts });
         let plans = plan(hosts, seed);
@@ -76,9 +61,9 @@ impl Ground {
             keys.push(key.to_pem());
             credentials.push(Credentials::new(certificate, key, "a host's certificate")?);
         }
-        tell(Progress::BrokerStarts { hosts });
+        tell(Progress::BrokerStarts { broker, hosts });
         let others = OTHERS.iter().map(|name| name.parse().context("read an identity")).collect::<Result<Vec<_>>>()?;
-        let broker = Broker::start(&site, identities.into_iter().chain(others))?;
+        let broker = Broker::start(broker, &site, identities.into_iter().chain(others))?;
         Ok(Self { broker, site, plans, seed, allowed, credentials, keys })
     }
 
@@ -106,14 +91,12 @@ impl Ground {
         self.site.member_in("user/lea", &["admins"]).credentials
     }
 
-    /// Waits until nobody is connected, and deletes all queues, so that whoever comes next starts on an empty broker.
+    /// Empties the broker once nobody is connected, so that whoever comes next finds nothing of those before.
     ///
     /// # Errors
-    /// Somebody stays connected for two minutes, or `rabbitmqctl` fails.
+    /// Somebody stays connected for two minutes, or the broker refuses.
     pub fn clear(&self) -> Result<()> {
-        let said =
-            blocking(|| self.broker.node().ctl(&["--timeout", "180", "eval", CLEAR])).context("clear the broker")?;
-        ensure!(said == "ok", "the broker cannot be cleared: {said}");
+        self.broker.clear()?;
         let left = self.queues()?;
         ensure!(left.is_empty(), "{} queues are left on the broker", left.len());
         Ok(())
@@ -122,11 +105,9 @@ impl Ground {
     /// The names of all queues on the broker.
     ///
     /// # Errors
-    /// `rabbitmqctl` fails.
+    /// The broker does not tell.
     pub fn queues(&self) -> Result<BTreeSet<String>> {
-        let list = ["list_queues", "-p", VHOST_DEFAULT, "--no-table-headers", "name"];
-        let names = blocking(|| self.broker.node().ctl(&list)).context("list the queues")?;
-        Ok(names.lines().map(ToOwned::to_owned).collect())
+        Ok(self.broker.queues()?.into_keys().collect())
     }
 
     /// Stops the broker.

@@ -1,4 +1,4 @@
-//! What one agent costs that has nothing to do: the real `musterd`, alone with a private RabbitMQ.
+//! What one agent costs that has nothing to do: the real `musterd`, alone with a private broker.
 //!
 //! # What is measured
 //!
@@ -24,10 +24,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use muster_protocol::Identity;
-use muster_protocol::routing::VHOST_DEFAULT;
 use muster_tests::pki::Site;
 use muster_tests::programs::{Access, AgentProcess, Party};
-use muster_tests::rabbit::{Node, NodeOptions};
 use muster_tests::stage::host;
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -36,11 +34,15 @@ pub use process::{Memory, PerMapping};
 use process::{memory, processor, wakeups};
 pub use wire::Wire;
 
+use crate::broker::{Broker, BrokerKind};
+
 /// How to measure.
 #[derive(Debug, Clone)]
 pub struct IdleOptions {
     /// The `musterd` to measure.
     pub program: PathBuf,
+    /// The broker that it is connected to.
+    pub broker: BrokerKind,
     /// How long to let it settle after it takes commands.
     pub settle: Duration,
     /// How long to look. Heartbeats come several times a minute, so a minute shows their rate.
@@ -51,7 +53,12 @@ impl IdleOptions {
     /// Looks for a minute, after ten seconds.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
-        Self { program, settle: Duration::from_secs(10), window: Duration::from_secs(60) }
+        Self {
+            program,
+            broker: BrokerKind::default(),
+            settle: Duration::from_secs(10),
+            window: Duration::from_secs(60),
+        }
     }
 }
 
@@ -113,7 +120,7 @@ const REFRESH_TIME: Duration = Duration::from_secs(3);
 /// Measures an idle agent. Blocks for somewhat longer than the window.
 ///
 /// # Errors
-/// RabbitMQ is not installed or does not start, the agent does not come up or does not stay connected, a window is too
+/// The broker is not installed or does not start, the agent does not come up or does not stay connected, a window is too
 /// long, or the system does not tell what it should.
 pub fn measure(options: &IdleOptions) -> Result<Idle> {
     ensure!(
@@ -125,16 +132,9 @@ pub fn measure(options: &IdleOptions) -> Result<Idle> {
         std::fs::metadata(&options.program).with_context(|| format!("look at `{}`", options.program.display()))?.len();
     let site = Site::new()?;
     let identity: Identity = "host/web-1.ams1".parse().context("a host's identity")?;
-    let node = Node::start(NodeOptions {
-        identities: [identity].into(),
-        ..NodeOptions::new(site.broker().server_certificate())
-    })?;
+    let broker = Broker::start(options.broker, &site, [identity])?;
     let member = site.member("host/web-1.ams1");
-    let access = Access {
-        urls: vec![node.url(VHOST_DEFAULT)],
-        ca: member.files.ca.clone(),
-        crl: Some(member.files.crl.clone()),
-    };
+    let access = Access { urls: vec![broker.url()], ca: member.files.ca.clone(), crl: Some(member.files.crl.clone()) };
     let folder = tempfile::Builder::new().prefix("muster-idle-").tempdir()?;
     let settings = host("web-1.ams1");
     AgentProcess::prepare(&settings, &access, &Party::from(&member), folder.path())?;

@@ -1,10 +1,10 @@
 //! A fleet: thousands of real agents in one process, each with its own certificate, connection, queue and
-//! state, against a real RabbitMQ over TLS.
+//! state, against a real broker over TLS: RabbitMQ or the embedded one.
 //!
 //! # The data and how it flows
 //!
 //! [`Options`] say how many hosts and how they behave; [`inventory`] makes up what each of them is. [`Broker`]
-//! starts a private RabbitMQ with the permissions that `muster-broker-config` generates for exactly these
+//! starts a private one, where the permissions that `muster-broker-config` generates hold for exactly these
 //! identities. [`Fleet::start`] then starts an [`Agent`](muster_agent::Agent) for each host, built of the same parts as
 //! `musterd`, except that its facts are given and its actions run in this process. Its way to the broker goes through
 //! a [`Meter`], which counts attempts to connect, and through the host's [`Behaviour`], which delays or swallows what
@@ -45,7 +45,7 @@ pub mod remote;
 pub mod storm;
 
 pub use behaviour::{Behaviour, Latency};
-pub use broker::Broker;
+pub use broker::{Broker, BrokerKind};
 pub use crew::{CrewState, Left};
 pub use fleet::Fleet;
 pub use ground::Ground;

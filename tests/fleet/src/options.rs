@@ -7,6 +7,7 @@ use muster_agent::config::Raw;
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Latency};
+use crate::broker::BrokerKind;
 
 /// How the random pauses of the agents relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub enum Progress {
     },
     /// The broker starts, with users and permissions for so many hosts.
     BrokerStarts {
+        /// Which.
+        broker: BrokerKind,
         /// How many.
         hosts: usize,
     },
@@ -45,6 +48,8 @@ pub enum Progress {
 /// A fleet to start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Options {
+    /// On which broker.
+    pub broker: BrokerKind,
     /// How many hosts.
     pub hosts: usize,
     /// Seed of names, facts and pauses. The same seed makes the same fleet.
@@ -80,6 +85,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            broker: BrokerKind::default(),
             hosts: 100,
             seed: 1,
             pauses: Pauses::Own,

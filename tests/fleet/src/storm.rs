@@ -91,9 +91,6 @@ pub struct Measured {
     pub started_twice: usize,
 }
 
-/// Ends every connection's process at once, as nothing polite can.
-const CLOSE_ALL: &str = "[exit(Pid, kill) || Pid <- rabbit_networking:connections()].";
-
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -152,8 +149,7 @@ pub async fn storm(fleet: &mut Fleet, options: StormOptions) -> Result<Measured>
         }
         Blow::CloseAll => {
             broker_before = fleet.ground.broker.usage();
-            let node = fleet.ground.broker.node();
-            tokio::task::block_in_place(|| node.ctl(&["eval", CLOSE_ALL]))?;
+            fleet.ground.broker.cut_all()?;
         }
     }
     let listening = Instant::now();

@@ -12,7 +12,7 @@ use muster_fleet::baseline::{self, BaselineOptions, baseline, operator};
 use muster_fleet::idle::{IdleOptions, measure};
 use muster_fleet::inventory::TENTH;
 use muster_fleet::storm::{Blow, Measured, StormOptions, storm};
-use muster_fleet::{Fleet, Options, Pauses, Progress};
+use muster_fleet::{BrokerKind, Fleet, Options, Pauses, Progress};
 use muster_protocol::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -55,6 +55,9 @@ enum Command {
     },
     /// Compares a fleet with what the broker alone can do.
     Baseline {
+        /// The broker.
+        #[arg(long, value_enum, default_value_t)]
+        broker: BrokerKind,
         /// How many hosts.
         #[arg(long, default_value_t = 1_000)]
         hosts: usize,
@@ -82,6 +85,9 @@ enum Command {
         /// The program [default: the one beside this].
         #[arg(long)]
         program: Option<PathBuf>,
+        /// The broker.
+        #[arg(long, value_enum, default_value_t)]
+        broker: BrokerKind,
         /// How long to look, in seconds.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
@@ -100,6 +106,9 @@ enum BlowArgument {
 
 #[derive(Debug, Clone, Args)]
 struct FleetArguments {
+    /// The broker.
+    #[arg(long, value_enum, default_value_t)]
+    broker: BrokerKind,
     /// How many hosts.
     #[arg(long, default_value_t = 100)]
     hosts: usize,
@@ -135,6 +144,7 @@ struct FleetArguments {
 impl FleetArguments {
     fn options(&self, pauses: Pauses) -> Options {
         Options {
+            broker: self.broker,
             seed: self.seed,
             pauses,
             latency: Duration::from_millis(self.latency_ms),
@@ -164,12 +174,12 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Run { fleet } => run(fleet).await,
                 Command::Crew => muster_fleet::remote::serve(tokio::io::stdin(), tokio::io::stdout()).await,
-                Command::Baseline { hosts, rounds, at_once, no_lapin, no_fleet, json } => {
+                Command::Baseline { broker, hosts, rounds, at_once, no_lapin, no_fleet, json } => {
                     let (lapin, fleet) = (!no_lapin, !no_fleet);
-                    compare(BaselineOptions { hosts, rounds, at_once, lapin, fleet, tell }, json).await
+                    compare(BaselineOptions { broker, hosts, rounds, at_once, lapin, fleet, tell }, json).await
                 }
-                Command::Idle { program, seconds, json } => {
-                    tokio::task::block_in_place(|| idle(program, Duration::from_secs(seconds), json))
+                Command::Idle { program, broker, seconds, json } => {
+                    tokio::task::block_in_place(|| idle(program, broker, Duration::from_secs(seconds), json))
                 }
                 Command::Storm { fleet, blow, compare, running, settle_s, json } => {
                     let pauses = if compare { vec![Pauses::Own, Pauses::Same] } else { vec![Pauses::Own] };
@@ -192,7 +202,10 @@ fn main() -> ExitCode {
 fn tell(progress: Progress) {
     match progress {
         Progress::Issuing { hosts } => eprintln!("    {hosts} certificates"),
-        Progress::BrokerStarts { hosts } => eprintln!("    a broker with {hosts} users"),
+        Progress::BrokerStarts { broker: BrokerKind::RabbitMq, hosts } => eprintln!("    RabbitMQ with {hosts} users"),
+        Progress::BrokerStarts { broker: BrokerKind::Embedded, hosts } => {
+            eprintln!("    the embedded broker, for {hosts} hosts");
+        }
         Progress::Connecting { online, agents, processes: 1 } => eprintln!("    {online} of {agents} agents connected"),
         Progress::Connecting { online, agents, processes } => {
             eprintln!("    {online} of {agents} agents connected, in {processes} processes");
@@ -238,7 +251,7 @@ impl Stop {
 
 async fn start(arguments: FleetArguments, pauses: Pauses) -> Result<Fleet> {
     let began = Instant::now();
-    eprintln!("==> a broker and {} agents", arguments.hosts);
+    eprintln!("==> a broker ({}) and {} agents", arguments.broker, arguments.hosts);
     let options = arguments.options(pauses);
     let fleet = unless_interrupted(async move { Fleet::start(options, LIMIT).await }).await?;
     let took = began.elapsed().as_secs_f64();
@@ -254,7 +267,7 @@ async fn start(arguments: FleetArguments, pauses: Pauses) -> Result<Fleet> {
 }
 
 async fn compare(options: BaselineOptions, json: bool) -> Result<()> {
-    eprintln!("==> {} hosts, {} rounds", options.hosts, options.rounds);
+    eprintln!("==> {}, {} hosts, {} rounds", options.broker, options.hosts, options.rounds);
     unless_interrupted(async move {
         let mut first = None;
         baseline(&options, |measured| {
@@ -286,7 +299,12 @@ fn show_baseline(measured: &baseline::Measured, raw: &baseline::Measured) {
         "  processor per connection: broker {} us, hosts {} us",
         measured.connect_broker_us, measured.connect_hosts_us
     );
-    println!("  memory: hosts {} MiB, broker {} MiB", measured.hosts_kib / 1_024, measured.broker_kib / 1_024);
+    println!(
+        "  memory: hosts {} MiB, broker {} MiB, of it for each connection {} KiB",
+        measured.hosts_kib / 1_024,
+        measured.broker_kib / 1_024,
+        kib(measured.connection_bytes)
+    );
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
@@ -314,10 +332,10 @@ async fn run(arguments: FleetArguments) -> Result<()> {
     Ok(())
 }
 
-fn idle(program: Option<PathBuf>, window: Duration, json: bool) -> Result<()> {
+fn idle(program: Option<PathBuf>, broker: BrokerKind, window: Duration, json: bool) -> Result<()> {
     let program = program.map_or_else(|| muster_tests::programs::program("musterd"), Ok)?;
     eprintln!("==> `{}` idle for {} s", program.display(), window.as_secs());
-    let idle = measure(&IdleOptions { window, ..IdleOptions::new(program) })?;
+    let idle = measure(&IdleOptions { broker, window, ..IdleOptions::new(program) })?;
     if json {
         println!("{}", serde_json::to_string(&idle)?);
         return Ok(());

@@ -36,7 +36,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn of(ground: &Ground) -> Result<Self> {
         Ok(Self {
-            address: SocketAddr::from(([127, 0, 0, 1], ground.broker.node().port())),
+            address: SocketAddr::from(([127, 0, 0, 1], ground.broker.port())),
             name: ServerName::try_from("localhost").context("`localhost` is a name")?,
             trust: ground.site.trust(),
         })

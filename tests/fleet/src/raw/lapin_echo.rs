@@ -70,7 +70,7 @@ impl LapinEcho {
                 name: name.clone(),
                 credentials: credentials.clone(),
                 trust: ground.site.trust(),
-                port: ground.broker.node().port(),
+                port: ground.broker.port(),
             })
             .collect();
         let replying = Arc::new(AtomicUsize::new(hosts.len()));

@@ -76,7 +76,14 @@ pub struct ConnectStorm {
     pub broker: Duration,
     /// Processor time of this process meanwhile.
     pub own: Duration,
+    /// Memory that the broker's processes held before, in bytes.
+    pub resident_before: u64,
+    /// The same a moment after the last connection was there, when handshakes and what they needed are over.
+    pub resident_after: u64,
 }
+
+/// How long after a storm the broker is looked at.
+const SETTLE: Duration = Duration::from_secs(2);
 
 impl ConnectStorm {
     /// Connections per second.
@@ -84,6 +91,14 @@ impl ConnectStorm {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub fn per_second(&self) -> f64 {
         self.connections as f64 / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// Memory of the broker for each connection with its queue, in bytes. Where the broker held memory from before that
+    /// it could use again, it is less than a connection takes.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
+    pub fn bytes_a_connection(&self) -> f64 {
+        self.resident_after.saturating_sub(self.resident_before) as f64 / self.connections.max(1) as f64
     }
 }
 
@@ -129,12 +144,18 @@ pub(super) fn open_all(ground: &Ground, place: &Place, at_once: usize) -> Result
                 .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread that connects panicked"))?)
         })
     })?;
+    let took = started.elapsed();
+    let own = processor_of_self()?.saturating_sub(own_before);
+    let broker = ground.broker.usage().processor.saturating_sub(broker_before.processor);
+    blocking(|| std::thread::sleep(SETTLE));
     let storm = ConnectStorm {
         connections: hosts,
         at_once,
-        took: started.elapsed(),
-        broker: ground.broker.usage().processor.saturating_sub(broker_before.processor),
-        own: processor_of_self()?.saturating_sub(own_before),
+        took,
+        broker,
+        own,
+        resident_before: broker_before.resident_bytes,
+        resident_after: ground.broker.usage().resident_bytes,
     };
     let opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((opened.into_values().collect(), storm))

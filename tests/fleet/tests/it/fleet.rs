@@ -5,16 +5,20 @@ use std::time::Duration;
 use muster_client::Audience;
 use muster_client::discover::ping;
 use muster_fleet::inventory::TENTH;
-use muster_fleet::{Fleet, Options};
+use muster_fleet::{BrokerKind, Fleet, Options};
 use muster_protocol::{TaskState, Timestamp};
 
 /// How long a small fleet may take for anything on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_in_several_processes_answers_as_one_and_odd_hosts_do_what_they_are_told() {
-    muster_pki::tls::install_crypto_provider();
+on_both_brokers!(
+    a_fleet_in_several_processes_answers_as_one_and_odd_hosts_do_what_they_are_told,
+    the_same_ground_takes_one_fleet_after_the_other,
+);
+
+async fn a_fleet_in_several_processes_answers_as_one_and_odd_hosts_do_what_they_are_told(broker: BrokerKind) {
     let options = Options {
+        broker,
         jitter: Duration::from_millis(50),
         slow: 2,
         slow_latency: Duration::from_millis(300),
@@ -52,11 +56,11 @@ async fn a_fleet_in_several_processes_answers_as_one_and_odd_hosts_do_what_they_
     assert_eq!(left.failed, 0, "{left:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_ground_takes_one_fleet_after_the_other() {
-    muster_pki::tls::install_crypto_provider();
-    let ground = muster_fleet::Ground::prepare(12, 3).unwrap();
-    assert!(Fleet::start_on(muster_fleet::Ground::prepare(1, 3).unwrap(), Options::new(2), LIMIT).await.is_err());
+async fn the_same_ground_takes_one_fleet_after_the_other(broker: BrokerKind) {
+    let ground = muster_fleet::Ground::prepare(broker, 12, 3).unwrap();
+    assert!(
+        Fleet::start_on(muster_fleet::Ground::prepare(broker, 1, 3).unwrap(), Options::new(2), LIMIT).await.is_err()
+    );
     let fleet = Fleet::start_on(ground, Options::new(5), LIMIT).await.unwrap();
     let (left, ground) = fleet.leave().await;
     assert_eq!(left.unwrap().failed, 0);
@@ -98,11 +102,13 @@ fn interrupt(when: &str, more: &[&str]) -> (std::process::ExitStatus, tempfile::
 #[test]
 fn whenever_a_fleet_is_interrupted_nothing_is_left_behind() {
     // When, further arguments, exit code.
-    let cases: [(&str, &[&str], i32); 4] = [
+    let cases: [(&str, &[&str], i32); 6] = [
         ("certificates", &[], 130),
-        ("a broker with", &[], 130),
+        ("RabbitMQ with", &["--broker", "rabbitmq"], 130),
+        ("embedded broker, for", &["--broker", "embedded"], 130),
         ("0 of 6 agents connected", &["--hosts-per-process", "3"], 130),
         ("agents hold", &["--hosts-per-process", "3"], 0),
+        ("agents hold", &["--broker", "embedded"], 0),
     ];
     for (when, more, code) in cases {
         let (status, directory) = interrupt(when, more);

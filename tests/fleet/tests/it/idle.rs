@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use muster_fleet::BrokerKind;
 use muster_fleet::idle::{IdleOptions, measure};
 
-#[test]
-fn an_idle_agent_is_measured_by_what_the_kernel_says_of_it() {
-    muster_pki::tls::install_crypto_provider();
+on_both_brokers!(an_idle_agent_is_measured_by_what_the_kernel_says_of_it);
+
+async fn an_idle_agent_is_measured_by_what_the_kernel_says_of_it(broker: BrokerKind) {
     let program = muster_tests::programs::program("musterd").unwrap();
     let seconds = Duration::from_secs;
-    let options = IdleOptions { settle: seconds(6), window: seconds(5), ..IdleOptions::new(program.clone()) };
-    let idle = measure(&options).unwrap();
+    let options = IdleOptions { broker, settle: seconds(6), window: seconds(5), ..IdleOptions::new(program.clone()) };
+    let idle = tokio::task::block_in_place(|| measure(&options)).unwrap();
     assert_eq!(idle.program_bytes, std::fs::metadata(&program).unwrap().len());
     for memory in [&idle.memory, &idle.memory_peak, &idle.memory_after_refresh] {
         assert!(memory.pss_bytes <= memory.alone_bytes && memory.private_dirty_bytes > 0, "{idle:#?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_client::discover::ping;
 use muster_client::{Audience, Question};
 use muster_fleet::raw::{Asked, Echo, Kind, Messages, Place, connect_storm};
-use muster_fleet::{Fleet, Ground, Options};
+use muster_fleet::{BrokerKind, Fleet, Ground, Options};
 use muster_protocol::HostName;
 use serde_json::json;
 
@@ -16,10 +16,14 @@ fn body_bytes(messages: &Messages) -> usize {
     messages.replies.iter().map(|reply| reply.body.len()).sum()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_host_echoes_answers_as_large_as_a_real_agents() {
-    muster_pki::tls::install_crypto_provider();
-    let ground = Ground::prepare(HOSTS, 1).unwrap();
+on_both_brokers!(
+    every_host_echoes_answers_as_large_as_a_real_agents,
+    large_answers_and_commands_to_names_are_recorded_with_their_size,
+    an_echo_beside_a_fleet_is_asked_alone_and_takes_other_messages,
+);
+
+async fn every_host_echoes_answers_as_large_as_a_real_agents(broker: BrokerKind) {
+    let ground = Ground::prepare(broker, HOSTS, 1).unwrap();
     let messages = Messages::ping(&ground).await.unwrap();
     assert_eq!((messages.requests.len(), messages.replies.len()), (1, 1));
     assert!(messages.replies.iter().all(|reply| !reply.signatures.is_empty() && reply.body.len() > 100));
@@ -51,10 +55,8 @@ async fn every_host_echoes_answers_as_large_as_a_real_agents() {
     ground.stop().unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn large_answers_and_commands_to_names_are_recorded_with_their_size() {
-    muster_pki::tls::install_crypto_provider();
-    let ground = Ground::prepare(HOSTS, 1).unwrap();
+async fn large_answers_and_commands_to_names_are_recorded_with_their_size(broker: BrokerKind) {
+    let ground = Ground::prepare(broker, HOSTS, 1).unwrap();
     let host = ground.hosts().next().unwrap().clone();
     let talk = |bytes: usize| Question { ..Fleet::question([host.clone()].into(), "talk", json!({ "bytes": bytes })) };
     let (small, large) = (talk(1_024), talk(64 * 1_024));
@@ -75,10 +77,8 @@ async fn large_answers_and_commands_to_names_are_recorded_with_their_size() {
     ground.stop().unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_echo_beside_a_fleet_is_asked_alone_and_takes_other_messages() {
-    muster_pki::tls::install_crypto_provider();
-    let ground = Ground::prepare(2 * HOSTS, 1).unwrap();
+async fn an_echo_beside_a_fleet_is_asked_alone_and_takes_other_messages(broker: BrokerKind) {
+    let ground = Ground::prepare(broker, 2 * HOSTS, 1).unwrap();
     let small = Messages::ping(&ground).await.unwrap();
     let large = Fleet::question([ground.hosts().next().unwrap().clone()].into(), "talk", json!({ "bytes": 4_096 }));
     let large = Messages::record(&ground, &large).await.unwrap();

@@ -3,27 +3,24 @@
 use std::time::Duration;
 
 use muster_fleet::storm::{Blow, StormOptions, storm};
-use muster_fleet::{Fleet, Options};
+use muster_fleet::{BrokerKind, Fleet, Options};
 
 /// How long a small fleet may take for anything on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_is_back_after_its_broker_was_killed_and_no_action_ran_twice() {
-    muster_pki::tls::install_crypto_provider();
-    let mut fleet = Fleet::start(Options::new(50), LIMIT).await.unwrap();
+on_both_brokers!(a_fleet_is_back_after_its_broker_was_killed_and_no_action_ran_twice);
+
+async fn a_fleet_is_back_after_its_broker_was_killed_and_no_action_ran_twice(broker: BrokerKind) {
+    let mut fleet = Fleet::start(Options { broker, ..Options::new(50) }, LIMIT).await.unwrap();
     let options = StormOptions { limit: LIMIT, ..StormOptions::new(Blow::Kill) };
     let measured = storm(&mut fleet, options).await.unwrap();
     assert_eq!(measured.presence_lost, 0, "{measured:#?}");
     assert_eq!((measured.running_begun, measured.started_twice), (10, 0), "{measured:#?}");
     // Nobody is connected twice: the broker has one queue with one consumer for each host.
-    let queues = tokio::task::block_in_place(|| {
-        fleet.ground.broker.node().ctl(&["list_queues", "-p", "muster", "--no-table-headers", "name", "consumers"])
-    });
-    let queues = queues.unwrap();
-    let of_hosts: Vec<&str> = queues.lines().filter(|line| line.starts_with("agent.")).collect();
-    assert_eq!(of_hosts.len(), 50, "{queues}");
-    assert!(of_hosts.iter().all(|line| line.ends_with("\t1")), "{queues}");
+    let queues = fleet.ground.broker.queues().unwrap();
+    let of_hosts: Vec<usize> =
+        queues.iter().filter(|(name, _)| name.starts_with("agent.")).map(|(_, consumers)| *consumers).collect();
+    assert_eq!(of_hosts, [1; 50], "{queues:?}");
     let left = fleet.stop().await.unwrap();
     assert_eq!((left.interrupted, left.reports, left.failed), (0, 0, 0));
 }
