@@ -17,7 +17,8 @@ const RENDER: &str = "--render";
 pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
     let renders = arguments.iter().any(|argument| argument.starts_with(RENDER));
     if !renders {
-        machine::need_rabbitmq()?;
+        // Both are measured if none is named.
+        fleet::need_broker(fleet::broker(arguments).unwrap_or_default())?;
         machine::need_sockets()?;
     }
     let packages = ["muster-bench", "muster-fleet", "muster-cli", "muster-agent"].map(|package| ["--package", package]);

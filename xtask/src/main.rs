@@ -7,11 +7,11 @@
 //! arrows              compare the crates' dependencies with the allowed ones
 //! links               find dead links in the documents
 //! promises            find tests that the tables of promises name and that do not exist
-//! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --help for more
+//! fleet [--hosts N]   start N real agents in one process with a broker, and wait; --broker embedded; --help for more
 //! storm [--hosts N]   take the broker away from such a fleet, and measure how it comes back
 //! idle [--seconds N]  measure what the agent that ships costs while it has nothing to do
 //! growth [--hosts N]  what fleets of 100,000 and 1,000,000 hosts need, from what was measured; --sites N, --check
-//! bench [--quick]     measure Muster against the bare broker; --help for more, --shipped for the programs as they ship
+//! bench [--quick]     measure Muster against the bare broker, RabbitMQ and the embedded one; --help for more, --shipped for the programs as they ship
 //! simulate [--seed N]  a fleet of real agents in simulated time, under faults from a seed; --seeds COUNT
 //! fuzz [TARGET ...]   throw made-up bytes at the readers; --seconds N, --jobs N, --minimise
 //! generate [--check]  write, or only compare, the files that are made from code

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::charts::draw;
-use crate::results::{Results, Scenario};
+use crate::results::{Machine, Results, Scenario};
 use crate::table::tables;
 
 /// The results.
@@ -23,20 +23,27 @@ const END: &str = "<!-- end of what is made -->";
 pub fn generated(results: &Results) -> String {
     let machine = &results.machine;
     let mut parts = vec![format!(
-        "{} ({} logical processors), {:.1} GiB of memory, {}, {}, RabbitMQ {} on Erlang {}. \
+        "{} ({} logical processors), {:.1} GiB of memory, {}, {}{}. \
          Broker, all agents and the controller share these processors.",
         machine.processor,
         machine.processors,
         gibibytes(machine.memory_bytes),
         machine.system,
         machine.kernel,
-        machine.rabbitmq,
-        machine.erlang,
+        rabbitmq(machine),
     )];
     let pictures = draw(results);
     parts.extend(tables(results).iter().map(|table| table.to_markdown().trim_end().to_owned()));
     parts.extend(pictures.iter().map(|picture| format!("![{}]({})", picture.words, picture.file)));
     parts.join("\n\n")
+}
+
+/// What is said of RabbitMQ, where it is installed.
+fn rabbitmq(machine: &Machine) -> String {
+    match (&machine.rabbitmq, &machine.erlang) {
+        (Some(version), Some(erlang)) => format!(", RabbitMQ {version} on Erlang {erlang}"),
+        _ => String::new(),
+    }
 }
 
 /// The scenarios, as a table of the page.
@@ -120,7 +127,7 @@ mod tests {
         let before = format!("# A page\n\nby hand\n\n{BEGIN}\nold\n{END}\n\nby hand, too\n");
         let after = page(&before, &results).unwrap();
         assert!(after.starts_with("# A page\n\nby hand\n\n<!-- made") && after.ends_with("-->\n\nby hand, too\n"));
-        assert!(!after.contains("\nold\n") && after.contains("| full ping | 100 | 1.20 "), "{after}");
+        assert!(!after.contains("\nold\n") && after.contains("| full ping | 100 | RabbitMQ | 1.20 "), "{after}");
         assert_eq!(page(&after, &results).unwrap(), after);
         assert!(page("# A page\n", &results).is_err());
     }
@@ -135,7 +142,7 @@ mod tests {
         let page = std::fs::read_to_string(folder.join(FILE_PAGE)).unwrap();
         let pictures: Vec<&str> =
             page.lines().filter_map(|line| line.strip_suffix(')')?.rsplit_once("](")).map(|(_, file)| file).collect();
-        assert_eq!(pictures.len(), 7, "{page}");
+        assert_eq!(pictures.len(), 8, "{page}");
         for picture in pictures {
             assert!(std::fs::read_to_string(folder.join(picture)).unwrap().starts_with("<svg "), "{picture}");
         }

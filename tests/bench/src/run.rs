@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use muster_daemon::signals::{Request, Signals};
+use muster_fleet::BrokerKind;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -26,6 +27,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Numbers of hosts.
     pub hosts: Vec<usize>,
+    /// The brokers, on each of which everything is measured.
+    pub brokers: Vec<BrokerKind>,
     /// What to measure.
     pub scenarios: BTreeSet<Scenario>,
     /// What each stage needs to know besides its number of hosts.
@@ -64,9 +67,9 @@ pub async fn run(options: &Options, machine: Machine, run: Run) -> Result<()> {
                 break;
             }
             Ended::Badly(why) => {
-                eprintln!("    {} hosts: {why}", plan.hosts);
+                eprintln!("    {} hosts, {}: {why}", plan.hosts, plan.broker);
                 for scenario in missing {
-                    let mut outcome = Outcome::new(scenario, plan.hosts);
+                    let mut outcome = Outcome::new(scenario, plan.hosts, plan.broker);
                     outcome.failed = Some(why.clone());
                     results.put(outcome);
                 }
@@ -87,15 +90,23 @@ pub async fn run(options: &Options, machine: Machine, run: Run) -> Result<()> {
     Ok(())
 }
 
-/// One plan for each number of hosts, and one for what needs no fleet.
+/// One plan for each number of hosts and broker, and one for what needs no fleet on each. What is compared comes one right
+/// after the other.
 fn plans(options: &Options) -> Vec<Plan> {
     let of = |fleet: bool| -> BTreeSet<Scenario> {
         options.scenarios.iter().copied().filter(|scenario| scenario.needs_fleet() == fleet).collect()
     };
-    let with_fleets =
-        options.hosts.iter().map(|hosts| Plan { hosts: *hosts, scenarios: of(true), ..options.plan.clone() });
-    let small = Plan { hosts: 0, scenarios: of(false), ..options.plan.clone() };
-    with_fleets.chain([small]).filter(|plan| !plan.scenarios.is_empty()).collect()
+    let numbers = options.hosts.iter().map(|hosts| (*hosts, of(true))).chain([(0, of(false))]);
+    let plans = numbers.flat_map(|(hosts, scenarios)| {
+        let plan = move |broker: &BrokerKind| Plan {
+            hosts,
+            broker: *broker,
+            scenarios: scenarios.clone(),
+            ..options.plan.clone()
+        };
+        options.brokers.iter().map(plan)
+    });
+    plans.filter(|plan| !plan.scenarios.is_empty()).collect()
 }
 
 #[expect(clippy::print_stdout, reason = "the tables are what the program is for")]
@@ -198,6 +209,7 @@ mod tests {
     fn each_number_of_hosts_has_a_plan_and_the_small_ones_share_one() {
         let plan = Plan {
             hosts: 0,
+            broker: BrokerKind::default(),
             scenarios: BTreeSet::new(),
             rounds: 1,
             warm_ups: 0,
@@ -205,17 +217,25 @@ mod tests {
             own: PathBuf::new(),
             idle_s: 1,
         };
-        let check = |scenarios: &[Scenario], expected: &[(usize, usize)]| {
+        use BrokerKind::{Embedded, RabbitMq};
+        let check = |scenarios: &[Scenario], brokers: &[BrokerKind], expected: &[(usize, BrokerKind, usize)]| {
             let scenarios = scenarios.iter().copied().collect();
-            let options =
-                Options { hosts: vec![100, 1_000], scenarios, plan: plan.clone(), out: PathBuf::new(), keep: false };
-            let found: Vec<(usize, usize)> =
-                plans(&options).iter().map(|plan| (plan.hosts, plan.scenarios.len())).collect();
+            let options = Options {
+                hosts: vec![100, 1_000],
+                brokers: brokers.to_vec(),
+                scenarios,
+                plan: plan.clone(),
+                out: PathBuf::new(),
+                keep: false,
+            };
+            let found: Vec<(usize, BrokerKind, usize)> =
+                plans(&options).iter().map(|plan| (plan.hosts, plan.broker, plan.scenarios.len())).collect();
             assert_eq!(found, expected);
         };
-        check(&Scenario::ALL, &[(100, 9), (1_000, 9), (0, 2)]);
-        check(&[Scenario::Ping], &[(100, 1), (1_000, 1)]);
-        check(&[Scenario::Idle], &[(0, 1)]);
-        check(&[], &[]);
+        check(&Scenario::ALL, &[RabbitMq], &[(100, RabbitMq, 9), (1_000, RabbitMq, 9), (0, RabbitMq, 2)]);
+        let both = [(100, RabbitMq, 1), (100, Embedded, 1), (1_000, RabbitMq, 1), (1_000, Embedded, 1)];
+        check(&[Scenario::Ping], &BrokerKind::ALL, &both);
+        check(&[Scenario::Idle], &[Embedded], &[(0, Embedded, 1)]);
+        check(&[], &BrokerKind::ALL, &[]);
     }
 }

@@ -1,5 +1,7 @@
 //! Tables of results, for the terminal and for the page: one content, two forms.
 
+use muster_fleet::BrokerKind;
+
 use crate::results::{Outcome, Quantity, Results, Run, Scenario, Unit};
 use crate::statistics::Spread;
 use crate::targets::judge;
@@ -49,6 +51,7 @@ impl Table {
 pub fn tables(results: &Results) -> Vec<Table> {
     let all = [
         exchanges(results),
+        brokers(results),
         storms(results),
         verdicts(results),
         processors(results),
@@ -103,12 +106,13 @@ fn exchanges(results: &Results) -> Table {
     use Quantity as Q;
     Table {
         title: "Times against the raw echo",
-        columns: vec!["scenario", "hosts", "against raw", "Muster", "raw", "question over"],
+        columns: vec!["scenario", "hosts", "broker", "against raw", "Muster", "raw", "question over"],
         rows: with_exchange(results)
             .map(|outcome| {
                 vec![
                     name(outcome),
                     count(outcome.hosts),
+                    outcome.broker.to_string(),
                     ratio(outcome.against_raw()),
                     whole(outcome, Q::CompleteMs),
                     whole(outcome, Q::RawCompleteMs),
@@ -119,21 +123,73 @@ fn exchanges(results: &Results) -> Table {
     }
 }
 
+/// Medians of one broker divided by those of the other. Both were measured in the same run, but not in the same minute.
+fn brokers(results: &Results) -> Table {
+    use Quantity as Q;
+    let rows =
+        results.outcomes.iter().filter(|outcome| outcome.broker == BrokerKind::Embedded).filter_map(|embedded| {
+            let rabbitmq = results.counterpart(embedded, BrokerKind::RabbitMq)?;
+            let divided = |quantity: Q| {
+                let (of, to) = (embedded.spread(quantity)?.median, rabbitmq.spread(quantity)?.median);
+                // What is counted in a second is turned round, so that less is always better.
+                let (of, to) = if quantity.words().0 == Unit::PerSecond { (to, of) } else { (of, to) };
+                (to > 0.0).then(|| of / to)
+            };
+            let cell = |quantities: [Q; 2]| quantities.into_iter().find_map(divided);
+            let cells = [
+                cell([Q::CompleteMs, Q::ReadyPerSecond]),
+                cell([Q::RawCompleteMs, Q::RawReadyPerSecond]),
+                divided(Q::BrokerUs),
+                divided(Q::RawBrokerUs),
+                cell([Q::BrokerBytes, Q::BrokerBytes]),
+            ];
+            if cells.iter().all(Option::is_none) {
+                return None;
+            }
+            let cells = cells.into_iter().map(|cell| cell.map_or_else(|| "–".to_owned(), |cell| format!("{cell:.2}")));
+            Some([name(embedded), count(embedded.hosts)].into_iter().chain(cells).collect())
+        });
+    Table {
+        title: "The embedded broker, where RabbitMQ is 1",
+        columns: vec![
+            "scenario",
+            "hosts",
+            "Muster's time",
+            "the raw echo's time",
+            "broker's processor time",
+            "the same, raw",
+            "broker's memory",
+        ],
+        rows: rows.collect(),
+    }
+}
+
 fn storms(results: &Results) -> Table {
     use Quantity as Q;
     Table {
         title: "Connect storm",
-        columns: vec!["hosts", "against raw", "agents", "raw", "memory of all agents", "memory of the broker"],
+        columns: vec![
+            "hosts",
+            "broker",
+            "against raw",
+            "agents",
+            "raw",
+            "memory of all agents",
+            "memory of the broker",
+            "of it a raw connection",
+        ],
         rows: results
             .of(Scenario::Storm)
             .map(|outcome| {
                 vec![
                     count(outcome.hosts),
+                    outcome.broker.to_string(),
                     ratio(outcome.against_raw()),
                     whole(outcome, Q::ReadyPerSecond),
                     whole(outcome, Q::RawReadyPerSecond),
                     median(outcome, Q::FleetBytes),
                     median(outcome, Q::BrokerBytes),
+                    median(outcome, Q::ConnectionBytes),
                 ]
             })
             .collect(),
@@ -144,11 +200,18 @@ fn verdicts(results: &Results) -> Table {
     let row = |verdict: &crate::targets::Verdict<'_>| {
         let target = verdict.target;
         let measured = verdict.measured.map_or_else(|| "–".to_owned(), |spread| target.show(spread.median));
-        vec![target.words.to_owned(), count(verdict.hosts), target.show_bound(), measured, verdict.word().to_owned()]
+        vec![
+            target.words.to_owned(),
+            count(verdict.hosts),
+            verdict.broker.to_string(),
+            target.show_bound(),
+            measured,
+            verdict.word().to_owned(),
+        ]
     };
     Table {
         title: "Targets",
-        columns: vec!["what", "hosts", "target", "measured", "verdict"],
+        columns: vec!["what", "hosts", "broker", "target", "measured", "verdict"],
         rows: judge(results).iter().map(row).collect(),
     }
 }
@@ -160,6 +223,7 @@ fn processors(results: &Results) -> Table {
         columns: vec![
             "scenario",
             "hosts",
+            "on",
             "broker, against raw",
             "broker",
             "broker, raw",
@@ -174,6 +238,7 @@ fn processors(results: &Results) -> Table {
                 vec![
                     name(outcome),
                     count(outcome.hosts),
+                    outcome.broker.to_string(),
                     ratio(outcome.ratio(Q::BrokerUs, Q::RawBrokerUs)),
                     median(outcome, Q::BrokerUs),
                     median(outcome, Q::RawBrokerUs),
@@ -192,13 +257,14 @@ fn memory(results: &Results) -> Table {
     use Quantity as Q;
     Table {
         title: "The controller's memory, peak",
-        columns: vec!["scenario", "hosts", "client library", "`muster`"],
+        columns: vec!["scenario", "hosts", "broker", "client library", "`muster`"],
         rows: with_exchange(results)
             .filter(|outcome| matches!(outcome.scenario, Scenario::Ping | Scenario::Run64k))
             .map(|outcome| {
                 vec![
                     name(outcome),
                     count(outcome.hosts),
+                    outcome.broker.to_string(),
                     median(outcome, Q::ControllerPeakBytes),
                     median(outcome, Q::ProgramPeakBytes),
                 ]
@@ -214,19 +280,33 @@ fn programs(results: &Results) -> Table {
         .filter(|outcome| matches!(outcome.scenario, Scenario::Cpu | Scenario::Idle | Scenario::Few));
     let rows = outcomes.flat_map(|outcome| {
         outcome.samples.keys().map(|quantity| {
-            vec![name(outcome), count(outcome.hosts), quantity.words().1.to_owned(), whole(outcome, *quantity)]
+            vec![
+                name(outcome),
+                count(outcome.hosts),
+                outcome.broker.to_string(),
+                quantity.words().1.to_owned(),
+                whole(outcome, *quantity),
+            ]
         })
     });
-    Table { title: "The programs alone", columns: vec!["scenario", "hosts", "what", "measured"], rows: rows.collect() }
+    let columns = vec!["scenario", "hosts", "broker", "what", "measured"];
+    Table { title: "The programs alone", columns, rows: rows.collect() }
 }
 
 fn failures(results: &Results) -> Table {
-    let failed = results.outcomes.iter().filter_map(|outcome| Some((outcome, outcome.failed.as_ref()?)));
+    let whole = |outcome: &'static str, why: &Option<String>| Some((outcome, why.clone()?));
+    let failed = results.outcomes.iter().flat_map(|outcome| {
+        let both = [whole("everything", &outcome.failed), whole("the raw baseline alone", &outcome.baseline_failed)];
+        both.into_iter().flatten().map(move |(what, why)| (outcome, what, why))
+    });
     Table {
         title: "What failed",
-        columns: vec!["scenario", "hosts", "why"],
+        columns: vec!["scenario", "hosts", "broker", "what", "why"],
         rows: failed
-            .map(|(outcome, why)| vec![outcome.scenario.title().to_owned(), count(outcome.hosts), why.clone()])
+            .map(|(outcome, what, why)| {
+                let scenario = outcome.scenario.title().to_owned();
+                vec![scenario, count(outcome.hosts), outcome.broker.to_string(), what.to_owned(), why]
+            })
             .collect(),
     }
 }
@@ -238,11 +318,15 @@ fn runs(results: &Results) -> Table {
             of_run().filter(|outcome| outcome.scenario.needs_fleet()).map(|outcome| outcome.hosts).collect();
         hosts.sort_unstable();
         hosts.dedup();
+        let mut brokers: Vec<BrokerKind> = of_run().map(|outcome| outcome.broker).collect();
+        brokers.sort_unstable();
+        brokers.dedup();
         let mut words: Vec<&str> = of_run().map(|outcome| outcome.scenario.word()).collect();
         words.dedup();
         vec![
             run.taken_at.clone(),
             hosts.into_iter().map(count).collect::<Vec<_>>().join(", "),
+            brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             words.join(" "),
             format!("{} + {}", run.warm_ups, run.rounds),
             format!("{} / {}", run.profile, run.programs_profile),
@@ -255,6 +339,7 @@ fn runs(results: &Results) -> Table {
         columns: vec![
             "taken",
             "hosts",
+            "brokers",
             "scenarios",
             "rounds: warm-up + counted",
             "profile: fleet / programs",
@@ -276,6 +361,8 @@ mod tests {
         let two = results.outcomes.iter_mut().find(|outcome| outcome.scenario == Scenario::Two).unwrap();
         two.failed = Some("99 of 100 answered".to_owned());
         results.outcomes[1].apart = true;
+        let large = results.outcomes.iter_mut().find(|outcome| outcome.scenario == Scenario::Run64k).unwrap();
+        large.give_baseline_up("ask the raw echo: answers are missing after 120 s".to_owned());
         let tables = tables(&results);
         let text: Vec<String> = tables.iter().map(Table::to_text).collect();
         insta::assert_snapshot!("text", text.join("\n"));

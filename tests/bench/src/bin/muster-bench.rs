@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_bench::results::{Outcome, Run, Scenario};
 use muster_bench::run::{Options, render_again, run};
 use muster_bench::stage::{Plan, Word, small, with_fleet};
 use muster_bench::{controller, machine, once};
 use muster_daemon::{Clock as _, SystemClock};
+use muster_fleet::BrokerKind;
 use tokio::io::AsyncReadExt as _;
 
 /// Measures Muster against the bare broker in the same run.
@@ -43,13 +44,16 @@ enum Part {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// In under five minutes: 100 and 1,000 hosts, few rounds, results in `target/bench`.
+    /// In under five minutes: 1,000 hosts, few rounds, the scenarios that say most, results in `target/bench`.
     #[arg(long)]
     quick: bool,
-    /// Numbers of hosts [default: 100,1000,5000,10000; with --quick 100,1000].
+    /// On which broker: one after the other for each number of hosts, or only one [default: both].
+    #[arg(long, value_enum, default_value_t, hide_default_value = true)]
+    broker: Brokers,
+    /// Numbers of hosts [default: 100,1000,5000,10000; with --quick 1000].
     #[arg(long, value_delimiter = ',', value_name = "N,N,...", value_parser = clap::value_parser!(u32).range(10..=50_000))]
     hosts: Vec<u32>,
-    /// Scenarios [default: all]: ping, filter, run-1k, run-64k, named, two, lapin, storm, cpu, idle, few.
+    /// Scenarios [default: all; with --quick ping,run-1k,storm,cpu,few]: ping, filter, run-1k, run-64k, named, two, lapin, storm, cpu, idle, few.
     #[arg(long, value_delimiter = ',', value_name = "NAME,...", value_parser = scenario)]
     only: Vec<Scenario>,
     /// Rounds that count [default: 7; with --quick 3].
@@ -62,7 +66,7 @@ struct RunArguments {
     #[arg(long)]
     keep: bool,
     /// Measure nothing: make pictures and page again from these results.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "hosts", "only", "rounds", "keep"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "broker", "hosts", "only", "rounds", "keep"])]
     render: Option<PathBuf>,
     /// When it began, for the results [default: now].
     #[arg(long, value_name = "TIME")]
@@ -79,6 +83,32 @@ struct RunArguments {
     /// Revision of the source, for the results.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
+}
+
+/// What `--quick` measures.
+const QUICK: [Scenario; 5] = [Scenario::Ping, Scenario::Run1k, Scenario::Storm, Scenario::Cpu, Scenario::Few];
+
+/// The brokers of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[value(rename_all = "lowercase")]
+enum Brokers {
+    /// Each.
+    #[default]
+    Both,
+    /// RabbitMQ, as the system has it.
+    RabbitMq,
+    /// `muster broker run`.
+    Embedded,
+}
+
+impl Brokers {
+    fn kinds(self) -> Vec<BrokerKind> {
+        match self {
+            Self::Both => BrokerKind::ALL.to_vec(),
+            Self::RabbitMq => vec![BrokerKind::RabbitMq],
+            Self::Embedded => vec![BrokerKind::Embedded],
+        }
+    }
 }
 
 fn scenario(word: &str) -> Result<Scenario> {
@@ -170,12 +200,14 @@ async fn whole(arguments: RunArguments) -> Result<()> {
     let beside = own.parent().context("a program has a folder")?.to_path_buf();
     let profile = profile(&beside);
     let only: BTreeSet<Scenario> = arguments.only.into_iter().collect();
-    let scenarios = if only.is_empty() { Scenario::ALL.into_iter().collect() } else { only };
-    let usual: &[u32] = if arguments.quick { &[100, 1_000] } else { &[100, 1_000, 5_000, 10_000] };
+    let usual: &[Scenario] = if arguments.quick { &QUICK } else { &Scenario::ALL };
+    let scenarios = if only.is_empty() { usual.iter().copied().collect() } else { only };
+    let usual: &[u32] = if arguments.quick { &[1_000] } else { &[100, 1_000, 5_000, 10_000] };
     let hosts = if arguments.hosts.is_empty() { usual.to_vec() } else { arguments.hosts };
     let rounds = arguments.rounds.unwrap_or(if arguments.quick { 3 } else { 7 });
     let plan = Plan {
         hosts: 0,
+        broker: BrokerKind::default(),
         scenarios: BTreeSet::new(),
         rounds: usize::try_from(rounds)?,
         warm_ups: if arguments.quick { 1 } else { 2 },
@@ -198,7 +230,8 @@ async fn whole(arguments: RunArguments) -> Result<()> {
         warm_ups: plan.warm_ups,
     };
     let hosts = hosts.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>()?;
-    let options = Options { hosts, scenarios, plan, out, keep: arguments.keep };
+    let brokers = arguments.broker.kinds();
+    let options = Options { hosts, brokers, scenarios, plan, out, keep: arguments.keep };
     run(&options, machine::describe()?, description).await
 }
 

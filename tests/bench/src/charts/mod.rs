@@ -3,6 +3,7 @@
 mod plot;
 mod svg;
 
+use muster_fleet::BrokerKind;
 use plot::{Bars, Lines, Series};
 
 use crate::results::{Outcome, Quantity, Results, Scenario, digits};
@@ -23,7 +24,8 @@ pub struct Picture {
 #[must_use]
 pub fn draw(results: &Results) -> Vec<Picture> {
     let lines = [
-        ("ratio.svg", ratio(results)),
+        ("ratio.svg", ratio(results, BrokerKind::RabbitMq, "Muster against the raw echo, RabbitMQ")),
+        ("ratio-embedded.svg", ratio(results, BrokerKind::Embedded, "Muster against the raw echo, embedded broker")),
         ("ping.svg", ping(results)),
         ("broker.svg", broker(results)),
         ("controller.svg", controller(results)),
@@ -40,70 +42,83 @@ pub fn draw(results: &Results) -> Vec<Picture> {
     pictures
 }
 
-/// Outcomes of a scenario that count.
-fn complete(results: &Results, scenario: Scenario) -> impl Iterator<Item = &Outcome> {
-    results.of(scenario).filter(|outcome| outcome.failed.is_none())
+/// Outcomes of a scenario on a broker that count.
+fn complete(results: &Results, scenario: Scenario, broker: BrokerKind) -> impl Iterator<Item = &Outcome> {
+    results.of(scenario).filter(move |outcome| outcome.failed.is_none() && outcome.broker == broker)
 }
 
+/// One line: a quantity in a scenario on a broker, divided by `divisor`.
 fn series(
     results: &Results,
-    scenario: Scenario,
-    name: &'static str,
-    value: impl Fn(&Outcome) -> Option<Spread>,
+    broker: BrokerKind,
+    (name, scenario, quantity, divisor): (&str, Scenario, Quantity, f64),
 ) -> Series {
-    let points = complete(results, scenario).filter_map(|outcome| Some((outcome.hosts, value(outcome)?))).collect();
-    Series { name, points }
-}
-
-fn quantity(results: &Results, scenario: Scenario, name: &'static str, quantity: Quantity, divisor: f64) -> Series {
     let scaled = |spread: Spread| Spread {
         median: spread.median / divisor,
         least: spread.least / divisor,
         most: spread.most / divisor,
     };
-    series(results, scenario, name, |outcome| outcome.spread(quantity).map(scaled))
+    let points = complete(results, scenario, broker)
+        .filter_map(|outcome| Some((outcome.hosts, scaled(outcome.spread(quantity)?))));
+    Series { name: format!("{name}, {broker}"), points: points.collect() }
 }
 
-fn ratio(results: &Results) -> Lines {
+/// The same lines for each broker.
+fn on_both(results: &Results, lines: &[(&str, Scenario, Quantity, f64)]) -> Vec<Series> {
+    let of = |broker| lines.iter().map(move |line| series(results, broker, *line));
+    BrokerKind::ALL.into_iter().flat_map(of).collect()
+}
+
+fn ratio(results: &Results, broker: BrokerKind, title: &'static str) -> Lines {
     let scenarios =
         [Scenario::Ping, Scenario::Filter, Scenario::Run1k, Scenario::Run64k, Scenario::Named, Scenario::Two];
+    let line = |scenario: Scenario| {
+        let points =
+            complete(results, scenario, broker).filter_map(|outcome| Some((outcome.hosts, outcome.against_raw()?)));
+        Series { name: scenario.title().to_owned(), points: points.collect() }
+    };
     Lines {
-        title: "Muster against the raw echo",
+        title,
         subtitle: "time until everything is verified, divided by the raw echo's of the same round; median, least, most"
             .to_owned(),
         logarithmic: false,
         limit: Some((1.25, "target of the full ping: 1.25".to_owned())),
-        series: scenarios
-            .into_iter()
-            .map(|scenario| series(results, scenario, scenario.title(), Outcome::against_raw))
-            .collect(),
+        series: scenarios.into_iter().map(line).collect(),
     }
 }
 
 fn ping(results: &Results) -> Lines {
-    let of = |name, of| quantity(results, Scenario::Ping, name, of, 1.0);
+    let mut series = on_both(
+        results,
+        &[
+            ("Muster, verified", Scenario::Ping, Quantity::CompleteMs, 1.0),
+            ("raw echo", Scenario::Ping, Quantity::RawCompleteMs, 1.0),
+        ],
+    );
+    series.extend(on_both(results, &[("lapin echo", Scenario::Lapin, Quantity::RawCompleteMs, 1.0)]));
     Lines {
         title: "Full ping",
         subtitle: "milliseconds from sending until the last answer, both axes logarithmic".to_owned(),
         logarithmic: true,
         limit: None,
-        series: vec![
-            of("Muster, verified", Quantity::CompleteMs),
-            of("raw echo", Quantity::RawCompleteMs),
-            quantity(results, Scenario::Lapin, "lapin echo", Quantity::RawCompleteMs, 1.0),
-        ],
+        series,
     }
 }
 
 fn broker(results: &Results) -> Lines {
-    let of = |name, of| quantity(results, Scenario::Ping, name, of, 1.0);
     Lines {
         title: "The broker's work a host",
-        subtitle: "microseconds of processor time of RabbitMQ for each host of a full ping; level is linear growth"
+        subtitle: "microseconds of processor time of the broker for each host of a full ping; level is linear growth"
             .to_owned(),
         logarithmic: false,
         limit: None,
-        series: vec![of("Muster", Quantity::BrokerUs), of("raw echo", Quantity::RawBrokerUs)],
+        series: on_both(
+            results,
+            &[
+                ("Muster", Scenario::Ping, Quantity::BrokerUs, 1.0),
+                ("raw echo", Scenario::Ping, Quantity::RawBrokerUs, 1.0),
+            ],
+        ),
     }
 }
 
@@ -113,35 +128,45 @@ fn controller(results: &Results) -> Lines {
         subtitle: "microseconds of processor time for each verified reply of a full ping".to_owned(),
         logarithmic: false,
         limit: Some((40.0, "target: 40 µs".to_owned())),
-        series: vec![
-            quantity(results, Scenario::Ping, "open session", Quantity::ControllerUs, 1.0),
-            quantity(results, Scenario::Cpu, "`muster ping`", Quantity::ProgramUs, 1.0),
-        ],
+        series: on_both(
+            results,
+            &[
+                ("open session", Scenario::Ping, Quantity::ControllerUs, 1.0),
+                ("`muster ping`", Scenario::Cpu, Quantity::ProgramUs, 1.0),
+            ],
+        ),
     }
 }
 
 fn memory(results: &Results) -> Lines {
-    let of = |name, of| quantity(results, Scenario::Run64k, name, of, 1e6);
     Lines {
         title: "The controller's memory with 64 KiB from all",
         subtitle: "megabytes, the most that the process held".to_owned(),
         logarithmic: false,
         limit: Some((200.0, "target: 200 MB".to_owned())),
-        series: vec![
-            of("`muster run`", Quantity::ProgramPeakBytes),
-            of("client library", Quantity::ControllerPeakBytes),
-        ],
+        series: on_both(
+            results,
+            &[
+                ("`muster run`", Scenario::Run64k, Quantity::ProgramPeakBytes, 1e6),
+                ("client library", Scenario::Run64k, Quantity::ControllerPeakBytes, 1e6),
+            ],
+        ),
     }
 }
 
 fn storm(results: &Results) -> Lines {
-    let of = |name, of| quantity(results, Scenario::Storm, name, of, 1.0);
     Lines {
         title: "Connect storm",
         subtitle: "connections a second that come to consume, TLS with certificates on both sides".to_owned(),
         logarithmic: false,
         limit: None,
-        series: vec![of("agents", Quantity::ReadyPerSecond), of("raw", Quantity::RawReadyPerSecond)],
+        series: on_both(
+            results,
+            &[
+                ("agents", Scenario::Storm, Quantity::ReadyPerSecond, 1.0),
+                ("raw", Scenario::Storm, Quantity::RawReadyPerSecond, 1.0),
+            ],
+        ),
     }
 }
 
@@ -152,7 +177,7 @@ fn processor(results: &Results) -> Bars {
         ("raw", [Some(Q::RawBrokerUs), None, None, Some(Q::RawOwnUs)]),
     ];
     let mut bars = Vec::new();
-    for outcome in complete(results, Scenario::Ping) {
+    for outcome in results.of(Scenario::Ping).filter(|outcome| outcome.failed.is_none()) {
         for (name, quantities) in rows {
             let part = |quantity: Option<Quantity>| match quantity {
                 Some(quantity) => outcome.spread(quantity).map(|spread| spread.median),
@@ -161,7 +186,7 @@ fn processor(results: &Results) -> Bars {
             if let Some(parts) = quantities.into_iter().map(part).collect::<Option<Vec<f64>>>() {
                 #[expect(clippy::cast_precision_loss, reason = "hosts are far below 2^52")]
                 let hosts = digits(outcome.hosts as f64);
-                bars.push((format!("{name}, {hosts} hosts"), parts));
+                bars.push((format!("{name}, {}, {hosts} hosts", outcome.broker), parts));
             }
         }
     }
@@ -183,8 +208,16 @@ mod tests {
         let (one, other) = (draw(&sample_results()), draw(&sample_results()));
         assert_eq!(one, other);
         let files: Vec<&str> = one.iter().map(|picture| picture.file).collect();
-        let expected =
-            ["ratio.svg", "ping.svg", "broker.svg", "controller.svg", "memory.svg", "storm.svg", "processor.svg"];
+        let expected = [
+            "ratio.svg",
+            "ratio-embedded.svg",
+            "ping.svg",
+            "broker.svg",
+            "controller.svg",
+            "memory.svg",
+            "storm.svg",
+            "processor.svg",
+        ];
         assert_eq!(files, expected);
     }
 
@@ -202,7 +235,10 @@ mod tests {
         let mut results = sample_results();
         results.outcomes.retain(|outcome| outcome.scenario == Scenario::Ping);
         let files: Vec<&str> = draw(&results).iter().map(|picture| picture.file).collect();
-        assert_eq!(files, ["ratio.svg", "ping.svg", "broker.svg", "controller.svg", "processor.svg"]);
+        assert_eq!(
+            files,
+            ["ratio.svg", "ratio-embedded.svg", "ping.svg", "broker.svg", "controller.svg", "processor.svg"]
+        );
         results.outcomes.iter_mut().for_each(|outcome| outcome.failed = Some("no".to_owned()));
         assert_eq!(draw(&results), []);
     }

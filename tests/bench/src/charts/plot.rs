@@ -19,7 +19,7 @@ pub(super) struct Lines {
 /// One line: a spread for each number of hosts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) points: Vec<(usize, Spread)>,
 }
 
@@ -36,7 +36,7 @@ const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 64.0;
 /// Room for the names of the lines.
-const RIGHT: f64 = 170.0;
+const RIGHT: f64 = 220.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 44.0;
 
@@ -195,7 +195,7 @@ fn step_words(step: f64) -> String {
 
 const BAR: f64 = 18.0;
 const BAR_GAP: f64 = 10.0;
-const BARS_LEFT: f64 = 150.0;
+const BARS_LEFT: f64 = 200.0;
 
 impl Bars {
     /// Whether there is anything to draw.

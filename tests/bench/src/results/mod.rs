@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use muster_fleet::BrokerKind;
 use serde::{Deserialize, Serialize};
 
 pub use names::{Quantity, Scenario, Unit, digits};
@@ -30,7 +31,7 @@ pub struct Results {
     pub machine: Machine,
     /// The runs that the outcomes come from, in order.
     pub runs: Vec<Run>,
-    /// One for each scenario and number of hosts.
+    /// One for each scenario, number of hosts and broker.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -48,10 +49,10 @@ pub struct Machine {
     pub kernel: String,
     /// The distribution.
     pub system: String,
-    /// RabbitMQ's version.
-    pub rabbitmq: String,
-    /// Erlang's release.
-    pub erlang: String,
+    /// RabbitMQ's version, where it is installed. The embedded broker's is Muster's.
+    pub rabbitmq: Option<String>,
+    /// Erlang's release, where it is installed.
+    pub erlang: Option<String>,
 }
 
 /// One start of the benchmark.
@@ -76,7 +77,7 @@ pub struct Run {
     pub warm_ups: usize,
 }
 
-/// What came of one scenario with one number of hosts.
+/// What came of one scenario with one number of hosts on one broker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
@@ -84,11 +85,17 @@ pub struct Outcome {
     pub scenario: Scenario,
     /// Hosts of the fleet.
     pub hosts: usize,
+    /// The broker. Results from before there were two say nothing of it.
+    #[serde(default)]
+    pub broker: BrokerKind,
     /// Index of the run it comes from.
     pub run: usize,
     /// Why it does not count: an answer was missing, wrong or late. Its samples are shown, and never judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Why there is nothing to compare with, where the raw baseline did not come about and Muster was measured alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_failed: Option<String>,
     /// Whether the raw echo was measured before and after the fleet instead of beside it, because the machine does not allow
     /// so many connections at once. Its rounds are then compared with rounds of other minutes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -100,8 +107,22 @@ pub struct Outcome {
 impl Outcome {
     /// One without samples.
     #[must_use]
-    pub fn new(scenario: Scenario, hosts: usize) -> Self {
-        Self { scenario, hosts, run: 0, failed: None, apart: false, samples: BTreeMap::new() }
+    pub fn new(scenario: Scenario, hosts: usize, broker: BrokerKind) -> Self {
+        let samples = BTreeMap::new();
+        Self { scenario, hosts, broker, run: 0, failed: None, baseline_failed: None, apart: false, samples }
+    }
+
+    /// Gives the baseline up. Its samples go: rounds that are not all there compare with nothing.
+    pub fn give_baseline_up(&mut self, why: String) {
+        self.baseline_failed.get_or_insert(why);
+        for quantity in [Quantity::RawCompleteMs, Quantity::RawOwnUs, Quantity::RawBrokerUs] {
+            self.samples.remove(&quantity);
+        }
+    }
+
+    /// What there is one outcome of.
+    fn key(&self) -> (Scenario, usize, BrokerKind) {
+        (self.scenario, self.hosts, self.broker)
     }
 
     /// Adds a sample, with three decimals: more was never measured.
@@ -155,9 +176,10 @@ impl Results {
         for outcome in &results.outcomes {
             ensure!(
                 outcome.run < results.runs.len(),
-                "`{}` with {} hosts names run {}, and there are {}",
+                "`{}` with {} hosts on {} names run {}, and there are {}",
                 outcome.scenario.word(),
                 outcome.hosts,
+                outcome.broker,
                 outcome.run,
                 results.runs.len()
             );
@@ -185,12 +207,12 @@ impl Results {
         text
     }
 
-    /// Puts an outcome of the last run in place of what was known of the same scenario and number of hosts.
+    /// Puts an outcome of the last run in place of what was known of the same scenario, number of hosts and broker.
     pub fn put(&mut self, mut outcome: Outcome) {
         outcome.run = self.runs.len().saturating_sub(1);
-        self.outcomes.retain(|known| (known.scenario, known.hosts) != (outcome.scenario, outcome.hosts));
+        self.outcomes.retain(|known| known.key() != outcome.key());
         self.outcomes.push(outcome);
-        self.outcomes.sort_by_key(|outcome| (outcome.scenario, outcome.hosts));
+        self.outcomes.sort_by_key(Outcome::key);
     }
 
     /// Begins another run beside those before.
@@ -217,7 +239,16 @@ impl Results {
         self
     }
 
-    /// The outcomes of a scenario, by number of hosts.
+    /// The same scenario and number of hosts on another broker, if both count.
+    #[must_use]
+    pub fn counterpart(&self, outcome: &Outcome, broker: BrokerKind) -> Option<&Outcome> {
+        let counts = |outcome: &&Outcome| outcome.failed.is_none();
+        let key = (outcome.scenario, outcome.hosts, broker);
+        Some(outcome).filter(counts)?;
+        self.outcomes.iter().find(|other| other.key() == key).filter(counts)
+    }
+
+    /// The outcomes of a scenario, by number of hosts and broker.
     pub fn of(&self, scenario: Scenario) -> impl Iterator<Item = &Outcome> {
         self.outcomes.iter().filter(move |outcome| outcome.scenario == scenario)
     }

@@ -136,7 +136,7 @@ impl Scenario {
                 "storm",
                 "connect storm",
                 "All agents connect at once to a running broker: TLS with certificates on both sides, login, declare, bind, consume.",
-                "As many bare AMQP connections over TLS that declare, bind and consume.",
+                "As many bare AMQP connections over TLS that declare, bind and consume. What the broker holds for each is looked at, too.",
             ),
             Self::Cpu => (
                 "cpu",
@@ -271,6 +271,8 @@ quantities! {
     FleetBytes, Bytes, "memory of all agents";
     /// Memory of the broker with everybody connected.
     BrokerBytes, Bytes, "memory of the broker";
+    /// Memory of the broker for each raw connection with its queue, with nothing to do.
+    ConnectionBytes, Bytes, "memory of the broker, a raw connection";
     /// Body and signatures of one command.
     CommandBytes, Bytes, "a command";
     /// Body and signatures of all reports of one host.

@@ -1,5 +1,7 @@
 //! Results that were never measured, to try tables and charts on.
 
+use muster_fleet::BrokerKind;
+
 use super::{Machine, Outcome, Quantity, Results, Run, SCHEMA, Scenario};
 
 /// A machine of no consequence.
@@ -10,8 +12,8 @@ pub(crate) fn sample_machine() -> Machine {
         memory_bytes: 24 << 30,
         kernel: "Linux 6.1".to_owned(),
         system: "Debian GNU/Linux 12".to_owned(),
-        rabbitmq: "3.10.8".to_owned(),
-        erlang: "25".to_owned(),
+        rabbitmq: Some("3.10.8".to_owned()),
+        erlang: Some("25".to_owned()),
     }
 }
 
@@ -29,52 +31,67 @@ pub(crate) fn sample_run() -> Run {
     }
 }
 
-/// Every scenario with 100 and 1,000 hosts where hosts matter, every quantity somewhere.
+/// Every scenario with 100 and 1,000 hosts where hosts matter, every quantity somewhere, on both brokers.
 pub(crate) fn sample_results() -> Results {
-    use Quantity as Q;
     let mut results = Results::new(sample_machine(), sample_run());
     assert_eq!(results.schema, SCHEMA);
-    for hosts in [100_usize, 1_000] {
-        let scale = if hosts == 100 { 1.0 } else { 10.0 };
-        for scenario in [
-            Scenario::Ping,
-            Scenario::Filter,
-            Scenario::Run1k,
-            Scenario::Run64k,
-            Scenario::Named,
-            Scenario::Two,
-            Scenario::Lapin,
-        ] {
-            let mut outcome = Outcome::new(scenario, hosts);
-            for round in [1.0, 0.9, 1.2] {
-                outcome.add(Q::CompleteMs, 12.0 * scale * round);
-                outcome.add(Q::EndedMs, 32.0 * scale * round);
-                outcome.add(Q::RawCompleteMs, 10.0 * scale * round);
-                outcome.add(Q::ControllerUs, 50.0 * round);
-                outcome.add(Q::RawOwnUs, 60.0 * round);
-                outcome.add(Q::AgentsUs, 400.0 * round);
-                outcome.add(Q::BrokerUs, 300.0 * round);
-                outcome.add(Q::RawBrokerUs, 250.0 * round);
-                outcome.add(Q::ControllerPeakBytes, 2e7);
-            }
-            outcome.add(Q::CommandBytes, 700.0);
-            outcome.add(Q::ReplyBytes, 1_500.0);
-            outcome.add(Q::Reports, 1.0);
-            if scenario == Scenario::Run64k {
-                outcome.add(Q::ProgramPeakBytes, 30e6 * scale);
-            }
-            results.put(outcome);
+    for broker in BrokerKind::ALL {
+        // A broker that takes half the time.
+        let factor = if broker == BrokerKind::RabbitMq { 1.0 } else { 0.5 };
+        for hosts in [100_usize, 1_000] {
+            sample_fleet(&mut results, broker, hosts, factor);
         }
-        let mut storm = Outcome::new(Scenario::Storm, hosts);
-        storm.add(Q::ReadyPerSecond, 80.0);
-        storm.add(Q::RawReadyPerSecond, 100.0);
-        results.put(storm);
-        let mut cpu = Outcome::new(Scenario::Cpu, hosts);
-        cpu.add(Q::ProgramUs, 39.0);
-        cpu.add(Q::ProgramStartUs, 20_000.0);
-        results.put(cpu);
+        sample_small(&mut results, broker);
     }
-    let mut idle = Outcome::new(Scenario::Idle, 1);
+    results
+}
+
+fn sample_fleet(results: &mut Results, broker: BrokerKind, hosts: usize, factor: f64) {
+    use Quantity as Q;
+    let scale = if hosts == 100 { 1.0 } else { 10.0 };
+    for scenario in [
+        Scenario::Ping,
+        Scenario::Filter,
+        Scenario::Run1k,
+        Scenario::Run64k,
+        Scenario::Named,
+        Scenario::Two,
+        Scenario::Lapin,
+    ] {
+        let mut outcome = Outcome::new(scenario, hosts, broker);
+        for round in [1.0, 0.9, 1.2] {
+            outcome.add(Q::CompleteMs, 12.0 * scale * round * factor);
+            outcome.add(Q::EndedMs, 32.0 * scale * round * factor);
+            outcome.add(Q::RawCompleteMs, 10.0 * scale * round * factor);
+            outcome.add(Q::ControllerUs, 50.0 * round);
+            outcome.add(Q::RawOwnUs, 60.0 * round);
+            outcome.add(Q::AgentsUs, 400.0 * round);
+            outcome.add(Q::BrokerUs, 300.0 * round * factor);
+            outcome.add(Q::RawBrokerUs, 250.0 * round * factor);
+            outcome.add(Q::ControllerPeakBytes, 2e7);
+        }
+        outcome.add(Q::CommandBytes, 700.0);
+        outcome.add(Q::ReplyBytes, 1_500.0);
+        outcome.add(Q::Reports, 1.0);
+        if scenario == Scenario::Run64k {
+            outcome.add(Q::ProgramPeakBytes, 30e6 * scale);
+        }
+        results.put(outcome);
+    }
+    let mut storm = Outcome::new(Scenario::Storm, hosts, broker);
+    storm.add(Q::ReadyPerSecond, 80.0 / factor);
+    storm.add(Q::RawReadyPerSecond, 100.0 / factor);
+    storm.add(Q::ConnectionBytes, 70e3 * factor);
+    results.put(storm);
+    let mut cpu = Outcome::new(Scenario::Cpu, hosts, broker);
+    cpu.add(Q::ProgramUs, 39.0);
+    cpu.add(Q::ProgramStartUs, 20_000.0);
+    results.put(cpu);
+}
+
+fn sample_small(results: &mut Results, broker: BrokerKind) {
+    use Quantity as Q;
+    let mut idle = Outcome::new(Scenario::Idle, 1, broker);
     for (quantity, sample) in [
         (Q::IdlePssBytes, 4.9e6),
         (Q::IdlePrivateBytes, 4.1e6),
@@ -88,7 +105,7 @@ pub(crate) fn sample_results() -> Results {
         idle.add(quantity, sample);
     }
     results.put(idle);
-    let mut few = Outcome::new(Scenario::Few, 5);
+    let mut few = Outcome::new(Scenario::Few, 5, broker);
     for (quantity, sample) in [
         (Q::WarmFirstByteMs, 50.0),
         (Q::WarmExitMs, 55.0),
@@ -100,5 +117,4 @@ pub(crate) fn sample_results() -> Results {
         few.add(quantity, sample);
     }
     results.put(few);
-    results
 }

@@ -9,7 +9,7 @@ use muster_client::discover::ping;
 use muster_fleet::raw::{Asked, Kind, Messages};
 use muster_protocol::HostName;
 
-use super::{Plan, Stage, Turn, add_bytes, count};
+use super::{Plan, Stage, Turn, count, float};
 use crate::controller::{run, target};
 use crate::order::{Done, Order};
 use crate::process::{processor_of_group, processor_of_self};
@@ -50,26 +50,67 @@ pub(super) async fn exchange(stage: &mut Stage, scenario: Scenario, turn: Turn, 
         outcome.add(Quantity::Reports, count(messages.replies.len()));
         stage.controllers(questions.controllers).await?;
     }
-    if turn != Turn::Muster {
-        stage.echo(questions.kind, messages)?;
-    }
+    let mut baseline = Baseline { wanted: turn != Turn::Muster };
+    baseline.attempt(stage, outcome, |stage, _| stage.echo(questions.kind, messages));
     let (warm_ups, rounds) = rounds(&stage.plan, scenario);
     for round in 0..warm_ups + turn.rounds(rounds) {
-        let mut unseen = Outcome::new(scenario, stage.plan.hosts);
-        let into = if round < warm_ups { &mut unseen } else { &mut *outcome };
+        if turn != Turn::Both && turn != Turn::Muster && !baseline.wanted {
+            return Ok(());
+        }
+        let counts = round >= warm_ups;
         // Neither is always the one that comes after the other.
         let raw_first = round % 2 == 0;
-        if turn != Turn::Muster && raw_first {
-            raw(stage, &questions, into)?;
+        let echo = |stage: &mut Stage, outcome: &mut Outcome| {
+            raw(stage, &questions).map(|samples| samples.note(outcome, counts))
+        };
+        if raw_first {
+            baseline.attempt(stage, outcome, echo);
         }
         if matches!(turn, Turn::Both | Turn::Muster) {
-            muster(stage, &questions, into).await?;
+            let samples = muster(stage, &questions).await?;
+            samples.note(outcome, counts);
         }
-        if turn != Turn::Muster && !raw_first {
-            raw(stage, &questions, into)?;
+        if !raw_first {
+            baseline.attempt(stage, outcome, echo);
         }
     }
     Ok(())
+}
+
+/// The raw side of a scenario, as long as it works.
+struct Baseline {
+    wanted: bool,
+}
+
+impl Baseline {
+    /// Does something with the raw echo. Where that fails, the echo ends, and Muster is measured without it.
+    fn attempt(
+        &mut self,
+        stage: &mut Stage,
+        outcome: &mut Outcome,
+        work: impl FnOnce(&mut Stage, &mut Outcome) -> Result<()>,
+    ) {
+        if !self.wanted {
+            return;
+        }
+        if let Err(error) = work(stage, outcome) {
+            eprintln!("    the raw baseline failed: {error:#}");
+            outcome.give_baseline_up(format!("{error:#}"));
+            self.wanted = false;
+            stage.hang_up();
+        }
+    }
+}
+
+/// What one round has come to.
+struct Samples(Vec<(Quantity, f64)>);
+
+impl Samples {
+    fn note(self, outcome: &mut Outcome, counts: bool) {
+        for (quantity, sample) in self.0.into_iter().filter(|_| counts) {
+            outcome.add(quantity, sample);
+        }
+    }
 }
 
 /// Warm-ups and rounds: fewer where one takes long and many hosts even it out.
@@ -121,7 +162,7 @@ async fn questions(stage: &Stage, scenario: Scenario) -> Result<Questions> {
 
 /// Processor time of the broker until now, in microseconds.
 fn broker_us(stage: &Stage) -> Result<f64> {
-    let group = stage.ground()?.broker.node().pid().context("the broker does not run")?;
+    let group = stage.ground()?.broker.pid().context("the broker does not run")?;
     Ok(us(processor_of_group(group)?))
 }
 
@@ -138,7 +179,7 @@ fn answers(stage: &Stage, questions: &Questions) -> f64 {
     count(questions.order.answering(stage.plan.hosts) * questions.controllers)
 }
 
-fn raw(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome) -> Result<()> {
+fn raw(stage: &mut Stage, questions: &Questions) -> Result<Samples> {
     let (mut took, mut own, mut broker) = (Duration::ZERO, 0.0, 0.0);
     for (messages, asked) in &questions.steps {
         if questions.steps.len() > 1 {
@@ -156,13 +197,14 @@ fn raw(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome) -> Resul
         broker += broker_us(stage)? - broker_before;
     }
     let answers = answers(stage, questions);
-    outcome.add(Quantity::RawCompleteMs, took.as_secs_f64() * 1e3);
-    outcome.add(Quantity::RawOwnUs, own / answers);
-    outcome.add(Quantity::RawBrokerUs, broker / answers);
-    Ok(())
+    Ok(Samples(vec![
+        (Quantity::RawCompleteMs, took.as_secs_f64() * 1e3),
+        (Quantity::RawOwnUs, own / answers),
+        (Quantity::RawBrokerUs, broker / answers),
+    ]))
 }
 
-async fn muster(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome) -> Result<()> {
+async fn muster(stage: &mut Stage, questions: &Questions) -> Result<Samples> {
     let (broker_before, agents_before) = (broker_us(stage)?, agents_us(stage).await?);
     let asking =
         stage.workers[..questions.controllers].iter_mut().map(|worker| worker.obey(questions.order, ROUND_LIMIT));
@@ -173,12 +215,13 @@ async fn muster(stage: &mut Stage, questions: &Questions, outcome: &mut Outcome)
     }
     let answers = answers(stage, questions);
     let most = |value: fn(&Done) -> f64| done.iter().map(value).fold(0.0, f64::max);
-    outcome.add(Quantity::CompleteMs, most(|done| done.complete_ms));
-    outcome.add(Quantity::EndedMs, most(|done| done.ended_ms));
-    outcome.add(Quantity::ControllerUs, done.iter().map(|done| done.processor_us).sum::<f64>() / answers);
-    outcome.add(Quantity::AgentsUs, agents / answers);
-    outcome.add(Quantity::BrokerUs, broker / answers);
     let peak = done.iter().map(|done| done.peak_bytes).max().unwrap_or_default();
-    add_bytes(outcome, Quantity::ControllerPeakBytes, peak);
-    Ok(())
+    Ok(Samples(vec![
+        (Quantity::CompleteMs, most(|done| done.complete_ms)),
+        (Quantity::EndedMs, most(|done| done.ended_ms)),
+        (Quantity::ControllerUs, done.iter().map(|done| done.processor_us).sum::<f64>() / answers),
+        (Quantity::AgentsUs, agents / answers),
+        (Quantity::BrokerUs, broker / answers),
+        (Quantity::ControllerPeakBytes, float(peak)),
+    ]))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use muster_fleet::raw::{Echo, Kind, Messages, Place};
-use muster_fleet::{Fleet, Ground, Left, Options};
+use muster_fleet::{BrokerKind, Fleet, Ground, Left, Options};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -46,6 +46,8 @@ const SCENARIO_LIMIT: Duration = Duration::from_secs(420);
 pub struct Plan {
     /// Hosts of the fleet; the raw echo has as many.
     pub hosts: usize,
+    /// The broker.
+    pub broker: BrokerKind,
     /// What to measure.
     pub scenarios: BTreeSet<Scenario>,
     /// Rounds that count.
@@ -104,13 +106,13 @@ struct Stage {
 /// # Errors
 /// Broker, fleet or echo do not come up. What goes wrong later is in the outcomes.
 pub async fn with_fleet(plan: Plan, mut emit: impl FnMut(Outcome) -> Result<()>) -> Result<()> {
-    let hosts = plan.hosts;
-    eprintln!("==> {hosts} hosts: certificates and a broker");
-    let (ground, apart) = match Ground::prepare(2 * hosts, SEED) {
+    let (hosts, broker) = (plan.hosts, plan.broker);
+    eprintln!("==> {hosts} hosts: certificates and a broker ({broker})");
+    let (ground, apart) = match Ground::prepare(broker, 2 * hosts, SEED) {
         Ok(ground) => (ground, false),
         Err(error) => {
             eprintln!("    the raw echo cannot be beside the fleet: {error:#}");
-            (Ground::prepare(hosts, SEED)?, true)
+            (Ground::prepare(broker, hosts, SEED)?, true)
         }
     };
     let exchanges: Vec<Scenario> = plan.scenarios.iter().copied().filter(|scenario| scenario.has_exchange()).collect();
@@ -238,9 +240,10 @@ impl Stage {
 
     /// Measures one scenario; whatever goes wrong is in its outcome.
     async fn measure(&mut self, scenario: Scenario, turn: Turn, before: Option<Outcome>) -> Outcome {
-        let mut outcome = before.unwrap_or_else(|| Outcome::new(scenario, self.plan.hosts));
+        let mut outcome = before.unwrap_or_else(|| Outcome::new(scenario, self.plan.hosts, self.plan.broker));
         outcome.apart = self.apart && scenario.has_exchange();
-        if outcome.failed.is_some() {
+        let raw_alone = matches!(turn, Turn::RawBefore | Turn::RawAfter);
+        if outcome.failed.is_some() || (raw_alone && outcome.baseline_failed.is_some()) {
             return outcome;
         }
         let whose = match turn {

@@ -27,8 +27,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// An outcome cannot be handed out. What goes wrong before is in the outcomes.
 pub async fn small(plan: Plan, mut emit: impl FnMut(Outcome) -> Result<()>) -> Result<()> {
     for scenario in [Scenario::Few, Scenario::Idle].into_iter().filter(|scenario| plan.wants(*scenario)) {
-        eprintln!("==> {}", scenario.title());
-        let mut outcome = Outcome::new(scenario, if scenario == Scenario::Few { FEW } else { 1 });
+        eprintln!("==> {} ({})", scenario.title(), plan.broker);
+        let mut outcome = Outcome::new(scenario, if scenario == Scenario::Few { FEW } else { 1 }, plan.broker);
         let done = match scenario {
             Scenario::Few => few(&plan, &mut outcome).await,
             _ => idle(&plan, &mut outcome),
@@ -43,7 +43,7 @@ pub async fn small(plan: Plan, mut emit: impl FnMut(Outcome) -> Result<()>) -> R
 }
 
 async fn few(plan: &Plan, outcome: &mut Outcome) -> Result<()> {
-    let ground = Ground::prepare(FEW, SEED)?;
+    let ground = Ground::prepare(plan.broker, FEW, SEED)?;
     let folder = tempfile::Builder::new().prefix("muster-few-").tempdir()?;
     let mut agents = Vec::new();
     for name in ground.hosts() {
@@ -92,7 +92,8 @@ async fn few(plan: &Plan, outcome: &mut Outcome) -> Result<()> {
 
 fn idle(plan: &Plan, outcome: &mut Outcome) -> Result<()> {
     let window = Duration::from_secs(plan.idle_s);
-    let options = IdleOptions { program: plan.programs.join("musterd"), settle: SETTLE.min(window), window };
+    let options =
+        IdleOptions { program: plan.programs.join("musterd"), broker: plan.broker, settle: SETTLE.min(window), window };
     let samples = if plan.rounds > 3 { 3 } else { 1 };
     for _ in 0..samples {
         let idle = tokio::task::block_in_place(|| measure(&options))?;

@@ -17,11 +17,16 @@ const ROUNDS: usize = 3;
 
 /// Lets raw connections and agents storm the broker in turn. The last agents stay connected.
 pub(super) async fn storm(mut ground: Ground, plan: &Plan) -> Result<(Outcome, Fleet)> {
-    let mut outcome = Outcome::new(Scenario::Storm, plan.hosts);
+    let mut outcome = Outcome::new(Scenario::Storm, plan.hosts, plan.broker);
     let rounds = if plan.hosts >= ONE_ROUND_FROM || plan.rounds <= ROUNDS { 1 } else { ROUNDS };
     for round in 1..=rounds {
         eprintln!("    {} hosts: connect storm {round} of {rounds}", plan.hosts);
-        outcome.add(Quantity::RawReadyPerSecond, connect_storm(&ground, plan.hosts, AT_ONCE)?.per_second());
+        let raw = connect_storm(&ground, plan.hosts, AT_ONCE)?;
+        outcome.add(Quantity::RawReadyPerSecond, raw.per_second());
+        if round == 1 {
+            // Of a broker that nobody has used; one that has been may have memory left.
+            outcome.add(Quantity::ConnectionBytes, raw.bytes_a_connection());
+        }
         let started = Instant::now();
         let fleet = Fleet::start_on(ground, options(plan.hosts), START_LIMIT).await?;
         outcome.add(Quantity::ReadyPerSecond, count(plan.hosts) / started.elapsed().as_secs_f64());
@@ -38,7 +43,7 @@ pub(super) async fn storm(mut ground: Ground, plan: &Plan) -> Result<(Outcome, F
 pub(super) async fn note_memory(outcome: &mut Outcome, fleet: &Fleet, before: u64) -> Result<()> {
     let here = if fleet.processes() == 1 { before } else { 0 };
     add_bytes(outcome, Quantity::FleetBytes, fleet.usage().await?.resident_bytes.saturating_sub(here));
-    if let Some(group) = fleet.ground.broker.node().pid() {
+    if let Some(group) = fleet.ground.broker.pid() {
         add_bytes(outcome, Quantity::BrokerBytes, memory_of_group(group)?);
     }
     Ok(())
