@@ -56,8 +56,7 @@ impl Engine {
         let key = self.channel_at(at).ok_or_else(no_channel)?;
         let deliveries = if multiple { self.take_many(key, tag)? } else { vec![self.take_one(key, tag)?] };
         self.settled(key, &deliveries);
-        self.put_back(deliveries, now_ms, outlet);
-        self.wake_channel(key, now_ms, outlet);
+        self.put_back(deliveries, Some(key), now_ms, outlet);
         Ok(())
     }
 
@@ -66,8 +65,7 @@ impl Engine {
         let Some(key) = self.channel_at(at) else { return };
         let Ok(deliveries) = self.take_many(key, 0) else { return };
         self.settled(key, &deliveries);
-        self.put_back(deliveries, now_ms, outlet);
-        self.wake_channel(key, now_ms, outlet);
+        self.put_back(deliveries, Some(key), now_ms, outlet);
     }
 
     fn take_one(&mut self, key: ChannelKey, tag: DeliveryTag) -> Result<Delivery, Fault> {

@@ -1,7 +1,8 @@
 //! Connections and channels come and go, and say how much they can take.
 
-use super::keys::{ChannelKey, ConsumerKey};
+use super::keys::ChannelKey;
 use super::peers::{Channel, Connection};
+use super::unacked::Delivery;
 use super::{ChannelOf, Engine};
 use crate::ids::ConnectionId;
 use crate::outlet::Outlet;
@@ -36,9 +37,12 @@ impl Engine {
         for queue in queues {
             self.remove_queue(queue, outlet);
         }
+        // All channels first: what they give back gets its places before anybody else gets any of it.
+        let mut deliveries = Vec::new();
         for channel in channels.into_values() {
-            self.end_channel(channel, now_ms, outlet);
+            deliveries.extend(self.end_channel(channel, now_ms, outlet));
         }
+        self.put_back(deliveries, None, now_ms, outlet);
         if let Some(gone) = self.connections.remove(key) {
             gone.outbox.iter().for_each(|&(stored, _)| self.store.release(stored));
         }
@@ -95,24 +99,21 @@ impl Engine {
     /// A channel is closed: its consumers go, what was unacknowledged goes back.
     pub fn close_channel(&mut self, at: ChannelOf, now_ms: i64, outlet: &mut impl Outlet) {
         let Some(key) = self.channel_at(at) else { return };
-        self.end_channel(key, now_ms, outlet);
+        let deliveries = self.end_channel(key, now_ms, outlet);
+        self.put_back(deliveries, None, now_ms, outlet);
     }
 
-    fn end_channel(&mut self, key: ChannelKey, now_ms: i64, outlet: &mut impl Outlet) {
-        let Some(channel) = self.channels.get_mut(key) else { return };
-        // A queue that goes with its last consumer must not be offered what comes back, nor this channel's consumers.
-        channel.flowing = false;
-        let deliveries = channel.unacked.take_to(0).unwrap_or_default();
-        let consumers: Vec<ConsumerKey> = channel.consumers.values().copied().collect();
-        for consumer in consumers {
+    /// Removes a channel and its consumers: what it has not acknowledged.
+    fn end_channel(&mut self, key: ChannelKey, now_ms: i64, outlet: &mut impl Outlet) -> Vec<Delivery> {
+        let consumers = self.channels.get(key).map(|channel| channel.consumers.values().copied().collect::<Vec<_>>());
+        for consumer in consumers.unwrap_or_default() {
             self.remove_consumer(consumer, now_ms, outlet);
         }
-        self.put_back(deliveries, now_ms, outlet);
-        if let Some(channel) = self.channels.remove(key)
-            && let Some(connection) = self.connections.get_mut(channel.connection)
-        {
+        let Some(mut channel) = self.channels.remove(key) else { return Vec::new() };
+        if let Some(connection) = self.connections.get_mut(channel.connection) {
             connection.channels.remove(&channel.number);
         }
+        channel.unacked.take_to(0).unwrap_or_default()
     }
 
     /// `confirm.select`.

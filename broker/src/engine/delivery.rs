@@ -116,9 +116,17 @@ impl Engine {
         self.store.release(stored);
     }
 
-    /// Puts deliveries back at their places in their queues, as delivered before.
-    pub(super) fn put_back(&mut self, mut deliveries: Vec<Delivery>, now_ms: i64, outlet: &mut impl Outlet) {
+    /// Puts deliveries back at their places in their queues, as delivered before. A channel that gave them back itself has
+    /// room again, and takes its turn before anything is dropped as too much.
+    pub(super) fn put_back(
+        &mut self,
+        mut deliveries: Vec<Delivery>,
+        by: Option<ChannelKey>,
+        now_ms: i64,
+        outlet: &mut impl Outlet,
+    ) {
         deliveries.sort_unstable_by_key(|delivery| (delivery.queue, delivery.entry.position));
+        let mut queues = Vec::new();
         for of_queue in deliveries.chunk_by(|one, other| one.queue == other.queue) {
             let Some(key) = of_queue.first().map(|delivery| delivery.queue) else { continue };
             let Some(queue) = self.queues.get_mut(key) else {
@@ -129,9 +137,16 @@ impl Engine {
             let entries: Vec<Entry> =
                 of_queue.iter().map(|delivery| Entry { redelivered: true, ..delivery.entry }).collect();
             queue.put_back(&entries);
+            queues.push(key);
+        }
+        if let Some(channel) = by {
+            self.wake_channel(channel, now_ms, outlet);
+        }
+        for key in queues {
             self.pump(key, now_ms, outlet);
             if self.queues.get(key).is_some_and(|queue| !queue.bounds.refuses) {
                 self.drop_overflow(key, outlet);
+                self.schedule(key);
             }
         }
     }

@@ -27,6 +27,12 @@ impl Engine {
     /// they were delivered. Bounds do not hold here, so that nothing is lost that was confirmed; they hold again for what
     /// comes afterwards.
     pub fn replay(&mut self, record: Record) {
+        self.replaying = true;
+        self.replay_one(record);
+        self.replaying = false;
+    }
+
+    fn replay_one(&mut self, record: Record) {
         match record {
             Record::ExchangeDeclared(spec) => {
                 if !self.exchange_names.contains_key(&spec.name) {

@@ -110,8 +110,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn goes_unbound(&self, exchange: ExchangeKey) -> bool {
-        self.exchanges.get(exchange).is_some_and(|exchange| exchange.spec.auto_delete && exchange.outgoing == 0)
+    /// Whether an exchange goes now that it has lost a binding. Not in a replay: what kept it then is perhaps not recorded,
+    /// and if it went, there is a record that says so.
+    fn goes_unbound(&self, exchange: ExchangeKey) -> bool {
+        !self.replaying
+            && self.exchanges.get(exchange).is_some_and(|exchange| exchange.spec.auto_delete && exchange.outgoing == 0)
     }
 
     pub(super) fn add_exchange(&mut self, spec: ExchangeSpec, given: bool) {

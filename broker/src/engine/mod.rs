@@ -150,6 +150,8 @@ pub struct Engine {
     walks: u64,
     seed: u64,
     names_made: u64,
+    /// A record is replayed now.
+    replaying: bool,
     /// By their numbers, from the first replayed record to the first connection.
     replayed: HashMap<u64, StoredKey>,
     /// Room for a walk, kept from one to the next.
@@ -182,6 +184,7 @@ impl Engine {
             walks: 0,
             seed: 0,
             names_made: 0,
+            replaying: false,
             replayed: HashMap::new(),
             found_targets: Vec::new(),
             found_queues: Vec::new(),
@@ -240,3 +243,6 @@ impl Engine {
 fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
