@@ -7,6 +7,7 @@
 pub mod broker;
 mod cleanup;
 pub mod embedded;
+pub mod newcomer;
 pub mod pki;
 pub mod programs;
 pub mod rabbit;
