@@ -631,15 +631,12 @@ def case_basic_qos_for_a_channel(broker):
     for name in names:
         for _ in range(5):
             channel.basic_publish("", name, b"x")
-    if broker.either(True, False):
-        channel.basic_qos(prefetch_count=4, global_qos=True)
-        for name in names:
-            channel.basic_consume(name, lambda _, method, properties, body: found.append(method.delivery_tag))
-        until(channel, "four deliveries", lambda: len(found) == 4)
-        left = sum(channel.queue_declare(name, passive=True).method.message_count for name in names)
-        same(left, 6, "over both consumers")
-    else:
-        refused(540, "NOT_IMPLEMENTED", channel.basic_qos, prefetch_count=4, global_qos=True)
+    channel.basic_qos(prefetch_count=4, global_qos=True)
+    for name in names:
+        channel.basic_consume(name, lambda _, method, properties, body: found.append(method.delivery_tag))
+    until(channel, "four deliveries", lambda: len(found) == 4)
+    left = sum(channel.queue_declare(name, passive=True).method.message_count for name in names)
+    same(left, 6, "over both consumers")
 
 
 def case_basic_qos_in_bytes(broker):

@@ -26,18 +26,18 @@ pub(crate) fn need_rabbitmq() -> Result<()> {
     install("RabbitMQ is not installed", &["rabbitmq-server"])
 }
 
-/// Makes sure that what the independent verifier needs is there: Debian's Python with an AMQP client,
-/// X.509 and JSON Schema.
+/// Makes sure that what the independent verifier and the foreign clients need is there: Debian's Python with two AMQP
+/// clients, X.509 and JSON Schema.
 ///
 /// # Errors
 /// When it is not and cannot be installed.
 pub(crate) fn need_python() -> Result<()> {
-    if succeeds("/usr/bin/python3", &["-c", "import cryptography, pika, jsonschema"]) {
+    if succeeds("/usr/bin/python3", &["-c", "import amqp, cryptography, pika, jsonschema"]) {
         return Ok(());
     }
     install(
         "Python's AMQP, X.509 and JSON Schema libraries are not installed",
-        &["python3", "python3-pika", "python3-cryptography", "python3-jsonschema"],
+        &["python3", "python3-amqp", "python3-pika", "python3-cryptography", "python3-jsonschema"],
     )
 }
 

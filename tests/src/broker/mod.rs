@@ -319,7 +319,7 @@ impl Kind {
     pub fn start(self, options: Options) -> Result<Box<dyn Broker>> {
         match self {
             Self::RabbitMq => rabbit::own(options),
-            Self::Embedded => Ok(Box::new(embedded::Embedded::start(options)?)),
+            Self::Embedded => embedded::start(options),
         }
     }
 }

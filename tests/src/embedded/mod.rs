@@ -4,11 +4,14 @@
 //! ends with its owner: [`stop`](crate::broker::Broker::stop), `Drop`, or the death of the process that started it.
 
 mod configuration;
+mod hostile;
 mod process;
 
 pub use process::Embedded;
 
-use crate::broker::{Options, TestBus};
+use anyhow::Result;
+
+use crate::broker::{Broker, Options, TestBus};
 
 /// A broker for one test.
 ///
@@ -16,6 +19,15 @@ use crate::broker::{Options, TestBus};
 /// It does not start.
 pub(crate) fn bus(options: Options) -> TestBus {
     let vhost = options.vhost.clone();
-    let broker = Embedded::start(options).expect("an embedded broker starts");
-    TestBus::new(vhost, Box::new(broker))
+    TestBus::new(vhost, start(options).expect("an embedded broker starts"))
+}
+
+/// A broker of one's own.
+pub(crate) fn start(options: Options) -> Result<Box<dyn Broker>> {
+    if options.unbound.is_empty() {
+        Ok(Box::new(Embedded::start(options)?))
+    } else {
+        // One that keeps to our rules cannot be told to let anybody do everything.
+        Ok(Box::new(hostile::Hostile::start(options)?))
+    }
 }

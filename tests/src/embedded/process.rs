@@ -43,7 +43,6 @@ struct Running {
 #[derive(Debug)]
 pub struct Embedded {
     program: PathBuf,
-    unbound: BTreeSet<Identity>,
     port: u16,
     directory: TempDir,
     configuration: Mutex<Configuration>,
@@ -57,8 +56,8 @@ impl Embedded {
     /// It ends, or is not ready in [`PATIENCE`]; with the end of its log.
     pub fn start(options: Options) -> Result<Self> {
         let Options { certificate, vhost, identities, heartbeat_s, unbound } = options;
-        // One that keeps to our rules cannot be told to let anybody do everything: this one is another program.
-        let program = program(if unbound.is_empty() { "muster" } else { "muster-hostile-broker" })?;
+        ensure!(unbound.is_empty(), "no configuration of a broker lets anybody do everything");
+        let program = program("muster")?;
         let directory = watched_directory(|| tempfile::Builder::new().prefix("muster-broker-").tempdir())?;
         let path = |name: &str| directory.path().join(name);
         // As it is now: a test that revokes somebody says itself who hears of it.
@@ -76,7 +75,7 @@ impl Embedded {
             lacks: BTreeSet::new(),
         };
         let (configuration, running) = (Mutex::new(configuration), Mutex::new(None));
-        let mut broker = Self { program, unbound, port: 0, directory, configuration, running };
+        let mut broker = Self { program, port: 0, directory, configuration, running };
         for attempt in 1..=START_ATTEMPTS {
             broker.port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
             broker.configuration().listen = vec![SocketAddr::from(([127, 0, 0, 1], broker.port))];
@@ -131,9 +130,6 @@ impl Embedded {
         let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(self.log_file())?;
         let mut command = Command::new(&self.program);
         command.args(["broker", "run", "--config"]).arg(self.configuration_file());
-        for identity in &self.unbound {
-            command.arg("--unbound").arg(identity.short());
-        }
         let child = command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

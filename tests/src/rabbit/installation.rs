@@ -21,6 +21,8 @@ pub struct Installation {
     pub control: PathBuf,
     /// Erlang's port mapper.
     pub epmd: PathBuf,
+    /// The folder with its Erlang libraries, its own AMQP client among them.
+    pub libraries: PathBuf,
 }
 
 impl Installation {
@@ -42,12 +44,22 @@ impl Installation {
         else {
             bail!("Erlang's `epmd` is not installed; on Debian: apt-get install -y erlang-base");
         };
+        let libraries = libraries(&folder)?;
         Ok(Self {
+            libraries,
             server: folder.join("rabbitmq-server"),
             control: folder.join("rabbitmqctl"),
             epmd: epmd.join("epmd"),
         })
     }
+}
+
+/// The libraries beside the scripts of an upstream package, or where Debian has them.
+fn libraries(scripts: &Path) -> Result<PathBuf> {
+    let beside = scripts.join("../plugins");
+    let debian = std::fs::read_dir("/usr/lib/rabbitmq/lib").into_iter().flatten().flatten();
+    let found = debian.map(|folder| folder.path().join("plugins")).chain([beside]).find(|folder| folder.is_dir());
+    found.context("RabbitMQ's folder `plugins` is not where its packages put it")
 }
 
 fn has(folder: &Path, program: &str) -> bool {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use muster_tests::broker::{Kind, TestBus};
+use muster_tests::rabbit::Installation;
 use serde_json::Value;
 
 use super::BROKER;
@@ -29,7 +30,17 @@ fn run(program: &str, arguments: &[&str], bus: &TestBus, more: &[&str]) -> Outpu
         command.arg(flag).arg(path);
     }
     command.args(["--port", &bus.port().to_string(), "--vhost", &bus.vhost]).args(more);
+    // Where RabbitMQ has the libraries of its own client.
+    let plugins = Installation::find().expect("RabbitMQ is installed").libraries;
+    command.env("ERL_LIBS", plugins).env("HOME", "/nonexistent");
     command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Runs one to its end, which must be good.
+#[track_caller]
+fn check(program: &str, arguments: &[&str], last_words: &str) {
+    let output = run(program, arguments, &bus(), &[]);
+    assert!(output.status.success() && said(&output).trim_end().ends_with(last_words), "{}", said(&output));
 }
 
 fn said(output: &Output) -> String {
@@ -46,4 +57,14 @@ fn pika_gets_the_same_answers_method_by_method() {
     let failed: Vec<String> = cases.iter().filter(|case| case["ok"] != true).map(Value::to_string).collect();
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.len(), failed.join("\n"));
     assert!(output.status.success() && cases.len() > 60, "{} cases\n{}", cases.len(), said(&output));
+}
+
+#[test]
+fn python_amqp_works() {
+    check("/usr/bin/python3", &["py_amqp_client.py"], "closed");
+}
+
+#[test]
+fn rabbitmqs_own_client_for_erlang_works() {
+    check("escript", &["erlang_client.escript"], "closed");
 }
