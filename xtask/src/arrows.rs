@@ -16,10 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-daemon", &[]),
     ("muster-pki", &["muster-protocol"]),
     ("muster-broker-config", &["muster-protocol"]),
-    (
-        "muster-broker",
-        &["muster-protocol", "muster-daemon", "muster-pki", "muster-broker-config"],
-    ),
+    ("muster-broker", &["muster-protocol", "muster-daemon", "muster-pki", "muster-broker-config"]),
     ("muster-plugin-api", &["muster-protocol"]),
     ("muster-plugins", &["muster-protocol", "muster-plugin-api"]),
     ("muster-plugin-pack", &["muster-protocol", "muster-pki"]),
