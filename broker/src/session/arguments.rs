@@ -63,7 +63,7 @@ pub(super) fn of_queue(arguments: &FieldTable, queue: &str) -> Result<QueueLimit
                 AMQPValue::Boolean(true) => return Err(argument(name, "true")),
                 other => return Err(invalid(format!("{{unacceptable_type,{}}}", kind(other)))),
             },
-            _ => return Err(unknown(name, "queue")),
+            _ => return Err(unknown(name, "a queue")),
         }
     }
     Ok(limits)
@@ -75,7 +75,7 @@ pub(super) fn of_queue(arguments: &FieldTable, queue: &str) -> Result<QueueLimit
 /// 540 for any.
 pub(super) fn of_exchange(arguments: &FieldTable) -> Result<(), Fault> {
     match arguments.into_iter().next() {
-        Some((name, _)) => Err(unknown(name.as_str(), "exchange")),
+        Some((name, _)) => Err(unknown(name.as_str(), "an exchange")),
         None => Ok(()),
     }
 }
@@ -106,14 +106,14 @@ pub(super) fn of_consumer(arguments: &FieldTable, queue: &str) -> Result<(), Fau
                     "invalid arg '{name}' for {queue} of queue type rabbit_classic_queue"
                 )));
             }
-            _ => return Err(unknown(name, "consumer")),
+            _ => return Err(unknown(name, "a consumer")),
         }
     }
     Ok(())
 }
 
 fn unknown(name: &str, of: &str) -> Fault {
-    Fault::not_implemented(format_args!("argument '{name}' of a {of}"))
+    Fault::not_implemented(format_args!("argument '{name}' of {of}"))
 }
 
 fn argument(name: &str, value: &str) -> Fault {

@@ -149,49 +149,53 @@ impl Talk {
         let bytes_max = self.settings.message_bytes_max;
         let channel = self.channel(number).ok_or_else(not_open)?;
         let assembled = channel.header(frame, payload, bytes_max)?;
-        self.assembled(number, assembled, 0, shared, now_ms)
+        self.held_bytes += channel.held_bytes();
+        self.assembled(number, assembled, shared, now_ms)
     }
 
-    pub(super) fn content_body(
+    pub(super) fn content_body(&mut self, number: ChannelNumber, payload: &[u8]) -> Result<(), Fault> {
+        let channel = self.channel(number).ok_or_else(not_open)?;
+        let before = channel.held_bytes();
+        channel.body(payload)?;
+        let after = channel.held_bytes();
+        self.held_bytes = self.held_bytes - before + after;
+        if self.held_bytes as u64 > self.settings.message_bytes_max.saturating_mul(CONTENTS_AT_ONCE) {
+            return Err(Fault::resource_error(format_args!(
+                "the incomplete contents on all channels of the connection are more than {CONTENTS_AT_ONCE} of the largest \
+                 size, {} bytes",
+                self.settings.message_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn content_body_end(
         &mut self,
         number: ChannelNumber,
-        payload: &[u8],
-        last: bool,
         shared: &mut impl Shared,
         now_ms: i64,
     ) -> Result<(), Fault> {
         let channel = self.channel(number).ok_or_else(not_open)?;
         let before = channel.held_bytes();
-        let assembled = channel.body(payload, last)?;
-        self.assembled(number, assembled, before, shared, now_ms)
+        let assembled = channel.body_end()?;
+        let after = channel.held_bytes();
+        self.held_bytes = self.held_bytes - before + after;
+        self.assembled(number, assembled, shared, now_ms)
     }
 
-    /// Goes on after a content frame on a channel that held `before` bytes.
     fn assembled(
         &mut self,
         number: ChannelNumber,
         assembled: Assembled,
-        before: usize,
         shared: &mut impl Shared,
         now_ms: i64,
     ) -> Result<(), Fault> {
-        let after = self.channel(number).map_or(0, |channel| channel.held_bytes());
-        self.held_bytes = self.held_bytes - before + after;
         match assembled {
-            Assembled::Incomplete => {
-                if self.held_bytes as u64 > self.settings.message_bytes_max.saturating_mul(CONTENTS_AT_ONCE) {
-                    return Err(Fault::resource_error(format_args!(
-                        "contents of {} bytes are incomplete on this connection",
-                        self.held_bytes
-                    )));
-                }
-                Ok(())
-            }
+            Assembled::Incomplete | Assembled::Complete(None) => Ok(()),
             Assembled::TooLarge(bytes) => Err(Fault::precondition_failed(format_args!(
                 "message size {bytes} is larger than configured max size {}",
                 self.settings.message_bytes_max
             ))),
-            Assembled::Complete(None) => Ok(()),
             Assembled::Complete(Some(content)) => self.publish(number, content, shared, now_ms),
         }
     }

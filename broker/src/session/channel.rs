@@ -140,16 +140,12 @@ impl Channel {
         Ok(if too_large && !self.closing { Assembled::TooLarge(announced) } else { Assembled::Incomplete })
     }
 
-    /// Takes some of a content body.
+    /// Takes some of a content body's frame.
     ///
     /// # Errors
-    /// 505 if none can come now, 501 if it is longer than was announced.
-    pub(super) fn body(&mut self, payload: &[u8], last: bool) -> Result<Assembled, Fault> {
-        let coming = match &mut self.expecting {
-            Expecting::Body(coming) => coming,
-            Expecting::Method => return Err(no_method()),
-            Expecting::Header(_) => return Err(no_header()),
-        };
+    /// 505 if none can come now, 501 if the body is longer than was announced.
+    pub(super) fn body(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let coming = self.coming()?;
         let Some(left) = coming.left.checked_sub(payload.len() as u64) else {
             return Err(Fault::frame_error("a content body is longer than its header says"));
         };
@@ -157,12 +153,28 @@ impl Channel {
         if !coming.discarded {
             coming.body.extend_from_slice(payload);
         }
-        if left > 0 || !last {
+        Ok(())
+    }
+
+    /// Takes the end of a content body's frame.
+    ///
+    /// # Errors
+    /// 505 if none can come now.
+    pub(super) fn body_end(&mut self) -> Result<Assembled, Fault> {
+        if self.coming()?.left > 0 {
             return Ok(Assembled::Incomplete);
         }
         match std::mem::replace(&mut self.expecting, Expecting::Method) {
             Expecting::Body(coming) => Ok(Assembled::Complete(coming.complete())),
             Expecting::Method | Expecting::Header(_) => Ok(Assembled::Incomplete),
+        }
+    }
+
+    fn coming(&mut self) -> Result<&mut Coming, Fault> {
+        match &mut self.expecting {
+            Expecting::Body(coming) => Ok(coming),
+            Expecting::Method => Err(no_method()),
+            Expecting::Header(_) => Err(no_header()),
         }
     }
 }

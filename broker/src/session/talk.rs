@@ -157,7 +157,9 @@ impl Talk {
             Frame::ProtocolHeader(header) => return self.protocol_header(header, shared),
             Frame::Heartbeat { channel } => (channel, None),
             Frame::Method { channel, payload } => (channel, method::id(payload).ok()),
-            Frame::ContentHeader { channel, .. } | Frame::Body { channel, .. } => (channel, None),
+            Frame::ContentHeader { channel, .. } | Frame::Body { channel, .. } | Frame::BodyEnd { channel } => {
+                (channel, None)
+            }
         };
         let taken = if number == 0 {
             self.connection_frame(frame, shared, now_ms)
@@ -256,7 +258,8 @@ impl Talk {
                 self.channel_method(number, method::read(payload)?, shared, now_ms)
             }
             Frame::ContentHeader { payload, .. } => self.content_header(number, frame, payload, shared, now_ms),
-            Frame::Body { payload, last, .. } => self.content_body(number, payload, last, shared, now_ms),
+            Frame::Body { payload, .. } => self.content_body(number, payload),
+            Frame::BodyEnd { .. } => self.content_body_end(number, shared, now_ms),
             Frame::Heartbeat { .. } | Frame::ProtocolHeader(_) => Err(frame.unexpected()),
         }
     }

@@ -44,10 +44,13 @@ pub enum Frame<'a> {
     Body {
         /// The channel.
         channel: ChannelNumber,
-        /// What has come of the frame.
+        /// What has come of the frame; never empty.
         payload: &'a [u8],
-        /// Whether the frame is complete with it.
-        last: bool,
+    },
+    /// The end of a content body's frame.
+    BodyEnd {
+        /// The channel.
+        channel: ChannelNumber,
     },
     /// A heartbeat.
     Heartbeat {
@@ -167,23 +170,25 @@ impl Reader {
         self.held = Vec::new();
         self.given = false;
         let State::Body { channel, size, left, first } = &mut self.state else { return Ok(None) };
-        let (payload, rest) = bytes.split_at((*left).min(bytes.len()));
-        for (to, octet) in first.iter_mut().skip(*size - *left).zip(payload) {
-            *to = *octet;
-        }
-        *left -= payload.len();
         let channel = *channel;
-        let Some((end, after)) = rest.split_first().filter(|_| *left == 0) else {
+        let (payload, rest) = bytes.split_at((*left).min(bytes.len()));
+        // What is wrong with the end is found after the payload was given, however the bytes were cut.
+        if !payload.is_empty() {
+            for (to, octet) in first.iter_mut().skip(*size - *left).zip(payload) {
+                *to = *octet;
+            }
+            *left -= payload.len();
             *bytes = rest;
-            return Ok((!payload.is_empty()).then_some(Frame::Body { channel, payload, last: false }));
-        };
+            return Ok(Some(Frame::Body { channel, payload }));
+        }
+        let Some((end, after)) = rest.split_first().filter(|_| *left == 0) else { return Ok(None) };
         if *end != END {
             let text = described(BODY, &first[..(*size).min(SHOWN_BYTES)], *size > SHOWN_BYTES);
             return Err(bad_end(*end, &text));
         }
         *bytes = after;
         self.state = State::Frame;
-        Ok(Some(Frame::Body { channel, payload, last: true }))
+        Ok(Some(Frame::BodyEnd { channel }))
     }
 
     /// Whether `count` bytes are there, in one piece: in `bytes` alone if nothing is kept, else in what is kept.
@@ -226,10 +231,16 @@ impl Frame<'_> {
         unreadable(kind, payload, "unknown_frame")
     }
 
-    /// Refuses a frame that cannot come now, as RabbitMQ does.
+    /// Refuses a frame that cannot come now, as RabbitMQ does; but of a body's frame, which need not be complete, nothing is
+    /// shown.
     pub(crate) fn unexpected(&self) -> Fault {
-        let (kind, payload) = self.parts();
-        Fault::unexpected_frame(shortened(kind, payload))
+        match self {
+            Self::Body { .. } | Self::BodyEnd { .. } => Fault::unexpected_frame(format_args!("type {BODY}")),
+            _ => {
+                let (kind, payload) = self.parts();
+                Fault::unexpected_frame(shortened(kind, payload))
+            }
+        }
     }
 
     fn parts(&self) -> (u8, &[u8]) {
@@ -238,6 +249,7 @@ impl Frame<'_> {
             Self::Method { payload, .. } => (METHOD, payload),
             Self::ContentHeader { payload, .. } => (HEADER, payload),
             Self::Body { payload, .. } => (BODY, payload),
+            Self::BodyEnd { .. } => (BODY, &[]),
             Self::Heartbeat { .. } => (HEARTBEAT, &[]),
         }
     }

@@ -1,4 +1,6 @@
-//! The broker as a server: real sockets, real TLS, real clients.
+//! The broker from outside: as a server with real sockets, real TLS and real clients, and its parts by themselves.
 
 mod contract;
+mod session;
 mod site;
+mod wire;
