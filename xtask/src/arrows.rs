@@ -56,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-daemon",
             "muster-pki",
             "muster-broker-config",
+            "muster-broker",
             "muster-bus",
             "muster-plugin-api",
             "muster-plugins",
@@ -115,7 +116,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Library, the crates that may name it, and why nobody else may.
 const WRAPPED: &[(&str, &[&str], &str)] = &[
     ("lapin", &["muster-bus", "muster-fleet"], "AMQP is spoken in one place, and in what that is measured against"),
-    ("amq-protocol", &["muster-fleet"], "only what the bus is measured against writes frames itself"),
+    (
+        "amq-protocol",
+        &["muster-broker", "muster-fuzz", "muster-fleet"],
+        "frames are written by the broker, and by what the bus is measured against",
+    ),
     ("amq-protocol-tcp", &["muster-bus"], "AMQP is spoken in one place"),
     ("rcgen", &["muster-pki"], "certificates are made in one place"),
     ("x509-parser", &["muster-pki"], "certificates are read in one place"),

@@ -18,6 +18,7 @@
 //! - A target writes nothing but files below a directory of its process, which goes when the process ends.
 
 mod agent;
+mod broker;
 mod controller;
 mod input;
 mod plugins;
@@ -75,4 +76,6 @@ pub const TARGETS: &[Target] = &[
     controller::CONTEXT,
     controller::TYPED,
     controller::DEFINITIONS,
+    broker::AMQP_FRAMES,
+    broker::AMQP_SESSION,
 ];
