@@ -45,5 +45,5 @@ pub use definitions::{
 pub use environment::{Environment, check_environment};
 pub use pattern::Pattern;
 pub use permissions::{Access, Operation, Permissions, Resource, TopicRule, permissions_at, permissions_for};
-pub use site::{Purpose, ServerCertificate, Site};
+pub use site::{PORT_AMQPS, Purpose, ServerCertificate, Site};
 pub use sites::{Address, CENTER, Center, HostsOf, LinkedSite, Role, SITE_HOSTS_MAX, Sites, SitesError};

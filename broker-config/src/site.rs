@@ -10,7 +10,7 @@ use muster_protocol::routing::VHOST_DEFAULT;
 use crate::sites::Role;
 
 /// The port for AMQP over TLS.
-pub(crate) const PORT_AMQPS: u16 = 5671;
+pub const PORT_AMQPS: u16 = 5671;
 
 /// What a node is for. Chooses the marks at which it stops accepting messages and its logging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

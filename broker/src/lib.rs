@@ -35,6 +35,8 @@
 //! - The same calls with the same times give the same outputs.
 
 pub mod access;
+pub mod config;
+pub mod control;
 pub mod engine;
 pub mod fault;
 pub mod ids;

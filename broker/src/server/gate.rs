@@ -43,7 +43,7 @@ pub(super) struct Gate {
     turns: Semaphore,
     /// Sockets that are open.
     open: AtomicUsize,
-    open_max: usize,
+    open_max: AtomicUsize,
     /// Sockets that were accepted since the start.
     pub(super) accepted: AtomicU64,
     /// Handshakes that came to their end since the start.
@@ -65,7 +65,7 @@ impl Gate {
             handshakes_max,
             turns: Semaphore::new(turns.max(1)),
             open: AtomicUsize::new(0),
-            open_max: connections_max,
+            open_max: AtomicUsize::new(connections_max),
             accepted: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             refused: Mutex::default(),
@@ -74,7 +74,12 @@ impl Gate {
 
     /// Sockets that are open, and how many may be.
     pub(super) fn open(&self) -> (usize, usize) {
-        (self.open.load(Ordering::Relaxed), self.open_max)
+        (self.open.load(Ordering::Relaxed), self.open_max.load(Ordering::Relaxed))
+    }
+
+    /// Takes another bound of open sockets.
+    pub(super) fn set_open_max(&self, open_max: usize) {
+        self.open_max.store(open_max, Ordering::Relaxed);
     }
 
     /// Connections in the handshake, and how many may be.
@@ -120,9 +125,10 @@ impl Place {
     fn take(inner: &Arc<Inner>) -> Option<Self> {
         let gate = &inner.gate;
         let before = gate.open.fetch_add(1, Ordering::Relaxed);
-        let place = Self { inner: Arc::clone(inner), beyond: before >= gate.open_max };
+        let max = gate.open_max.load(Ordering::Relaxed);
+        let place = Self { inner: Arc::clone(inner), beyond: before >= max };
         // Dropping it gives the place back.
-        (before < gate.open_max.saturating_add(TURNED_AWAY_MAX)).then_some(place)
+        (before < max.saturating_add(TURNED_AWAY_MAX)).then_some(place)
     }
 }
 
@@ -174,7 +180,7 @@ pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener, tasks: Task
         };
         inner.gate.accepted.fetch_add(1, Ordering::Relaxed);
         let Some(place) = Place::take(&inner) else {
-            let why = format!("there are {} connections already", inner.gate.open_max);
+            let why = format!("there are {} connections already", inner.gate.open().1);
             inner.gate.refuse(peer, "connection-limit", &why, inner.hub.now_ms());
             continue;
         };
@@ -270,7 +276,7 @@ fn connect(
     inner.gate.admitted.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(id = %line.id, %peer, identity = %line.client.identity, "A connection");
     if place.beyond {
-        let why = format!("the broker has {} connections, and may have no more", inner.gate.open_max);
+        let why = format!("the broker has {} connections, and may have no more", inner.gate.open().1);
         inner.gate.refuse(peer, "connection-limit", &why, now_ms);
         line.close(Fault::resource_error(why));
     }
@@ -280,7 +286,7 @@ fn connect(
         let inner = Arc::clone(inner);
         Arc::new(move |line: &Line, certificate: &[u8]| inner.recheck(line, certificate))
     };
-    Connection::new(Arc::clone(&inner.hub), line, stream, tls, session, inner.limits.engine.outbox_bytes_max, recheck)
+    Connection::new(Arc::clone(&inner.hub), line, stream, tls, session, inner.limits().engine.outbox_bytes_max, recheck)
 }
 
 /// How the status counts a refusal.

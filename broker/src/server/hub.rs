@@ -15,6 +15,7 @@ use muster_daemon::Clock;
 use tokio::sync::Notify;
 
 use super::line::{Line, wake_all};
+use crate::engine::Limits;
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
 use crate::journal::{Journal, Record};
@@ -200,6 +201,11 @@ impl Hub {
             state.out.blocked.push(Arc::clone(line));
         }
         full
+    }
+
+    /// Takes other bounds.
+    pub(super) fn set_limits(&self, limits: Limits) {
+        self.turn(None).state().broker.engine.set_limits(limits);
     }
 
     /// Says whether what is durable takes more of the disk than it may.

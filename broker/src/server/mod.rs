@@ -43,7 +43,7 @@ use rustls::ServerConfig;
 use crate::access::{Rules, Users};
 use crate::engine::Engine;
 use crate::fault::Fault;
-use crate::journal::Journal;
+use crate::journal::{Bounds, Journal};
 use crate::session::{self, Broker};
 
 pub use error::ServerError;
@@ -69,13 +69,15 @@ pub struct Server {
 #[derive(Debug)]
 struct Inner {
     addresses: Vec<SocketAddr>,
+    /// The addresses as they were asked for.
+    listen: Vec<SocketAddr>,
     hub: Arc<Hub>,
     journal: Option<Arc<Journal>>,
     gate: Gate,
     session: Arc<session::Settings>,
     materials: RwLock<Arc<Materials>>,
-    files: Files,
-    limits: Limits,
+    files: RwLock<Files>,
+    limits: RwLock<Limits>,
     started_ms: i64,
     admitted_per_second: AtomicU64,
 }
@@ -130,13 +132,14 @@ impl Server {
             Limits { connections_max: upkeep::connections_max(settings.limits.connections_max), ..settings.limits };
         let inner = Arc::new(Inner {
             addresses,
+            listen: settings.listen,
             hub,
             journal,
             gate: Gate::new(limits.connections_max, limits.handshakes_max, threads),
             session,
             materials: RwLock::new(Arc::new(materials)),
-            files: settings.files,
-            limits,
+            files: RwLock::new(settings.files),
+            limits: RwLock::new(limits),
             started_ms: now_ms,
             admitted_per_second: AtomicU64::new(0),
         });
@@ -191,16 +194,32 @@ impl Server {
         self.inner.hub.lines().iter().for_each(|line| line.order(|orders| orders.recheck = true));
     }
 
-    /// Takes other certificates and rules from now on. Who is connected and would not get in any more is disconnected.
+    /// Takes other certificates, rules, files and limits from now on. Who is connected and would not get in any more is
+    /// disconnected. Answers what of the settings holds only after a restart, and differs.
     ///
     /// # Errors
     /// The certificate is none that a client accepts; then everything stays as it was.
-    pub fn replace(&self, credentials: Credentials, trust: Trust, rules: Rules) -> Result<(), ServerError> {
-        let now = Timestamp(self.inner.hub.now_ms());
+    pub fn replace(&self, settings: Settings) -> Result<Vec<&'static str>, ServerError> {
+        let inner = &*self.inner;
+        let now = Timestamp(inner.hub.now_ms());
+        let Settings { credentials, trust, rules, files, limits, .. } = settings;
         let materials = Materials::new(credentials, trust, rules, now)?;
-        *self.inner.materials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(materials);
+        let before = inner.limits();
+        *inner.materials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(materials);
+        *inner.files.write().unwrap_or_else(PoisonError::into_inner) = files;
+        let limits = Limits { connections_max: upkeep::connections_max(limits.connections_max), ..limits };
+        *inner.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        inner.gate.set_open_max(limits.connections_max);
+        inner.hub.set_limits(limits.engine);
+        inner.look_at_disk();
         self.recheck();
-        Ok(())
+        let differs = [
+            ("listen", settings.listen != inner.listen),
+            ("vhost", settings.vhost != inner.session.vhost),
+            ("heartbeat_s", settings.heartbeat_s != inner.session.heartbeat_s),
+            ("limits.handshakes", limits.handshakes_max != before.handshakes_max),
+        ];
+        Ok(differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect())
     }
 }
 
@@ -212,6 +231,23 @@ impl Materials {
 }
 
 impl Inner {
+    fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> Files {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sees whether what is durable takes more of the disk than it may.
+    fn look_at_disk(&self) {
+        let Some(journal) = &self.journal else { return };
+        let bounds = Bounds { bytes_max: self.limits().disk_bytes_max, ..Bounds::default() };
+        let segment_bytes = bounds.segment_bytes.min(bounds.bytes_max / 64);
+        let live_bytes_max = Bounds { segment_bytes, ..bounds }.live_bytes_max();
+        self.hub.set_disk_short(journal.status().live_bytes >= live_bytes_max);
+    }
+
     fn materials(&self) -> Arc<Materials> {
         Arc::clone(&self.materials.read().unwrap_or_else(PoisonError::into_inner))
     }

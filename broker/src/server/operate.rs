@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 
 use muster_protocol::{Identity, Timestamp};
 
-use super::Server;
 use super::status::{
     BindingStatus, Connected, ConnectionStatus, Counts, MembersStatus, QueueStatus, RevocationListStatus, Status, Used,
 };
-use super::upkeep::resident_bytes;
+use super::upkeep::{resident_bytes, said};
+use super::{Server, ServerError, Settings};
 use crate::access::Members;
+use crate::control::{Answer, Request};
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
 use crate::session::Shared as _;
@@ -182,6 +183,46 @@ impl Server {
             "Closing connections for an operator"
         );
         closed
+    }
+}
+
+impl Server {
+    /// Does what an operator asks for. What has to be read again for a reload is the caller's to know.
+    pub fn obey(&self, request: Request, reload: impl FnOnce() -> Result<Settings, ServerError>) -> Answer {
+        let counted = |count: Result<u32, Fault>| match count {
+            Ok(count) => Answer::Done { count: count.into(), notes: Vec::new() },
+            Err(fault) => Answer::Refused { code: refusal_code(&fault).to_owned(), why: fault.text.into_owned() },
+        };
+        match request {
+            Request::Status { bindings } => Answer::Status { status: Box::new(self.status(bindings)) },
+            Request::Close { identity, reason } => {
+                let count = self.close_connections(identity.as_ref(), &reason);
+                Answer::Done { count: wide(count), notes: Vec::new() }
+            }
+            Request::DeleteQueue { name } => counted(self.delete_queue(&name)),
+            Request::PurgeQueue { name } => counted(self.purge_queue(&name)),
+            Request::Reload => match reload().and_then(|settings| self.replace(settings)) {
+                Ok(later) => {
+                    tracing::info!("Read the configuration again");
+                    let note = |name: &&str| format!("`{name}` has changed and holds after a restart");
+                    Answer::Done { count: 0, notes: later.iter().map(note).collect() }
+                }
+                Err(error) => {
+                    let why = said(&error);
+                    tracing::error!(why, "Could not read the configuration again; everything stays as it was");
+                    Answer::Refused { code: error.code().to_owned(), why }
+                }
+            },
+        }
+    }
+}
+
+/// How the command line calls a refusal of the engine.
+fn refusal_code(fault: &Fault) -> &'static str {
+    match fault.code {
+        404 => "no-such-queue",
+        405 => "queue-of-a-connection",
+        _ => "broker-refused",
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Limits {
     pub handshakes_max: usize,
     /// Bounds of the engine.
     pub engine: engine::Limits,
+    /// Bytes of the journal on disk, beyond which publishers wait. The journal's own bound holds too.
+    pub disk_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -70,6 +72,7 @@ impl Default for Limits {
                 message_bytes_max: 512 * 1024 * 1024,
                 outbox_bytes_max: 4 * 1024 * 1024,
             },
+            disk_bytes_max: journal::Bounds::default().bytes_max,
         }
     }
 }

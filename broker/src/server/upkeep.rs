@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -63,29 +63,29 @@ impl Stamp {
 }
 
 /// A file that is watched.
-struct Watched<'a> {
-    path: &'a Path,
+struct Watched {
+    path: PathBuf,
     seen: Option<Stamp>,
     /// Whether the file as it is now could not be used, which was said.
     complained: bool,
 }
 
-impl<'a> Watched<'a> {
+impl Watched {
     /// As it was read at the start.
-    fn new(path: &'a Path) -> Self {
+    fn new(path: PathBuf) -> Self {
         Self { path, seen: None, complained: false }
     }
 
     /// Reads the file if it has changed, or could not be used before.
     fn look(&mut self, read: impl FnOnce(&Path) -> Result<(), String>) {
-        let stamp = Stamp::of(self.path);
+        let stamp = Stamp::of(&self.path);
         let changed = stamp != self.seen;
         if stamp.is_none() || !(changed || self.complained) {
             // One that is gone for a moment, as it is when a file is replaced by moving two, is not a change yet.
             return;
         }
         self.seen = stamp;
-        match read(self.path) {
+        match read(&self.path) {
             Ok(()) => self.complained = false,
             Err(why) => {
                 if changed {
@@ -99,16 +99,23 @@ impl<'a> Watched<'a> {
 
 /// Looks every second until the broker stops.
 pub(super) async fn run(inner: Arc<Inner>, stopping: CancellationToken) {
-    let files = inner.files.clone();
-    let mut crl = files.crl.as_deref().map(Watched::new);
-    let mut members = files.members.as_deref().map(Watched::new);
+    let mut files = inner.files();
+    let mut crl = files.crl.clone().map(Watched::new);
+    let mut members = files.members.clone().map(Watched::new);
     keep_lists(&inner);
     let mut admitted_before = inner.gate.admitted.load(Ordering::Relaxed);
     loop {
         let admitted = inner.gate.admitted.load(Ordering::Relaxed);
         inner.admitted_per_second.store(admitted - admitted_before, Ordering::Relaxed);
         admitted_before = admitted;
+        inner.look_at_disk();
         let mut recheck = false;
+        if inner.files() != files {
+            files = inner.files();
+            crl = files.crl.clone().map(Watched::new);
+            members = files.members.clone().map(Watched::new);
+            keep_lists(&inner);
+        }
         if let Some(watched) = &mut crl {
             watched.look(|path| {
                 recheck |= install_lists(&inner, path)?;
@@ -162,7 +169,7 @@ fn install_lists(inner: &Inner, path: &Path) -> Result<bool, String> {
 
 /// Writes the lists in force down for the next start.
 fn keep_lists(inner: &Inner) {
-    let Some(path) = &inner.files.crl_kept else { return };
+    let Some(path) = &inner.files().crl_kept else { return };
     let text = inner.materials().trust.crl_pem();
     if text.is_empty() || std::fs::read(path).is_ok_and(|kept| kept == text.as_bytes()) {
         return;
@@ -251,7 +258,7 @@ pub(super) fn resident_bytes() -> u64 {
 const PAGE_BYTES: u64 = 4096;
 
 /// An error with its reasons, in one line.
-fn said(error: &dyn std::error::Error) -> String {
+pub(super) fn said(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
