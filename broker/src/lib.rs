@@ -35,6 +35,7 @@
 //! - The same calls with the same times give the same outputs.
 
 pub mod access;
+mod codes;
 pub mod config;
 pub mod control;
 pub mod engine;
@@ -47,6 +48,7 @@ pub mod server;
 pub mod session;
 pub mod wire;
 
+pub use codes::CODES;
 pub use fault::Fault;
 pub use ids::{ChannelNumber, ConnectionId, DeliveryTag};
 pub use message::Message;

@@ -10,7 +10,7 @@
 //!
 //! # Non-goals
 //!
-//! No domain: nothing here knows hosts, messages or brokers. No metrics, no service manager.
+//! No domain: nothing here knows hosts, messages or brokers. No metrics.
 //!
 //! # Invariants
 //!
@@ -26,6 +26,7 @@ pub mod disk;
 pub mod logging;
 mod memory;
 mod recent;
+pub mod service_manager;
 pub mod signals;
 mod tasks;
 pub mod terminal;

@@ -22,7 +22,7 @@ use crate::journal::Bounds;
 use crate::server::upkeep::{read_members, restore_lists};
 use crate::server::{Durable, Files, Limits, ServerError, Settings};
 
-pub use places::Places;
+pub use places::{Places, is_root};
 pub use raw::{MembersValue, Raw};
 
 /// Prefix of environment variables.

@@ -2,6 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+/// Whether this process is root's.
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
 /// The directories of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -35,8 +41,7 @@ impl Places {
     /// Those of this process's user.
     #[must_use]
     pub fn of_process() -> Self {
-        let is_root = nix::unistd::Uid::effective().is_root();
-        Self::of_user(is_root, |name| std::env::var_os(name).map(PathBuf::from))
+        Self::of_user(is_root(), |name| std::env::var_os(name).map(PathBuf::from))
     }
 
     /// The configuration file.

@@ -36,6 +36,12 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// The configuration cannot be read again.
+    #[error("{why}")]
+    Configuration {
+        /// What is wrong.
+        why: String,
+    },
     /// What is kept over a restart.
     #[error("use the journal of the broker")]
     Journal(#[from] JournalError),
@@ -53,6 +59,7 @@ impl ServerError {
             Self::Pki(error) => error.code(),
             Self::File { .. } => "broker-file-unreadable",
             Self::Journal(error) => error.code(),
+            Self::Configuration { .. } => "config-invalid",
             Self::Unserved(_) => "broker-not-implemented",
         }
     }
@@ -64,7 +71,7 @@ impl ServerError {
             Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Pki(error) => error.is_transient(),
             Self::Journal(error) => error.is_transient(),
-            Self::NoAddress | Self::File { .. } | Self::Unserved(_) => false,
+            Self::NoAddress | Self::File { .. } | Self::Configuration { .. } | Self::Unserved(_) => false,
         }
     }
 }

@@ -169,6 +169,19 @@ impl Server {
         Ok(Self { inner })
     }
 
+    /// Looks at settings as a start would, and starts nothing.
+    ///
+    /// # Errors
+    /// The certificate is none that a client accepts, or there is no address.
+    pub fn check(settings: &Settings) -> Result<(), ServerError> {
+        if settings.listen.is_empty() {
+            return Err(ServerError::NoAddress);
+        }
+        let Settings { credentials, trust, clock, .. } = settings;
+        tls::server_config(credentials, trust, Timestamp(clock.now_ms()))?;
+        Ok(Topology::generated(&settings.vhost).map(drop)?)
+    }
+
     /// Where it listens; the ports are the real ones.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {

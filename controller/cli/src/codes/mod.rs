@@ -10,8 +10,11 @@ use muster_protocol::Code;
 /// Every code that can be explained, in the order of the way from the command line to a host's answer.
 pub(crate) fn all() -> impl Iterator<Item = &'static Code> {
     let client = [ClientError::CODES, PendingError::CODES];
-    let parts =
-        [own::CODES, bus::CODES].into_iter().chain(client).chain([muster_pki::CODES, muster_protocol::code::ALL]);
+    let parts = [own::CODES, bus::CODES].into_iter().chain(client).chain([
+        muster_pki::CODES,
+        muster_broker::CODES,
+        muster_protocol::code::ALL,
+    ]);
     parts.flatten()
 }
 
@@ -80,6 +83,9 @@ mod tests {
             "../../daemon/src/config/error.rs",
             "../../broker-config/src/definitions.rs",
             "../../broker-config/src/sites.rs",
+            "../../broker/src/server/error.rs",
+            "../../broker/src/control/mod.rs",
+            "../../broker/src/journal/error.rs",
         ];
         for library in libraries {
             let path = here.join(library);

@@ -175,6 +175,16 @@ pub(super) const CODES: &[Code] = &[
         explanation: "Nobody holds the directory that was looked at: $XDG_STATE_HOME/muster/dev (else below ~/.local/state), or the one of --dir. `muster dev` starts it. Exit code 7.",
     },
     Code {
+        code: "no-such-queue",
+        summary: "the embedded broker has no such queue",
+        explanation: "`muster broker status --list queues` shows all of them. Exit code 4.",
+    },
+    Code {
+        code: "broker-refused",
+        summary: "the embedded broker does not do what it was asked",
+        explanation: "The line `said` has its reason, such as a queue that belongs to a connection, or a configuration that cannot be read again; then everything stays as it was. Exit code 3.",
+    },
+    Code {
         code: "not-logged-in",
         summary: "the files that say who you are, are not there",
         explanation: "Your certificate and key are the login; there is no password. Whoever keeps the CA issues them with `muster pki issue user/NAME --out DIR`, or signs your `muster pki request`. The context then names the files. Exit code 8.",

@@ -1,8 +1,10 @@
-//! `muster broker config|check`: what RabbitMQ needs, and whether a running one has it.
+//! `muster broker`: what RabbitMQ needs, and whether a running one has it; and the embedded broker, run and asked.
 
 mod check;
 mod config;
 mod control;
+mod operate;
+mod run;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,29 @@ pub(crate) enum BrokerCommand {
         muster broker check --ca-dir /etc/muster/ca --sites sites.toml --broker ams1\n  \
         rabbitmqctl export_definitions - | muster broker check --definitions - --ca-dir /etc/muster/ca")]
     Check(check::CheckArguments),
+    /// Run the embedded broker: AMQP over mutual TLS for one machine, in this program.
+    #[command(before_help = "Examples:\n  \
+        muster broker run\n  \
+        muster broker run --config ./broker.toml --check\n  \
+        muster broker run --config ./broker.toml --listen 127.0.0.1:5671")]
+    Run(run::RunArguments),
+    /// Say how the embedded broker on this machine is.
+    #[command(before_help = "Examples:\n  \
+        muster broker status\n  \
+        muster broker status --list queues\n  \
+        muster broker status --json")]
+    Status(operate::StatusArguments),
+    /// Have the embedded broker read its configuration and certificates again.
+    Reload(operate::ReloadArguments),
+    /// Close connections to the embedded broker.
+    #[command(before_help = "Examples:\n  \
+        muster broker close --identity host/web1\n  \
+        muster broker close --all --reason \"moving to another machine\"")]
+    Close(operate::CloseArguments),
+    /// Delete a queue of the embedded broker with what is in it.
+    DeleteQueue(operate::QueueArguments),
+    /// Remove what waits in a queue of the embedded broker.
+    PurgeQueue(operate::QueueArguments),
 }
 
 /// Runs a verb of `broker`.
@@ -42,6 +67,12 @@ pub(crate) fn run(command: &BrokerCommand, printer: &Printer) -> Result<ExitCode
     match command {
         BrokerCommand::Config(arguments) => config::run(arguments, printer),
         BrokerCommand::Check(arguments) => check::run(arguments, printer),
+        BrokerCommand::Run(arguments) => run::run(arguments, printer),
+        BrokerCommand::Status(arguments) => operate::status(arguments, printer),
+        BrokerCommand::Reload(arguments) => operate::reload(arguments, printer),
+        BrokerCommand::Close(arguments) => operate::close(arguments, printer),
+        BrokerCommand::DeleteQueue(arguments) => operate::delete_queue(arguments, printer),
+        BrokerCommand::PurgeQueue(arguments) => operate::purge_queue(arguments, printer),
     }
 }
 

@@ -1,0 +1,346 @@
+//! `muster broker status|reload|close|delete-queue|purge-queue`: what a running embedded broker is asked.
+
+use clap::{Args, ValueEnum};
+use muster_broker::control::{Answer, Request, ask};
+use muster_broker::server::status::{Status, Used};
+use muster_protocol::{Identity, Timestamp};
+
+use super::run::File;
+use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text};
+
+/// From so many of ten on a bound is nearly reached.
+const NEARLY: u64 = 9;
+
+/// Rows of the lists within the overview.
+const BUSIEST: usize = 5;
+
+/// Arguments of `broker status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    file: File,
+    /// Show a list in place of the overview.
+    #[arg(long, value_name = "WHAT")]
+    list: Option<Listed>,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    /// Connections by identity.
+    Connections,
+    /// Queues by name.
+    Queues,
+    /// Bindings by what receives.
+    Bindings,
+}
+
+/// Arguments of `broker reload`.
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArguments {
+    #[command(flatten)]
+    file: File,
+}
+
+/// Arguments of `broker close`.
+#[derive(Debug, Args)]
+pub(crate) struct CloseArguments {
+    #[command(flatten)]
+    file: File,
+    /// Of whom, host/NAME, user/NAME or service/NAME.
+    #[arg(long, value_name = "KIND/NAME", required_unless_present = "all")]
+    identity: Option<Identity>,
+    /// Of everybody.
+    #[arg(long, conflicts_with = "identity")]
+    all: bool,
+    /// What the clients are told.
+    #[arg(long, value_name = "WORDS", default_value = "closed by the operator")]
+    reason: String,
+}
+
+/// Arguments of `broker delete-queue` and `broker purge-queue`.
+#[derive(Debug, Args)]
+pub(crate) struct QueueArguments {
+    #[command(flatten)]
+    file: File,
+    /// The queue's name.
+    #[arg(value_name = "QUEUE")]
+    queue: String,
+}
+
+/// Shows how the broker is. Exit code 3 where something calls for attention, 7 where none runs.
+pub(super) fn status(arguments: &StatusArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    let bindings = printer.format().is_for_programs() || arguments.list == Some(Listed::Bindings);
+    let status = match demand(&arguments.file, &Request::Status { bindings })? {
+        Answer::Status { status } => status,
+        other => return Err(unexpected(&other)),
+    };
+    match arguments.list {
+        Some(Listed::Connections) => printer.list(
+            "muster.broker_connections/v1",
+            "connections",
+            &status.connections,
+            &connections(&status, usize::MAX),
+        ),
+        Some(Listed::Queues) => {
+            printer.list("muster.broker_queues/v1", "queues", &status.queues, &queues(&status, usize::MAX));
+        }
+        Some(Listed::Bindings) => {
+            let all = status.bindings.clone().unwrap_or_default();
+            printer.list("muster.broker_bindings/v1", "bindings", &all, &self::bindings(&status));
+        }
+        None if printer.format().is_for_programs() => printer.document("muster.broker_status/v1", &status),
+        None => return Ok(show(&status, printer)),
+    }
+    Ok(if attention(&status).is_empty() { ExitCode::Success } else { ExitCode::HostFailed })
+}
+
+/// Has the broker read its configuration again.
+pub(super) fn reload(arguments: &ReloadArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    let (_, notes) = done(demand(&arguments.file, &Request::Reload)?)?;
+    printer.line("the broker has read its configuration again");
+    notes.into_iter().for_each(|note| printer.warning(note));
+    Ok(ExitCode::Success)
+}
+
+/// Closes connections.
+pub(super) fn close(arguments: &CloseArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    let request = Request::Close { identity: arguments.identity.clone(), reason: arguments.reason.clone() };
+    let (count, _) = done(demand(&arguments.file, &request)?)?;
+    printer.line(format!("{} closed", counted(count, "connection")));
+    Ok(ExitCode::Success)
+}
+
+/// Deletes a queue.
+pub(super) fn delete_queue(arguments: &QueueArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    let (count, _) = done(demand(&arguments.file, &Request::DeleteQueue { name: arguments.queue.clone() })?)?;
+    printer.line(format!("{} deleted, with {}", arguments.queue, counted(count, "message")));
+    Ok(ExitCode::Success)
+}
+
+/// Empties a queue.
+pub(super) fn purge_queue(arguments: &QueueArguments, printer: &Printer) -> Result<ExitCode, Failure> {
+    let (count, _) = done(demand(&arguments.file, &Request::PurgeQueue { name: arguments.queue.clone() })?)?;
+    printer.line(format!("{} removed from {}", counted(count, "message"), arguments.queue));
+    Ok(ExitCode::Success)
+}
+
+fn demand(file: &File, request: &Request) -> Result<Answer, Failure> {
+    let (_, config) = file.load()?;
+    ask(config.control(), request).map_err(|error| {
+        Failure::new(ExitCode::Unreachable, error.code(), "no embedded broker answers here")
+            .because(&error)
+            .hint("muster broker status --config FILE, with the file that the broker was started with")
+            .hint("muster broker check, for RabbitMQ")
+            .hint("muster broker run")
+    })
+}
+
+fn done(answer: Answer) -> Result<(u64, Vec<String>), Failure> {
+    match answer {
+        Answer::Done { count, notes } => Ok((count, notes)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    match answer {
+        Answer::Refused { code, why } if code == "no-such-queue" => {
+            Failure::new(ExitCode::NoMatch, "no-such-queue", "the broker has no such queue")
+                .why("said", why)
+                .hint("muster broker status --list queues")
+        }
+        Answer::Refused { code, why } => {
+            Failure::new(ExitCode::HostFailed, "broker-refused", "the broker does not do that")
+                .why("code", code)
+                .why("said", why)
+        }
+        _ => Failure::new(ExitCode::Unexpected, "unexpected", "the broker answers something else than was asked"),
+    }
+}
+
+fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// What calls for attention, by the name of its line.
+fn attention(status: &Status) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    found.extend(status.full.iter().map(|why| ("full", format!("publishers wait: {why}"))));
+    if status.revocation_lists.is_empty() {
+        found.push(("revocation", "no list: a certificate that was stolen is still believed".to_owned()));
+    }
+    let stale = status.revocation_lists.iter().filter(|list| list.next_ms < status.now_ms);
+    found.extend(stale.map(|list| {
+        let next = muster_pki::time_text::utc(list.next_ms);
+        ("revocation", format!("list {} should have been replaced by {next}", list.number))
+    }));
+    if status.certificate_not_after_ms < status.now_ms {
+        found.push(("certificate", "the broker's own certificate has expired: no client connects".to_owned()));
+    }
+    let bounds = [
+        ("connections", status.connected.open),
+        ("queues", status.counts.queues),
+        ("bindings", status.counts.bindings),
+        ("memory", status.counts.message_bytes),
+    ];
+    for (name, used) in bounds.into_iter().filter(|(_, used)| used.max > 0 && used.count >= used.max / 10 * NEARLY) {
+        found.push((name, format!("{} of {}: the bound is nearly reached", used.count, used.max)));
+    }
+    if status.connected.slow > 0 {
+        found.push(("slow", format!("{} do not read what waits for them", counted(status.connected.slow, "client"))));
+    }
+    found
+}
+
+fn show(status: &Status, printer: &Printer) -> ExitCode {
+    let line = |name: &str, text: String| printer.line(Text::new().dim(name).pad_to(13).plain(text));
+    let up = span(status.now_ms, status.started_at_ms);
+    let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
+    printer.line(Text::new().dim("broker").pad_to(13).strong(&status.identity).plain(format!(
+        " {}, process {}, up {up}, {} MiB",
+        status.version,
+        status.pid,
+        status.memory_bytes / (1024 * 1024)
+    )));
+    line("listens", format!("{}, virtual host {}", listen.join(", "), status.virtual_host));
+    line("certificate", format!("until {}", muster_pki::time_text::utc(status.certificate_not_after_ms)));
+    for list in &status.revocation_lists {
+        let next = muster_pki::time_text::utc(list.next_ms);
+        line("revocation", format!("list {}, {} revoked, next by {next}", list.number, list.revoked));
+    }
+    let connected = &status.connected;
+    line(
+        "connections",
+        format!(
+            "{}, {} in the handshake, {} in the last second, {} since the start",
+            amount(connected.open),
+            connected.handshaking.count,
+            connected.admitted_per_second,
+            connected.admitted_total
+        ),
+    );
+    if !connected.refused.is_empty() {
+        let refused: Vec<String> = connected.refused.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        line("refused", refused.join(", "));
+    }
+    if connected.blocked + connected.slow > 0 {
+        line("waiting", format!("{} blocked, {} slow", connected.blocked, connected.slow));
+    }
+    let counts = &status.counts;
+    line(
+        "queues",
+        format!("{}, bindings {}, consumers {}", amount(counts.queues), amount(counts.bindings), counts.consumers),
+    );
+    line(
+        "messages",
+        format!(
+            "{} wait, {} unacknowledged, {} of {} KiB",
+            counts.ready,
+            counts.unacknowledged,
+            counts.message_bytes.count / 1024,
+            counts.message_bytes.max / 1024
+        ),
+    );
+    if let Some(journal) = &status.journal {
+        let number = |key: &str| journal.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        line(
+            "journal",
+            format!(
+                "{} messages in {} of {} KiB, {} confirms wait, last group {} ms",
+                number("messages"),
+                number("bytes") / 1024,
+                number("bytes_max") / 1024,
+                number("waiting_confirms"),
+                number("group_us") / 1000
+            ),
+        );
+    }
+    let fullest = queues(status, BUSIEST);
+    if status.queues.iter().any(|queue| queue.ready > 0) {
+        printer.line("");
+        printer.table(&fullest);
+    }
+    let found = attention(status);
+    for (name, why) in &found {
+        printer.line(Text::styled(Style::Warning, "! ").push(Style::Warning, *name).pad_to(13).plain(why));
+    }
+    if found.is_empty() { ExitCode::Success } else { ExitCode::HostFailed }
+}
+
+fn amount(used: Used) -> String {
+    format!("{} of {}", used.count, used.max)
+}
+
+fn queues(status: &Status, most: usize) -> Table {
+    let columns = [
+        Column::new("queue").text(),
+        Column::new("ready").right(),
+        Column::new("bytes").right(),
+        Column::new("unacknowledged").right(),
+        Column::new("consumers").right(),
+        Column::new("durable").wide(),
+    ];
+    let mut table = Table::new(columns);
+    let mut shown: Vec<_> = status.queues.iter().collect();
+    if most < shown.len() {
+        shown.sort_by_key(|queue| std::cmp::Reverse(queue.ready));
+    }
+    for queue in shown.into_iter().take(most) {
+        table.row([
+            Text::from(&queue.name),
+            Text::from(queue.ready.to_string()),
+            Text::from(queue.ready_bytes.to_string()),
+            Text::from(queue.unacknowledged.to_string()),
+            Text::from(queue.consumers.to_string()),
+            Text::from(if queue.durable { "yes" } else { "no" }),
+        ]);
+    }
+    table
+}
+
+fn connections(status: &Status, most: usize) -> Table {
+    let columns = [
+        Column::new("identity").text(),
+        Column::new("peer"),
+        Column::new("for").right(),
+        Column::new("channels").right(),
+        Column::new("received").right(),
+        Column::new("sent").right(),
+        Column::new("waiting").right(),
+        Column::new("id").wide(),
+    ];
+    let mut table = Table::new(columns);
+    for connection in status.connections.iter().take(most) {
+        table.row([
+            Text::from(&connection.identity),
+            Text::from(connection.peer.to_string()),
+            Text::from(span(status.now_ms, connection.since_ms)),
+            Text::from(connection.channels.to_string()),
+            Text::from(connection.received_bytes.to_string()),
+            Text::from(connection.sent_bytes.to_string()),
+            Text::from(connection.waiting.to_string()),
+            Text::from(connection.id.to_string()),
+        ]);
+    }
+    table
+}
+
+fn bindings(status: &Status) -> Table {
+    let mut table = Table::new([Column::new("destination"), Column::new("source"), Column::new("key").text()]);
+    for binding in status.bindings.iter().flatten() {
+        table.row([Text::from(&binding.destination), Text::from(&binding.source), Text::from(&binding.key)]);
+    }
+    table
+}
+
+/// The time between two moments in its largest unit.
+fn span(now: Timestamp, then: Timestamp) -> String {
+    let s = now.0.saturating_sub(then.0).max(0) / 1000;
+    match s {
+        0..120 => format!("{s} s"),
+        120..7_200 => format!("{} min", s / 60),
+        7_200..172_800 => format!("{} h", s / 3_600),
+        _ => format!("{} d", s / 86_400),
+    }
+}
