@@ -409,6 +409,8 @@ async fn what_was_not_acknowledged_comes_again_after_the_connection_broke(fixtur
     }
     done("ack", check_next(&mut consumer, "acknowledged").await.ack()).await;
     let taken = check_next(&mut consumer, "taken").await;
+    // What has been handed over goes out in order, and an answer to the last of it says that all of it was heard.
+    agent.declare().await;
     fixture.disconnect(&agent.identity).await;
     let reason = soon("the end of the connection", agent.link.closed()).await;
     assert_ne!(reason, CloseReason::Requested);

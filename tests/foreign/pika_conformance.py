@@ -553,6 +553,15 @@ def case_properties_and_headers_come_as_they_were(broker):
         same(getattr(found, field), getattr(properties, field), field)
 
 
+def case_properties_that_fill_a_frame(broker):
+    channel = broker.channel()
+    channel.confirm_delivery()
+    name = queue(channel)
+    headers = {"large": "x" * 100_000}
+    channel.basic_publish("", name, b"body", pika.BasicProperties(headers=headers))
+    same(get(channel, name)[1].headers, headers)
+
+
 def case_contents_of_each_size(broker):
     channel = broker.channel()
     channel.confirm_delivery()

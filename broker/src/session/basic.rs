@@ -8,7 +8,7 @@ use muster_broker_config::Operation;
 
 use super::channel::{Assembled, Content};
 use super::methods::{REPLY_TO, no_reply_to};
-use super::talk::{FRAME_BYTES_MIN, Talk};
+use super::talk::Talk;
 use super::{Shared, arguments};
 use crate::engine::ConsumerSpec;
 use crate::fault::Fault;
@@ -16,10 +16,6 @@ use crate::ids::ChannelNumber;
 use crate::message::Message;
 use crate::wire::Frame;
 use crate::wire::header::Properties;
-
-/// Most bytes of a message's properties. A content header cannot be split, so it has to fit into the smallest frame that any
-/// client may have asked for: end and beginning of the frame, class, weight and size take the rest.
-pub(crate) const PROPERTIES_BYTES_MAX: usize = FRAME_BYTES_MIN as usize - 8 - 12;
 
 /// Most bytes of incomplete contents on all channels of a connection, as a multiple of the largest content.
 const CONTENTS_AT_ONCE: u64 = 4;
@@ -242,15 +238,10 @@ impl Talk {
         Ok(())
     }
 
-    /// Looks at the properties of a message: whether it is persistent, and its expiration in milliseconds.
+    /// Looks at the properties of a message: whether it is persistent, and its expiration in milliseconds. How large they are
+    /// is bounded by the frame that the publisher has agreed to, since a content header cannot be split. A consumer that has
+    /// agreed to less gets them in a larger frame, as from RabbitMQ.
     fn check_properties(&self, properties: &[u8]) -> Result<(bool, Option<u64>), Fault> {
-        if properties.len() > PROPERTIES_BYTES_MAX {
-            return Err(Fault::precondition_failed(format_args!(
-                "the properties of a message are {} bytes, more than {PROPERTIES_BYTES_MAX}: not every client could take \
-                 them in one frame",
-                properties.len()
-            )));
-        }
         let read = Properties::read(properties)
             .map_err(|why| Fault::syntax_error(format_args!("a content header cannot be read: {}", why.what())))?;
         if let Some(header) = read.copies {

@@ -18,7 +18,7 @@ use muster_protocol::routing::{
     EXCHANGE_COMMAND, EXCHANGE_REPLY, KEY_ALL, agent_queue, host_key, reply_binding, reply_key, reply_queue,
 };
 use muster_protocol::{HostName, Identity, ReplyRoute};
-use muster_tests::broker::{Broker, Options, Shortage, TestBus, url};
+use muster_tests::broker::{Broker, Kind, Options, Shortage, TestBus, url};
 use muster_tests::pki::{self, Site};
 use nix::sys::signal::Signal;
 
@@ -245,6 +245,11 @@ async fn a_refused_login_says_who_and_where() {
     let elsewhere = BROKER.bus(["user/max"]);
     for url in [&elsewhere.urls[0], &bus.url_of("no-such-vhost")] {
         let error = refused(settings(url, &lea.credentials, bus.site.trust())).await;
+        if BROKER == Kind::Embedded && *url == elsewhere.urls[0] {
+            // It has one virtual host: who is not let into it is not let in at all.
+            assert_eq!(error.code(), "broker-login-refused");
+            continue;
+        }
         match &error {
             BusError::Rejected { problem: LoginProblem::Vhost { vhost, .. }, .. } => {
                 assert!(url.ends_with(vhost.as_str()), "{vhost}");

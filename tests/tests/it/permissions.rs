@@ -24,6 +24,7 @@ use crate::amqp::{connect, connect_with, perform, publish, reply_code};
 const ACCESS_REFUSED: u16 = 403;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
+const NOT_IMPLEMENTED: u16 = 540;
 
 /// Everything here is on loopback; a broker that needs longer than this has stopped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -254,6 +255,12 @@ async fn the_broker_allows_exactly_what_is_described() {
             Ok(Err(error)) => Some((reply_code(&error), error.to_string())),
             Err(_) => Some((None, "no answer".to_owned())),
         };
+        if let (Kind::Embedded, Operation::DeclareQueueDeadLettering { .. }) = (BROKER, &row.operation) {
+            // There are no dead letters, so nobody may have them.
+            let refused = matches!(&outcome, Some((Some(NOT_IMPLEMENTED | ACCESS_REFUSED), _)));
+            wrong.extend((!refused).then(|| format!("{}: outcome {outcome:?}", row.name)));
+            continue;
+        }
         let as_expected = match &outcome {
             None => row.allowed,
             Some((code, text)) => !row.allowed && *code == Some(ACCESS_REFUSED) && text.contains("access to "),
