@@ -18,20 +18,12 @@ impl Engine {
         }
     }
 
-    /// Says whether the client understands `basic.cancel` from the broker (`consumer_cancel_notify`). Without a word, yes.
-    pub fn hears_cancels(&mut self, connection: ConnectionId, hears: bool) {
-        let key = self.connections_by_id.get(&connection);
-        if let Some(connection) = key.and_then(|&key| self.connections.get_mut(key)) {
-            connection.hears_cancels = hears;
-        }
-    }
-
     /// A connection is gone: exclusive queues go, what was unacknowledged goes back.
     pub fn disconnect(&mut self, connection: ConnectionId, now_ms: i64, outlet: &mut impl Outlet) {
         let Some(key) = self.connections_by_id.remove(&connection) else { return };
         let Some(gone) = self.connections.get_mut(key) else { return };
         // Nothing is sent to it any more.
-        gone.hears_cancels = false;
+        gone.gone = true;
         gone.slow = true;
         let (queues, channels) = (std::mem::take(&mut gone.queues), std::mem::take(&mut gone.channels));
         for queue in queues {

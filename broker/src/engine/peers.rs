@@ -15,8 +15,8 @@ pub(super) struct Connection {
     pub(super) outbox_bytes: usize,
     /// More waits than may, so its consumers get nothing.
     pub(super) slow: bool,
-    /// The client understands `basic.cancel` from the broker.
-    pub(super) hears_cancels: bool,
+    /// It is being taken away: nothing is sent to it.
+    pub(super) gone: bool,
     /// The messages in the outbox, each with its bytes.
     pub(super) outbox: VecDeque<(StoredKey, u32)>,
     /// Bytes written of the first of them.
@@ -33,7 +33,7 @@ impl Connection {
             id,
             outbox_bytes: 0,
             slow: false,
-            hears_cancels: true,
+            gone: false,
             outbox: VecDeque::new(),
             written: 0,
             channels: BTreeMap::new(),

@@ -160,7 +160,7 @@ impl Engine {
             let Some(consumer) = self.forget_consumer(consumer) else { continue };
             let Some(connection) = self.connections.get(consumer.connection) else { continue };
             let Some(channel) = self.channels.get(consumer.channel) else { continue };
-            if connection.hears_cancels {
+            if !connection.gone {
                 let method =
                     basic::AMQPMethod::Cancel(basic::Cancel { consumer_tag: short(&consumer.tag), nowait: true });
                 let method = Box::new(AMQPClass::Basic(method));

@@ -407,9 +407,8 @@ fn consumers_hear_that_their_queue_is_gone() {
     for connection in 1..=3 {
         bed.consume(connection, "q");
     }
-    bed.engine.hears_cancels(ConnectionId(2), false);
     bed.engine.delete_queue(ConnectionId(1), "q", false, false, bed.now_ms, &mut bed.out).unwrap();
-    assert_eq!(bed.said(), lines(&["1: cancel q/1", "3: cancel q/3"]));
+    assert_eq!(bed.said(), lines(&["1: cancel q/1", "2: cancel q/2", "3: cancel q/3"]));
     assert_eq!(bed.engine.counts().consumers, 0);
     // The tag is free.
     bed.queue("q");
