@@ -3,7 +3,11 @@
 //!
 //! `cargo bench -p muster-broker --bench journal [DIRECTORY]`. The directory decides which disk is measured; without one it is
 //! the build's. What was measured is in `docs/adr/0036-a-bounded-journal.md`.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a terminal, over data that it makes itself")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for a terminal, over data that it makes itself"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use amq_protocol::types::FieldTable;
 use bytes::Bytes;
-use muster_broker::engine::{BindingSpec, ConsumerSpec, Destination, Engine, ExchangeKind, ExchangeSpec, Limits, QueueLimits, QueueSpec};
+use muster_broker::engine::{
+    BindingSpec, ConsumerSpec, Destination, Engine, ExchangeKind, ExchangeSpec, Limits, QueueLimits, QueueSpec,
+};
 use muster_broker::journal::{Bounds, Journal, Record};
 use muster_broker::{ConnectionId, Message, Outlet, Output};
 use muster_daemon::RealDisk;

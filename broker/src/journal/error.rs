@@ -54,14 +54,6 @@ pub enum JournalError {
         /// Why.
         why: &'static str,
     },
-    /// The bounds make no sense.
-    #[error("the journal may have {bytes_max} bytes, and needs at least {needed}")]
-    TooSmall {
-        /// What it may have.
-        bytes_max: u64,
-        /// What it needs.
-        needed: u64,
-    },
     /// The journal's thread cannot be started.
     #[error("start the journal's thread")]
     Thread(#[source] io::Error),
@@ -77,7 +69,6 @@ impl JournalError {
             Self::Exposed { .. } => "journal-exposed",
             Self::NewerFormat { .. } => "journal-newer-format",
             Self::Unreadable { .. } => "journal-unreadable",
-            Self::TooSmall { .. } => "journal-too-small",
             Self::Thread(_) => "journal-no-thread",
         }
     }
@@ -93,7 +84,7 @@ impl JournalError {
                 )
             }
             Self::InUse { .. } => true,
-            Self::Exposed { .. } | Self::NewerFormat { .. } | Self::Unreadable { .. } | Self::TooSmall { .. } => false,
+            Self::Exposed { .. } | Self::NewerFormat { .. } | Self::Unreadable { .. } => false,
         }
     }
 

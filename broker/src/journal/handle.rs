@@ -37,6 +37,7 @@ type Wake = Box<dyn Fn() + Send + Sync>;
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    bounds: Bounds,
     work: Mutex<Work>,
 }
 
@@ -53,6 +54,8 @@ struct Shared {
     changed: Condvar,
     /// Whether there is a [`Pressure`], to be asked often.
     is_pressed: AtomicBool,
+    /// Whether a confirm waits, to be asked for each that waits for nothing. Changed by those who hold the engine's lock.
+    holds: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
@@ -77,10 +80,19 @@ struct Inbox {
     failing: Option<Pressure>,
     is_full: bool,
     is_behind: bool,
+    /// Somebody is to be woken although nothing was written.
+    has_news: bool,
     status: JournalStatus,
 }
 
 impl Inbox {
+    /// It falls again at four fifths, so that publishers do not stop and go with each message.
+    fn note_full(&mut self) {
+        let max = self.status.live_bytes_max;
+        let full_from = if self.is_full { max / 5 * 4 } else { max };
+        self.is_full = self.status.live_bytes >= full_from;
+    }
+
     fn pressure(&self) -> Option<Pressure> {
         let full = || Pressure::Full { live_bytes: self.status.live_bytes, live_bytes_max: self.status.live_bytes_max };
         let behind = || Pressure::Behind { waiting_bytes: self.bytes as u64 };
@@ -129,9 +141,14 @@ impl Journal {
         inbox.status.bytes_max = bounds.bytes_max;
         inbox.status.live_bytes_max = bounds.live_bytes_max();
         note_size(&mut inbox, &log);
-        let shared = Shared { is_pressed: AtomicBool::new(false), inbox: Mutex::new(inbox), changed: Condvar::new() };
+        let shared = Shared {
+            inbox: Mutex::new(inbox),
+            changed: Condvar::new(),
+            is_pressed: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
+        };
         shared.note_pressure(&shared.lock());
-        Ok((Self { shared: Arc::new(shared), work: Mutex::new(Work::NotStarted(Box::new(log))) }, records))
+        Ok((Self { shared: Arc::new(shared), bounds, work: Mutex::new(Work::NotStarted(Box::new(log))) }, records))
     }
 
     /// Starts the thread that writes. `wake` is called on it, without a lock, when [`released`](Self::released) may give
@@ -181,6 +198,7 @@ impl Journal {
             return Some(output);
         }
         inbox.held.hold(after, connection, output);
+        self.shared.holds.store(true, Ordering::Relaxed);
         let wakes = !inbox.is_urgent && !inbox.records.is_empty();
         inbox.is_urgent |= wakes;
         drop(inbox);
@@ -193,6 +211,9 @@ impl Journal {
     /// A confirm that waits for nothing on the disk; given back if nothing of its channel is held before it.
     #[must_use]
     pub fn hold_behind_others(&self, connection: ConnectionId, output: Output) -> Option<Output> {
+        if !self.shared.holds.load(Ordering::Relaxed) {
+            return Some(output);
+        }
         let mut inbox = self.shared.lock();
         if !inbox.held.is_behind(connection, &output) {
             return Some(output);
@@ -206,6 +227,20 @@ impl Journal {
         let mut inbox = self.shared.lock();
         let durable = inbox.durable;
         inbox.held.release(durable, into);
+        self.shared.holds.store(inbox.held.len() > 0, Ordering::Relaxed);
+    }
+
+    /// From now on all segments together may have so many bytes. Nothing is deleted for it: publishers wait until enough is
+    /// taken by its consumers.
+    pub fn limit(&self, bytes_max: u64) {
+        let mut inbox = self.shared.lock();
+        inbox.status.bytes_max = bytes_max;
+        inbox.status.live_bytes_max = Bounds { bytes_max, ..self.bounds }.live_bytes_max();
+        inbox.note_full();
+        self.shared.note_pressure(&inbox);
+        inbox.has_news = true;
+        drop(inbox);
+        self.shared.changed.notify_one();
     }
 
     /// A channel is closed: its confirms are not sent any more.
@@ -297,9 +332,7 @@ fn note_size(inbox: &mut Inbox, log: &Log) {
     status.queues = size.counts.queues as u64;
     status.bindings = size.counts.bindings as u64;
     status.messages = size.counts.messages as u64;
-    // It falls again at four fifths, so that publishers do not stop and go with each message.
-    let full_at = if inbox.is_full { status.live_bytes_max / 5 * 4 } else { status.live_bytes_max };
-    inbox.is_full = status.live_bytes > full_at;
+    inbox.note_full();
 }
 
 /// The thread.
@@ -354,6 +387,9 @@ impl Writer {
             if inbox.is_closing {
                 break true;
             }
+            if inbox.has_news && retry_at.is_none() {
+                break true;
+            }
             let wait_until = match retry_at {
                 Some(retry_at) if now >= retry_at => break true,
                 Some(_) if !inbox.records.is_empty() => break false,
@@ -382,14 +418,16 @@ impl Writer {
         Turn { records: mem::take(&mut inbox.records), recorded: inbox.recorded, is_closing: inbox.is_closing, writes }
     }
 
-    fn note(&self, written: std::io::Result<()>, recorded: u64, took: Duration) {
+    fn note(&self, written: std::io::Result<bool>, recorded: u64, took: Duration) {
         let mut inbox = self.shared.lock();
         let status = &mut inbox.status;
         match written {
-            Ok(()) => {
-                status.groups_total += 1;
-                status.group_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                status.group_us_max = status.group_us_max.max(status.group_us);
+            Ok(wrote) => {
+                if wrote {
+                    status.groups_total += 1;
+                    status.group_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                    status.group_us_max = status.group_us_max.max(status.group_us);
+                }
                 if inbox.failing.take().is_some() {
                     tracing::info!("The journal can be written again");
                 }
@@ -409,7 +447,8 @@ impl Writer {
         }
         inbox.is_behind = inbox.bytes > BEHIND_BYTES;
         note_size(&mut inbox, &self.log);
-        let has_news = self.shared.note_pressure(&inbox) || inbox.held.len() > 0;
+        let told = mem::take(&mut inbox.has_news);
+        let has_news = self.shared.note_pressure(&inbox) || told || inbox.held.len() > 0;
         drop(inbox);
         if has_news {
             (self.wake)();

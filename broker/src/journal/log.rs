@@ -39,25 +39,29 @@ pub struct Bounds {
     pub segment_bytes: u64,
 }
 
+/// Smallest and largest segments that are made for a bound: many small files cost syncs of their directory, large ones wait
+/// long until all that is in them is of no use.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
+
 impl Default for Bounds {
-    /// One gibibyte, so that some hundred megabytes can wait for consumers; segments of 16 MiB, which are written and
-    /// deleted within a moment.
+    /// One gibibyte, so that some hundred megabytes can wait for consumers.
     fn default() -> Self {
-        Self { bytes_max: 1024 * 1024 * 1024, segment_bytes: 16 * 1024 * 1024 }
+        Self::of(1024 * 1024 * 1024)
     }
 }
 
 impl Bounds {
-    /// Bytes of use beyond which publishers wait: twice as much and the margin stay within the bound.
+    /// All segments together may have so many bytes. With less than the smallest segments need, publishers always wait.
+    #[must_use]
+    pub fn of(bytes_max: u64) -> Self {
+        let segment_bytes = (bytes_max / (4 * MARGIN_SEGMENTS)).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        Self { bytes_max, segment_bytes }
+    }
+
+    /// Bytes of use from which on publishers wait: twice as much and the margin stay within the bound.
     #[must_use]
     pub fn live_bytes_max(&self) -> u64 {
         self.bytes_max.saturating_sub(MARGIN_SEGMENTS * self.segment_bytes) / 2
-    }
-
-    fn check(&self) -> Result<(), JournalError> {
-        let needed = (MARGIN_SEGMENTS + 2).saturating_mul(self.segment_bytes.max(1));
-        let (bytes_max, fits) = (self.bytes_max, self.bytes_max >= needed);
-        if fits { Ok(()) } else { Err(JournalError::TooSmall { bytes_max, needed }) }
     }
 }
 
@@ -110,7 +114,6 @@ impl Log {
         bounds: Bounds,
         now_ms: i64,
     ) -> Result<(Self, Found), JournalError> {
-        bounds.check()?;
         let lock = lock(&*disk, directory)?;
         let mut state = State::default();
         let mut on_disk = reading::read(&*disk, directory, &mut state)?;
@@ -176,28 +179,34 @@ impl Log {
     }
 
     /// Writes everything that was applied as one group and waits until it is on the disk. Moves something out of the
-    /// oldest segment with it, if that is to be emptied, and deletes what no commit on the disk needs.
+    /// oldest segment with it, if that is to be emptied, and deletes what no commit on the disk needs. Whether there was
+    /// anything to write.
     ///
     /// # Errors
     /// The disk's. Everything is still to be written, and will be, to another segment.
-    pub(super) fn commit(&mut self) -> io::Result<()> {
+    pub(super) fn commit(&mut self) -> io::Result<bool> {
         let is_cleaning = self.needs_cleaning();
         if is_cleaning {
             self.move_some();
         }
-        if is_cleaning || self.state.has_unwritten() {
+        let writes = is_cleaning || self.state.has_unwritten();
+        if writes {
             self.write_group()?;
         }
         self.delete_useless();
-        Ok(())
+        Ok(writes)
     }
 
     /// Ends with a commit behind everything, so that the next start knows all of it to have been on the disk.
-    pub(super) fn close(&mut self) -> io::Result<()> {
-        if self.state.has_unwritten() {
+    pub(super) fn close(&mut self) -> io::Result<bool> {
+        let writes = self.state.has_unwritten();
+        if writes {
             self.write_group()?;
         }
-        if self.active.is_some() { self.write_group() } else { Ok(()) }
+        if self.active.is_some() {
+            self.write_group()?;
+        }
+        Ok(writes)
     }
 
     /// Has some of what lies in the oldest segment written again.

@@ -46,6 +46,7 @@
 
 mod codec;
 mod error;
+pub mod fuzzing;
 mod handle;
 mod held;
 mod log;
@@ -62,6 +63,9 @@ pub use log::Bounds;
 pub use reading::Found;
 pub use record::Record;
 pub use status::{JournalStatus, Pressure};
+
+#[cfg(test)]
+pub(crate) use tests::kept;
 
 #[cfg(test)]
 mod tests;

@@ -436,6 +436,9 @@ impl Play {
             records.iter().cloned().for_each(|record| again.replay(record));
             assert_eq!(sorted(&again.snapshot()), sorted(&snapshot), "{step:?}: replayed");
         }
+        if self.records.len().is_multiple_of(4) {
+            assert_eq!(sorted(&crate::journal::kept(&self.records)), sorted(&snapshot), "{step:?}: in the journal");
+        }
     }
 
     /// Everything goes: nothing is left in memory.

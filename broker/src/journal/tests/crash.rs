@@ -50,7 +50,7 @@ impl Life {
 
     fn commit(&mut self, log: &mut Log) {
         match log.commit() {
-            Ok(()) => self.possible = vec![self.model.clone()],
+            Ok(_) => self.possible = vec![self.model.clone()],
             Err(_) => {
                 self.failures += 1;
                 self.possible.push(self.model.clone());

@@ -164,6 +164,31 @@ fn publishers_wait_when_too_much_is_of_use_and_go_on_when_some_of_it_is_gone() {
 }
 
 #[test]
+fn a_bound_that_is_lowered_while_it_runs_holds_up_publishers_and_one_that_is_raised_lets_them_go_on() {
+    let disk = SimulatedDisk::new(1);
+    let (mut running, _) = start(&disk, BOUNDS);
+    assert!(!running.journal.is_pressed());
+    for bytes_max in [0, 1] {
+        running.journal.limit(bytes_max);
+        assert!(matches!(running.journal.pressure(), Some(Pressure::Full { live_bytes_max: 0, .. })));
+        let before = *running.woken.0.lock().expect("lock");
+        running.journal.limit(BOUNDS.bytes_max);
+        assert!(!running.journal.is_pressed());
+        // Somebody has to be told, or publishers wait for ever.
+        let give_up_at = Instant::now() + SOON;
+        let mut woken = running.woken.0.lock().expect("lock");
+        while *woken == before {
+            assert!(Instant::now() < give_up_at, "nobody is told");
+            woken = running.woken.1.wait_timeout(woken, SOON).expect("lock").0;
+        }
+    }
+    // What is there is kept, whatever the bound.
+    running.journal.record(queue(QUEUE));
+    assert!(running.publish(1, 10).is_none());
+    running.until("a confirm", |_, released| released.len() == 1);
+}
+
+#[test]
 fn publishers_that_are_faster_than_the_disk_wait_for_it() {
     let disk = SimulatedDisk::new(1);
     let (journal, _) = Journal::open(disk.mount(), Path::new(DIRECTORY), Bounds::default(), 0).expect("open");
