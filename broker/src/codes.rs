@@ -45,11 +45,6 @@ pub const CODES: &[Code] = &[
         explanation: "Damage is counted and kept aside; this is more than that, and nothing was changed. Give the broker another `state_dir` and keep the old one for whoever looks into it. Exit code 2.",
     },
     Code {
-        code: "journal-too-small",
-        summary: "the journal may not become as large as it has to",
-        explanation: "`limits.disk_bytes` leaves less than a few segments. Exit code 2.",
-    },
-    Code {
         code: "journal-no-thread",
         summary: "the journal's thread cannot be started",
         explanation: "The system has no room for another thread. Exit code 2.",

@@ -84,7 +84,8 @@ fn one_byte_changed(entries: &[Option<&[u8]>], place: usize, mask: u8) {
 
 fn invents_nothing(started: &Started, entries: &[Option<&[u8]>]) {
     let was_written = |bytes: &[u8]| {
-        bytes.is_empty() || entries.iter().flatten().any(|entry| entry.windows(bytes.len()).any(|window| window == bytes))
+        bytes.is_empty()
+            || entries.iter().flatten().any(|entry| entry.windows(bytes.len()).any(|window| window == bytes))
     };
     for record in &started.records {
         match record {
@@ -95,7 +96,10 @@ fn invents_nothing(started: &Started, entries: &[Option<&[u8]>]) {
             Record::QueueDeclared(spec) => assert!(was_written(spec.name.as_bytes())),
             Record::ExchangeDeclared(spec) => assert!(was_written(spec.name.as_bytes())),
             Record::Bound(spec) => assert!(was_written(spec.source.as_bytes()) && was_written(spec.key.as_bytes())),
-            Record::ExchangeDeleted { .. } | Record::QueueDeleted { .. } | Record::Unbound(_) | Record::Removed { .. } => {
+            Record::ExchangeDeleted { .. }
+            | Record::QueueDeleted { .. }
+            | Record::Unbound(_)
+            | Record::Removed { .. } => {
                 panic!("a state has nothing that is gone: {record:?}")
             }
         }

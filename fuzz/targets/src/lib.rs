@@ -19,6 +19,7 @@
 
 mod agent;
 mod broker;
+mod broker_journal;
 mod controller;
 mod input;
 mod plugins;
@@ -78,4 +79,5 @@ pub const TARGETS: &[Target] = &[
     controller::DEFINITIONS,
     broker::AMQP_FRAMES,
     broker::AMQP_SESSION,
+    broker_journal::BROKER_JOURNAL,
 ];
