@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: builds, makes sure of a broker, and hands over to the demonstration, which
-//! lives in the test kit because it starts the same things the tests start.
+//! `cargo xtask demo`: builds, and hands over to the demonstration, which lives in the test kit because it starts the
+//! same things the tests start. The broker is the embedded one, so nothing is installed; with `--rabbitmq` the other.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -13,10 +13,10 @@ use crate::{machine, run};
 /// # Errors
 /// When something is missing, does not build, or (with `--check`) shows a wrong result.
 pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
-    if let Some(unknown) = arguments.iter().find(|word| **word != "--check") {
-        bail!("`demo` does not know `{unknown}`; it takes --check");
+    if let Some(unknown) = arguments.iter().find(|word| !matches!(**word, "--check" | "--rabbitmq")) {
+        bail!("`demo` does not know `{unknown}`; it takes --check and --rabbitmq");
     }
-    if std::env::var_os("MUSTER_AMQP_URL").is_none() {
+    if arguments.contains(&"--rabbitmq") && std::env::var_os("MUSTER_AMQP_URL").is_none() {
         machine::need_rabbitmq()?;
     }
     run::cargo_step(

@@ -1,7 +1,7 @@
 //! `cargo xtask TASK`: what a developer and CI run, so that both run the same.
 //!
 //! ```text
-//! demo [--check]      build, start a private broker and five agents, show what Muster does
+//! demo [--check] [--rabbitmq]  build, start a private broker and five agents, show what Muster does
 //! test [FILTER]       everything: format, lints, arrows, licences, generated files, all tests
 //! check               the quick half of `test`: no test binaries are run
 //! arrows              compare the crates' dependencies with the allowed ones
@@ -43,7 +43,7 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo [--check] | test [FILTER] | check | fleet | storm | idle | growth | bench | simulate | fuzz [TARGET]\n       \
+const USAGE: &str = "usage: cargo xtask demo [--check] [--rabbitmq] | test [FILTER] | check | fleet | storm | idle | growth | bench | simulate | fuzz [TARGET]\n       \
      | arrows | links | promises | generate [--check] | book\n       \
      | package [--profile dist|dev] [--check] | reproducible | supply";
 

@@ -1,5 +1,5 @@
 //! The demonstration: a private broker, a fresh PKI, five agents, and the daily commands with their real
-//! output. `--check` compares the results instead of waiting.
+//! output. The broker is the embedded one, or with `--rabbitmq` the other. `--check` compares the results instead of waiting.
 //!
 //! Started by `cargo xtask demo`, which builds everything first. All that is done here a user could type:
 //! the PKI and the operator's commands go through the real `muster`.
@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use muster_broker_config::ServerCertificate;
 use muster_protocol::{HostName, Identity};
+use muster_tests::broker::{Broker, Kind, Options, url};
 use muster_tests::programs::{Access, AgentProcess, AgentSettings, Finished, Operator, Party, program};
-use muster_tests::rabbit::{Node, NodeOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -35,14 +35,13 @@ const CA_VARIABLE: &str = "MUSTER_CA_DIR";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let check = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        ["--check"] => true,
-        _ => {
-            eprintln!("usage: muster-demo [--check]");
-            return ExitCode::from(2);
-        }
-    };
+    if arguments.iter().any(|word| !matches!(word.as_str(), "--check" | "--rabbitmq")) {
+        eprintln!("usage: muster-demo [--check] [--rabbitmq]");
+        return ExitCode::from(2);
+    }
+    let has = |word: &str| arguments.iter().any(|given| given == word);
+    let check = has("--check");
+    let kind = if has("--rabbitmq") { Kind::RabbitMq } else { Kind::Embedded };
     // One runtime only for the signal: a Ctrl-C in the middle of a step must run the destructors that stop
     // what was started, so it is taken from the beginning and looked at between steps.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -64,7 +63,7 @@ fn main() -> ExitCode {
             ensure!(!wait(Duration::from_millis(1)), "interrupted; everything that was started is stopped");
             Ok(())
         };
-        let mut stage = Demo::set_up(&mut go_on)?;
+        let mut stage = Demo::set_up(kind, &mut go_on)?;
         let mut wrong = stage.show(&mut go_on)?;
         if check {
             wrong.extend(stage.check()?);
@@ -99,7 +98,7 @@ struct Demo {
     /// Which of them have ended by themselves, and were told of.
     gone: Vec<bool>,
     operator: Operator,
-    node: Option<Node>,
+    broker: Option<Box<dyn Broker>>,
     folder: TempDir,
 }
 
@@ -110,7 +109,7 @@ fn tell(what: &str) {
 
 impl Demo {
     /// Starts everything. `go_on` fails once somebody has asked to stop.
-    fn set_up(go_on: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
+    fn set_up(kind: Kind, go_on: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-demo-").tempdir().context("make a folder for the demo")?;
         let external = std::env::var(BROKER_VARIABLE).ok();
         let ca = match (&external, std::env::var_os(CA_VARIABLE)) {
@@ -130,32 +129,31 @@ impl Demo {
             .chain(["user/lea".to_owned()])
             .map(|name| name.parse().context("an identity"))
             .collect::<Result<_>>()?;
-        let (node, url) = match external {
+        let (broker, url) = match external {
             Some(url) => {
                 tell(&format!("use the broker at {url} ({BROKER_VARIABLE})"));
                 let definitions = folder.path().join("broker");
                 muster(&["broker", "config", "--ca-dir", text(&ca)?, "--out", text(&definitions)?])?;
                 eprintln!(
-                    "    if it does not know the demo's users yet: rabbitmqctl import_definitions {}/definitions.json",
+                    "    if it is a RabbitMQ that does not know the demo's users yet: rabbitmqctl import_definitions {}/definitions.json",
                     definitions.display()
                 );
                 (None, url)
             }
             None => {
-                tell("start a private RabbitMQ on loopback: TLS 1.3 both ways, certificates instead of passwords");
-                let certificate = ServerCertificate {
+                let name = if kind == Kind::RabbitMq { "a private RabbitMQ" } else { "the embedded broker" };
+                tell(&format!("start {name} on loopback: TLS 1.3 both ways, certificates instead of passwords"));
+                let mut options = Options::with_certificate(ServerCertificate {
                     ca: pki.join("ca.pem"),
                     certificate: pki.join("broker-localhost.pem"),
                     key: pki.join("broker-localhost.key"),
-                };
-                let mut options = NodeOptions::new(certificate);
+                });
                 options.identities = identities.iter().cloned().collect();
-                options.directory = Some(folder.path().join("rabbitmq"));
                 let vhost = options.vhost.clone();
-                let node = Node::start(options)?;
-                let url = node.url(&vhost);
-                eprintln!("    {} listens at {url}", node.name());
-                (Some(node), url)
+                let broker = kind.start(options)?;
+                let url = url(broker.port(), &vhost);
+                eprintln!("    it listens at {url}");
+                (Some(broker), url)
             }
         };
         let access = Access { urls: vec![url], ca: pki.join("ca.pem"), crl: Some(pki.join("crl.pem")) };
@@ -164,7 +162,7 @@ impl Demo {
         let agents = start_agents(folder.path(), &pki, &access)?;
         go_on()?;
         let operator = Operator::new(&folder.path().join("home"), "demo", &access, &party(&pki, "user-lea"))?;
-        Ok(Self { gone: vec![false; agents.len()], agents, operator, node, folder })
+        Ok(Self { gone: vec![false; agents.len()], agents, operator, broker, folder })
     }
 
     /// The commands that are shown, with their expected exit codes, and what went otherwise.
@@ -246,7 +244,7 @@ impl Demo {
         ] {
             println!("  {line}");
         }
-        println!("\nFiles of broker, CA and agents: {}", self.folder.path().display());
+        println!("\nFiles of CA and agents: {}", self.folder.path().display());
         println!("Ctrl-C stops everything.");
     }
 
@@ -270,8 +268,8 @@ impl Demo {
         for agent in &mut self.agents {
             agent.stop()?;
         }
-        if let Some(node) = &self.node {
-            node.stop()?;
+        if let Some(broker) = &self.broker {
+            broker.stop()?;
         }
         Ok(())
     }
