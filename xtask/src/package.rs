@@ -1,8 +1,8 @@
-//! Debian and RPM packages of `muster` and `musterd`.
+//! Debian and RPM packages of `muster` and `musterd`, and of the embedded broker's service.
 //!
 //! ```text
-//! cargo build ─► stage/{musterd,muster}/... ─► dpkg-buildpackage ─► *.deb ─┐
-//!   dist/, docs     (one tree per package)  └► rpmbuild ──────────► *.rpm ─┴► SHA256SUMS
+//! cargo build ─► stage/{musterd,muster,muster-broker}/... ─► dpkg-buildpackage ─► *.deb ─┐
+//!   dist/, docs     (one tree per package)                └► rpmbuild ──────────► *.rpm ─┴► SHA256SUMS
 //! ```
 //!
 //! Both formats are made from the same staged trees by the distributions' own tools, from the rules in `dist/debian`
@@ -20,6 +20,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::{machine, run};
 pub(crate) use build::shipped_agent;
 use stage::Format;
+
+/// How many packages each format has.
+const PACKAGES: usize = 3;
 
 /// What is asked for on the command line.
 #[derive(Debug)]
@@ -144,8 +147,10 @@ impl Recipe {
         let source = folder.join("muster");
         stage::stage(self, &source.join("stage"), Format::Debian)?;
         copy_tree(&self.root.join("dist/debian"), &source.join("debian"))?;
-        std::fs::copy(self.root.join("dist/sysusers/muster.conf"), source.join("debian/muster.sysusers"))
-            .context("copy the description of the system user")?;
+        for package in ["muster", "muster-broker"] {
+            let (from, to) = (format!("dist/sysusers/{package}.conf"), format!("debian/{package}.sysusers"));
+            std::fs::copy(self.root.join(from), source.join(to)).context("copy the description of a system user")?;
+        }
         std::fs::write(source.join("debian/changelog"), stage::debian_changelog(&self.version, &self.epoch)?)
             .context("write debian/changelog")?;
         let compression = if self.to_try { "gzip" } else { "xz" };
@@ -153,7 +158,7 @@ impl Recipe {
         tool("make Debian's packages", "dpkg-buildpackage", &arguments, |it| {
             it.current_dir(&source).env("SOURCE_DATE_EPOCH", &self.epoch).env("MUSTER_COMPRESSION", compression)
         })?;
-        found(&folder, "deb", 2)
+        found(&folder, "deb", PACKAGES)
     }
 
     fn rpm(&self, output: &Path) -> Result<Vec<PathBuf>> {
@@ -177,7 +182,7 @@ impl Recipe {
         let spec = text(&self.root.join("dist/rpm/muster.spec"));
         arguments.push(&spec);
         tool("make RPM packages", "rpmbuild", &arguments, |it| it.env("SOURCE_DATE_EPOCH", &self.epoch))?;
-        found(&folder, "rpm", 2)
+        found(&folder, "rpm", PACKAGES)
     }
 }
 

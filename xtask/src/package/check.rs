@@ -1,6 +1,6 @@
 //! Installs, upgrades and removes the packages for real, in a root that is thrown away.
 //!
-//! The root is a fresh minimal Debian, so what a package needs and does not name is missed. RPM packages are installed
+//! The root is a fresh minimal Debian, so what a package needs and does not name is missed, and it has no RabbitMQ. RPM packages are installed
 //! into a copy of it by Debian's `rpm`, without looking at dependencies, which that root's own database does not know;
 //! they are compared with a list instead.
 
@@ -15,6 +15,8 @@ use crate::run;
 /// Path, kind and mode, and owner, of everything but documents and completions.
 const EXPECTED: &[(&str, &str, &str)] = &[
     ("/etc/muster", "directory 755", "root:root"),
+    ("/etc/muster/broker", "directory 750", "root:muster-broker"),
+    ("/etc/muster/broker.toml", "regular file 644", "root:root"),
     ("/etc/muster/config.toml", "regular file 644", "root:root"),
     ("/etc/muster/facts.d", "directory 755", "root:root"),
     ("/etc/muster/musterd.d", "directory 755", "root:root"),
@@ -27,13 +29,25 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("/usr/bin/musterd", "regular file 755", "root:root"),
     ("/usr/lib/muster/plugins", "directory 755", "root:root"),
     ("/usr/lib/sysusers.d/muster.conf", "regular file 644", "root:root"),
+    ("/usr/lib/sysusers.d/muster-broker.conf", "regular file 644", "root:root"),
     ("/var/lib/muster", "directory 700", "root:root"),
+    ("/var/lib/muster-broker", "directory 700", "muster-broker:muster-broker"),
     ("/var/lib/muster-service", "directory 750", "muster:muster"),
 ];
 
 /// What the RPM packages may need of a system, by the beginning of the name.
-const RPM_NEEDS: &[&str] =
-    &["/bin/sh", "shadow-utils", "config(", "rpmlib(", "rtld(", "libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux"];
+const RPM_NEEDS: &[&str] = &[
+    "/bin/sh",
+    "muster = ",
+    "shadow-utils",
+    "config(",
+    "rpmlib(",
+    "rtld(",
+    "libc.so.6",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "ld-linux",
+];
 
 /// A root that is thrown away.
 struct Root {
@@ -167,10 +181,11 @@ fn debian(root: &Root, packages: &Packages, next: &Packages) -> Result<()> {
     eprintln!("==> install, upgrade and remove Debian's packages in it");
     let printed = root.dpkg(&["--install"], &packages.debian)?;
     ensure!(printed.contains("musterd check-config && systemctl enable --now musterd"), "no next step:\n{printed}");
-    let files = root.run(&["dpkg", "--verify", "muster", "musterd"])?;
+    let files = root.run(&["dpkg", "--verify", "muster", "musterd", "muster-broker"])?;
     ensure!(files.is_empty(), "dpkg --verify found differences:\n{files}");
+    ensure!(printed.contains("systemctl enable --now muster-broker"), "no next step for the broker:\n{printed}");
     installed(root)?;
-    works(root, "/lib/systemd/system/musterd.service")?;
+    works(root, "/lib/systemd/system")?;
 
     let policy = "/etc/muster/policy.toml";
     let own = "# the site's own policy\n";
@@ -182,13 +197,15 @@ fn debian(root: &Root, packages: &Packages, next: &Packages) -> Result<()> {
 
     let before_removal = root.run(&["cat", "/var/lib/dpkg/info/musterd.prerm"])?;
     ensure!(before_removal.contains("stop musterd.service"), "nothing stops the agent when it is removed");
-    root.run(&["dpkg", "--remove", "muster", "musterd"])?;
+    root.run(&["dpkg", "--remove", "muster", "musterd", "muster-broker"])?;
     ensure!(!root.has("/usr/bin/musterd") && !root.has("/usr/bin/muster"), "the programs are still there");
-    ensure!(!root.has("/lib/systemd/system/musterd.service"), "the unit is still there");
+    for unit in ["musterd", "muster-broker"] {
+        ensure!(!root.has(&format!("/lib/systemd/system/{unit}.service")), "the unit of {unit} is still there");
+    }
     ensure!(read(root, policy)?.ends_with(own), "removing lost the site's policy");
     ensure!(root.has("/var/lib/muster/journal"), "removing lost the agent's state");
 
-    let printed = root.run(&["dpkg", "--purge", "muster", "musterd"])?;
+    let printed = root.run(&["dpkg", "--purge", "muster", "musterd", "muster-broker"])?;
     ensure!(!root.has("/var/lib/muster"), "the agent's state is left after a purge");
     ensure!(!root.has(policy), "the policy is left after a purge");
     ensure!(root.has("/etc/muster/pki/host.key"), "a purge removed a key that an administrator had put there");
@@ -197,8 +214,10 @@ fn debian(root: &Root, packages: &Packages, next: &Packages) -> Result<()> {
 
     root.dpkg(&["--install"], &packages.debian)?;
     installed(root).context("installed again")?;
-    root.run(&["dpkg", "--purge", "muster", "musterd"])?;
-    for path in ["/etc/muster", "/var/lib/muster", "/var/lib/muster-service", "/usr/lib/muster"] {
+    root.run(&["dpkg", "--purge", "muster", "musterd", "muster-broker"])?;
+    for path in
+        ["/etc/muster", "/var/lib/muster", "/var/lib/muster-service", "/var/lib/muster-broker", "/usr/lib/muster"]
+    {
         ensure!(!root.has(path), "`{path}` is left after a purge of what nobody had touched");
     }
     Ok(())
@@ -215,10 +234,11 @@ fn rpm(root: &Root, packages: &Packages, next: &Packages) -> Result<()> {
     }
     let printed = root.rpm(&["--install"], &packages.rpm)?;
     ensure!(printed.contains("musterd check-config && systemctl enable --now musterd"), "no next step:\n{printed}");
-    let differences = root.rpm(&["--verify", "muster", "musterd"], &[])?;
+    let differences = root.rpm(&["--verify", "muster", "musterd", "muster-broker"], &[])?;
     ensure!(differences.is_empty(), "rpm --verify found differences:\n{differences}");
+    ensure!(printed.contains("systemctl enable --now muster-broker"), "no next step for the broker:\n{printed}");
     installed(root)?;
-    works(root, "/usr/lib/systemd/system/musterd.service")?;
+    works(root, "/usr/lib/systemd/system")?;
 
     let policy = "/etc/muster/policy.toml";
     let own = "# the site's own policy\n";
@@ -228,8 +248,13 @@ fn rpm(root: &Root, packages: &Packages, next: &Packages) -> Result<()> {
     ensure!(read(root, policy)?.ends_with(own), "an upgrade lost the site's policy");
     ensure!(root.has("/var/lib/muster/journal"), "an upgrade lost the agent's state");
 
-    root.rpm(&["--erase", "muster", "musterd"], &[])?;
-    for path in ["/usr/bin/musterd", "/usr/bin/muster", "/usr/lib/systemd/system/musterd.service"] {
+    root.rpm(&["--erase", "muster", "musterd", "muster-broker"], &[])?;
+    for path in [
+        "/usr/bin/musterd",
+        "/usr/bin/muster",
+        "/usr/lib/systemd/system/musterd.service",
+        "/usr/lib/systemd/system/muster-broker.service",
+    ] {
         ensure!(!root.has(path), "`{path}` is still there");
     }
     ensure!(read(root, "/etc/muster/policy.toml.rpmsave")?.ends_with(own), "erasing lost the site's policy");
@@ -249,18 +274,23 @@ fn installed(root: &Root) -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let user = root.run(&["getent", "passwd", "muster"])?;
-    ensure!(user.trim().ends_with(":/var/lib/muster-service:/usr/sbin/nologin"), "the system user is {user}");
+    for (name, home) in [("muster", "/var/lib/muster-service"), ("muster-broker", "/var/lib/muster-broker")] {
+        let user = root.run(&["getent", "passwd", name])?;
+        ensure!(user.trim().ends_with(&format!(":{home}:/usr/sbin/nologin")), "the system user is {user}");
+    }
     Ok(())
 }
 
-/// The programs run, and the unit is one, which nothing starts before there is a certificate.
-fn works(root: &Root, unit: &str) -> Result<()> {
+/// The programs run, and the units are some, which nothing starts before there is a certificate.
+fn works(root: &Root, units: &str) -> Result<()> {
     root.run(&["muster", "--version"])?;
     root.run(&["musterd", "--version"])?;
-    root.run(&["systemd-analyze", "verify", "--man=no", unit])?;
-    let (enabled, state) = root.try_run(&["systemctl", "is-enabled", "musterd.service"])?;
-    ensure!(!enabled && state.contains("disabled"), "the unit is {state} before there is a certificate");
+    for unit in ["musterd.service", "muster-broker.service"] {
+        root.run(&["systemd-analyze", "verify", "--man=no", &format!("{units}/{unit}")])?;
+        let (enabled, state) = root.try_run(&["systemctl", "is-enabled", unit])?;
+        ensure!(!enabled && state.contains("disabled"), "{unit} is {state} before there is a certificate");
+    }
+    needs_nothing(root)?;
     let (good, printed) = root.try_run(&["musterd", "check-config"])?;
     ensure!(
         !good && printed.contains("/etc/muster/pki/host.pem"),
@@ -284,6 +314,30 @@ fn works(root: &Root, unit: &str) -> Result<()> {
     root.run(&["musterd", "check-config"])?;
     root.run(&["systemctl", "enable", "musterd.service"])?;
     root.run(&["systemctl", "disable", "musterd.service"]).map(drop)
+}
+
+/// On a machine that has nothing else an ordinary user gets a whole bus: `muster dev`.
+fn needs_nothing(root: &Root) -> Result<()> {
+    let home = "/home/newcomer";
+    std::fs::create_dir_all(root.inside(home)).context("make a home")?;
+    root.run(&["chown", "nobody", home])?;
+    // Agents find themselves again through /proc, which a root in a folder does not have.
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", &format!("--mount-proc={}", text(&root.inside("/proc")))])
+        .arg("chroot")
+        .arg(&root.path)
+        .args(["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"])
+        .args(["muster", "dev", "--check"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", home)
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .context("start unshare")?;
+    let printed = [output.stdout.as_slice(), &output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    ensure!(output.status.success(), "in the fresh root, `muster dev --check` failed\n{printed}");
+    std::fs::remove_dir_all(root.inside(home)).context("remove a home")
 }
 
 fn append(root: &Root, path: &str, line: &str) -> Result<()> {

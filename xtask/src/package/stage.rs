@@ -31,6 +31,9 @@ const MUSTERD_DIRECTORIES: &[Directory] = &[
 const MUSTER_DIRECTORIES: &[Directory] =
     &[("etc/muster", 0o755), ("etc/muster/service", 0o750), ("var/lib/muster-service", 0o750)];
 
+const BROKER_DIRECTORIES: &[Directory] =
+    &[("etc/muster", 0o755), ("etc/muster/broker", 0o750), ("var/lib/muster-broker", 0o700)];
+
 /// The version of the workspace.
 pub(super) fn version(root: &Path) -> Result<String> {
     let manifest = read(&root.join("Cargo.toml"))?;
@@ -48,12 +51,14 @@ pub(super) fn debian_changelog(version: &str, epoch: &str) -> Result<String> {
     ))
 }
 
-/// Makes `folder/musterd` and `folder/muster`, as they will lie on a host.
+/// Makes `folder/musterd`, `folder/muster` and `folder/muster-broker`, as they will lie on a host.
 pub(super) fn stage(recipe: &Recipe, folder: &Path, format: Format) -> Result<()> {
     let Recipe { root, programs, epoch, .. } = recipe;
     remove(folder)?;
-    let (musterd, muster) = (folder.join("musterd"), folder.join("muster"));
-    for (tree, directories) in [(&musterd, MUSTERD_DIRECTORIES), (&muster, MUSTER_DIRECTORIES)] {
+    let (musterd, muster, broker) = (folder.join("musterd"), folder.join("muster"), folder.join("muster-broker"));
+    for (tree, directories) in
+        [(&musterd, MUSTERD_DIRECTORIES), (&muster, MUSTER_DIRECTORIES), (&broker, BROKER_DIRECTORIES)]
+    {
         for (name, mode) in directories {
             let path = tree.join(name);
             std::fs::create_dir_all(&path).with_context(|| format!("make `{}`", path.display()))?;
@@ -71,6 +76,8 @@ pub(super) fn stage(recipe: &Recipe, folder: &Path, format: Format) -> Result<()
         ("etc/musterd.toml", &musterd, "etc/muster/musterd.toml".to_owned()),
         ("etc/policy.toml", &musterd, "etc/muster/policy.toml".to_owned()),
         ("systemd/musterd.service", &musterd, format!("{units}/musterd.service")),
+        ("etc/broker.toml", &broker, "etc/muster/broker.toml".to_owned()),
+        ("systemd/muster-broker.service", &broker, format!("{units}/muster-broker.service")),
         ("etc/config.toml", &muster, "etc/muster/config.toml".to_owned()),
         ("completions/muster.bash", &muster, "usr/share/bash-completion/completions/muster".to_owned()),
         ("completions/muster.fish", &muster, "usr/share/fish/vendor_completions.d/muster.fish".to_owned()),
@@ -80,9 +87,11 @@ pub(super) fn stage(recipe: &Recipe, folder: &Path, format: Format) -> Result<()
     }
     if format == Format::Rpm {
         // debhelper puts Debian's in place.
-        file(&dist.join("sysusers/muster.conf"), &muster.join("usr/lib/sysusers.d/muster.conf"))?;
+        for (name, tree) in [("muster.conf", &muster), ("muster-broker.conf", &broker)] {
+            file(&dist.join("sysusers").join(name), &tree.join("usr/lib/sysusers.d").join(name))?;
+        }
     }
-    for (tree, name) in [(&musterd, "musterd"), (&muster, "muster")] {
+    for (tree, name) in [(&musterd, "musterd"), (&muster, "muster"), (&broker, "muster-broker")] {
         // debhelper would take a file called CHANGELOG for the one of Debian.
         for (document, called) in
             [("CHANGELOG.md", "NEWS.md"), ("LICENSE-APACHE", "LICENSE-APACHE"), ("LICENSE-MIT", "LICENSE-MIT")]
