@@ -242,5 +242,11 @@ pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure 
         }
         _ => error.hint().to_owned(),
     };
-    failure.why("note", note).hint("muster doctor")
+    let failure = failure.why("note", note);
+    match crate::commands::dev::start_command(&context.ca) {
+        Some(command) if matches!(bus, Some(BusError::Unreachable { .. })) => {
+            failure.hint("muster doctor").hint(command)
+        }
+        _ => failure.hint("muster doctor"),
+    }
 }

@@ -118,6 +118,12 @@ fn two_programs_are_a_bus_for_an_ordinary_user() {
         assert!(!is_key || mode == 0o600, "{} {mode:o}", path.display());
     }
 
+    // It is the broker that sites run, with everything that an operator has there.
+    let broker = kept.join("broker/broker.toml");
+    let status = newcomer.run(&["broker", "status", "--config", broker.to_str().unwrap(), "--json"]).unwrap();
+    let status: Value = serde_json::from_str(&ends(&status, 0)).unwrap();
+    assert_eq!(status["connections"].as_array().unwrap().len(), HOSTS.len(), "{status:#}");
+
     // A second one says that there is a first.
     let second = newcomer.run(&["dev"]).unwrap();
     ends(&second, 2);
@@ -136,6 +142,9 @@ fn two_programs_are_a_bus_for_an_ordinary_user() {
     assert_eq!(processes_of(&kept), Vec::<String>::new());
     assert!(TcpStream::connect(("127.0.0.1", port(&dev))).is_err(), "somebody still listens");
     ends(&newcomer.run(&["dev", "status"]).unwrap(), 7);
+    let alone = newcomer.run(&["ping", "--all"]).unwrap();
+    ends(&alone, 7);
+    assert!(text(&alone.stderr).ends_with("try     muster dev\n"), "{}", text(&alone.stderr));
 
     // What is kept is there again; what was set up for it stays right.
     let before = fs::read(kept.join("ca/ca.pem")).unwrap();
@@ -173,8 +182,13 @@ fn an_agent_that_dies_is_started_again_and_nothing_outlives_its_owner() {
         std::os::unix::process::CommandExt::uid(&mut left, newcomer.uid());
     }
     let mut left = left.spawn().unwrap();
+    // Somebody else has the port now: everything that names it is written anew.
+    let taken = port(&dev);
+    let other = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
     let check = newcomer.run(&["dev", "--check", "--agents", "2"]).unwrap();
     ends(&check, 0);
+    assert!(!text(&check.stderr).contains(&format!(":{taken}/")), "{}", text(&check.stderr));
+    drop(other);
     assert!(left.try_wait().unwrap().is_some(), "it is left: {}", text(&check.stderr));
     assert_eq!(processes_of(&newcomer.kept()), Vec::<String>::new());
 }

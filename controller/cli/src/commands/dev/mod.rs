@@ -29,7 +29,7 @@ mod place;
 mod program;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -48,6 +48,9 @@ use crate::output::{ExitCode, Failure, Printer};
 
 /// How long the agents may take to connect for the first time.
 const READY_PATIENCE: Duration = Duration::from_secs(120);
+
+/// After so long without everybody being connected, it is said who is awaited.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What is left of an earlier run may take this long to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
@@ -109,6 +112,13 @@ pub(crate) fn run(arguments: &DevArguments, invocation: &Invocation) -> Result<E
         Some(DevVerb::Reset(directory)) => reset(&directory.place()?, invocation),
         None => crate::block_on(start(arguments, invocation)),
     }
+}
+
+/// What starts the broker of a context again, if `muster dev` is what runs it. `ca` is the context's authority.
+pub(crate) fn start_command(ca: &Path) -> Option<String> {
+    let place = Place::of_certificate(ca)?;
+    let usual = Directory { dir: None }.place().is_ok_and(|usual| usual == place);
+    Some(if usual { "muster dev".to_owned() } else { place.start_command() })
 }
 
 /// Removes everything, the context first: one that leads nowhere is worse than none.
@@ -211,7 +221,7 @@ fn refuse_other_context(invocation: &Invocation) -> Result<(), Failure> {
 }
 
 /// What somebody should know before it starts.
-async fn warn(printer: &Printer, musterd: &std::path::Path) {
+async fn warn(printer: &Printer, musterd: &Path) {
     if rustix::process::geteuid().is_root() {
         printer.warning("you are root, and so the agents may change everything on this machine");
         printer.warned("  an ordinary user is enough for all that `muster dev` does");
@@ -260,12 +270,18 @@ async fn work(
     let agents = running.insert(Agents::start(&list));
     let mut states = vec![AgentState::default(); list.len()];
     let begun = Instant::now();
+    let mut quiet_until = begun + QUIET;
     while !states.iter().all(|state| state.ready) {
         let event = tokio::select! {
             biased;
             event = agents.next() => event,
             name = broker.failed() => return Err(broker_failed(name)),
             () = tokio::time::sleep_until(begun + READY_PATIENCE) => None,
+            () = tokio::time::sleep_until(quiet_until) => {
+                quiet_until = begun + READY_PATIENCE + QUIET;
+                say_who_is_awaited(&list, &states, &broker.url, printer);
+                continue;
+            }
         };
         let Some(event) = event else { return Err(not_connected(&list, &states)) };
         first_event(&event, &list, &mut states)?;
@@ -317,6 +333,15 @@ fn first_event(event: &Event, agents: &[Agent], states: &mut [AgentState]) -> Re
         }
     }
     Ok(())
+}
+
+/// Somebody sees nothing happen, and is told why.
+fn say_who_is_awaited(agents: &[Agent], states: &[AgentState], url: &str, printer: &Printer) {
+    printer.note(format!("Still waiting for agents to connect to {url}:"));
+    for (agent, _) in agents.iter().zip(states).filter(|(_, state)| !state.ready) {
+        let log = agents::log_end(&agent.log());
+        printer.note(format!("  {}  {}", agent.host, log.last().map(String::as_str).unwrap_or_default()));
+    }
 }
 
 fn not_connected(agents: &[Agent], states: &[AgentState]) -> Failure {

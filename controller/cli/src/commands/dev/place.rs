@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use muster_daemon::write_atomic;
 use serde::{Deserialize, Serialize};
 
+use super::program::word;
 use crate::output::{ExitCode, Failure};
 
 /// Made first and removed last: what lies beside it is ours, and may be removed.
 const MARK: &str = "dev.json";
+
+/// Certificates and keys.
+const PKI: &str = "pki";
 
 /// Held locked by the program that runs; says which.
 const LOCK: &str = "lock";
@@ -87,6 +91,12 @@ impl Place {
         Ok(Self { path })
     }
 
+    /// The directory that a file of its certificates lies in, if `muster dev` has made it.
+    pub(super) fn of_certificate(file: &Path) -> Option<Self> {
+        let path = file.parent().filter(|pki| pki.ends_with(PKI))?.parent()?;
+        path.join(MARK).is_file().then(|| Self { path: path.to_owned() })
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -99,7 +109,12 @@ impl Place {
 
     /// Certificates and keys of everybody.
     pub(super) fn pki(&self) -> PathBuf {
-        self.path.join("pki")
+        self.path.join(PKI)
+    }
+
+    /// The embedded broker's configuration and state.
+    pub(super) fn broker(&self) -> PathBuf {
+        self.path.join("broker")
     }
 
     /// Everything of one host.
@@ -284,7 +299,12 @@ impl Place {
 
     /// How to begin anew here.
     pub(super) fn reset_command(&self) -> String {
-        format!("muster dev reset --dir {}", self.path.display())
+        format!("muster dev reset --dir {}", word(&self.path.display().to_string()))
+    }
+
+    /// How to start it.
+    pub(super) fn start_command(&self) -> String {
+        format!("muster dev --dir {}", word(&self.path.display().to_string()))
     }
 }
 
