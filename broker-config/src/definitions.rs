@@ -5,38 +5,14 @@
 use std::collections::BTreeMap;
 
 use muster_protocol::Identity;
-use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::links;
+use crate::pattern::escape;
 use crate::permissions::permissions_at;
 use crate::site::Site;
-
-/// A queue without consumers is deleted after this: the host is gone, or will declare it anew.
-pub(crate) const AGENT_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// No command lives longer than its own window (`muster_protocol::limits::COMMAND_WINDOW_MS_MAX`).
-pub(crate) const AGENT_MESSAGE_TTL_MS: i64 = muster_protocol::limits::COMMAND_WINDOW_MS_MAX;
-
-/// Commands waiting for one absent host. More than anybody types in a day.
-const AGENT_MESSAGES_MAX: i64 = 1_000;
-
-/// Bytes waiting for one absent host. With 10,000 hosts all absent and full this is 640 GB, so the
-/// disk mark still matters; with usual commands of 2 KiB the message count is reached first.
-const AGENT_BYTES_MAX: i64 = 64 * 1024 * 1024;
-
-/// A user's reply queue without a consumer: the terminal is closed.
-const USER_REPLY_EXPIRES_MS: i64 = 5 * 60 * 1000;
-
-/// A service's reply queue without a consumer: long enough for a repair, since it holds results.
-const SERVICE_REPLY_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// Reports waiting for one session: 10,000 hosts with ten reports each.
-const REPLY_MESSAGES_MAX: i64 = 100_000;
-
-/// Bytes waiting for one session.
-const REPLY_BYTES_MAX: i64 = 512 * 1024 * 1024;
+use crate::topology::{EXCHANGES, QUEUE_POLICIES};
 
 /// Why a text is not a definitions document.
 #[derive(Debug, thiserror::Error)]
@@ -298,7 +274,7 @@ pub fn definitions(site: &Site) -> Definitions {
                 default_queue_type: Some("classic".to_owned()),
             },
         }],
-        exchanges: [EXCHANGE_COMMAND, EXCHANGE_REPLY].map(|name| topic_exchange(&site.vhost, name)).into(),
+        exchanges: EXCHANGES.map(|name| topic_exchange(&site.vhost, name)).into(),
         policies: policies(&site.vhost),
         ..Definitions::default()
     };
@@ -362,37 +338,21 @@ pub(crate) fn queue_policy(vhost: &str, name: &str, pattern: &str, definition: V
     }
 }
 
-/// The limits of the queues. They hold for queues whoever declares them with whatever arguments: for
-/// numbers RabbitMQ takes the smaller of policy and argument.
-///
-/// A full agent queue drops its *oldest* command: the newest is the one somebody waits for, and refusing
-/// instead would let one absent host fail a broadcast to all others. A full reply queue *refuses*: the
-/// agent gets a negative confirm, keeps its report in the spool and tries again, so nothing is lost.
+/// The limits of the queues, with the patterns of their names that RabbitMQ searches.
 fn policies(vhost: &str) -> Vec<Policy> {
-    let policy = |name: &str, pattern: &str, definition: Value| queue_policy(vhost, name, pattern, definition);
-    let reply = |expires_ms: i64| {
-        json!({
-            "expires": expires_ms,
-            "max-length": REPLY_MESSAGES_MAX,
-            "max-length-bytes": REPLY_BYTES_MAX,
-            "overflow": "reject-publish",
-        })
-    };
-    vec![
-        policy(
-            "muster-agent",
-            r"^agent\.",
-            json!({
-                "expires": AGENT_EXPIRES_MS,
-                "message-ttl": AGENT_MESSAGE_TTL_MS,
-                "max-length": AGENT_MESSAGES_MAX,
-                "max-length-bytes": AGENT_BYTES_MAX,
-                "overflow": "drop-head",
-            }),
-        ),
-        policy("muster-reply-service", r"^reply\.service/", reply(SERVICE_REPLY_EXPIRES_MS)),
-        policy("muster-reply-user", r"^reply\.user/", reply(USER_REPLY_EXPIRES_MS)),
-    ]
+    let policies = QUEUE_POLICIES.iter().map(|policy| {
+        let mut definition = json!({
+            "expires": policy.expires_ms,
+            "max-length": policy.messages_max,
+            "max-length-bytes": policy.bytes_max,
+            "overflow": policy.overflow.name(),
+        });
+        if let Some(message_ttl_ms) = policy.message_ttl_ms {
+            definition["message-ttl"] = message_ttl_ms.into();
+        }
+        queue_policy(vhost, policy.name, &format!("^{}", escape(policy.prefix)), definition)
+    });
+    policies.collect()
 }
 
 #[cfg(test)]

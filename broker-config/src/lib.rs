@@ -32,6 +32,7 @@ mod pattern;
 mod permissions;
 mod site;
 mod sites;
+mod topology;
 
 pub use check::{Finding, Severity, check};
 pub use conf::{
@@ -47,3 +48,4 @@ pub use pattern::Pattern;
 pub use permissions::{Access, Operation, Permissions, Resource, TopicRule, permissions_at, permissions_for};
 pub use site::{PORT_AMQPS, Purpose, ServerCertificate, Site};
 pub use sites::{Address, CENTER, Center, HostsOf, LinkedSite, Role, SITE_HOSTS_MAX, Sites, SitesError};
+pub use topology::{EXCHANGES, Overflow, QUEUE_POLICIES, QueuePolicy};

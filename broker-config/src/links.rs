@@ -18,11 +18,10 @@ use std::path::Path;
 use muster_protocol::routing::{EXCHANGE_COMMAND, EXCHANGE_REPLY, QUEUE_UPLINK, presence_key};
 use serde_json::{Map, Value, json};
 
-use crate::definitions::{
-    AGENT_EXPIRES_MS, AGENT_MESSAGE_TTL_MS, Binding, Definitions, Parameter, Policy, Queue, queue_policy,
-};
+use crate::definitions::{Binding, Definitions, Parameter, Policy, Queue, queue_policy};
 use crate::site::Site;
 use crate::sites::{Address, Center, HostsOf, LinkedSite, Role};
+use crate::topology::{AGENT_EXPIRES_MS, AGENT_MESSAGE_TTL_MS};
 
 /// Commands that wait for a site whose link is down. A run of a named action on ten thousand hosts is ten thousand.
 const DOWNLINK_MESSAGES_MAX: i64 = 200_000;

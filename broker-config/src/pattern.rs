@@ -185,7 +185,7 @@ fn expression(piece: &Piece) -> String {
 }
 
 /// Puts a backslash before every character that means something to PCRE outside a class.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 4);
     for c in text.chars() {
         if matches!(c, '\\' | '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$') {

@@ -15,11 +15,6 @@ pub const CODES: &[Code] = &[
         explanation: "A list of members, a revocation list or a certificate is missing, damaged, or can be written by others than root and the broker's own user. The message says which and what to do. Exit code 2.",
     },
     Code {
-        code: "broker-not-implemented",
-        summary: "the description of the broker asks for something that the embedded one does not do",
-        explanation: "Exchanges and limits of queues come from the same description as RabbitMQ's. This is a bug: the two are tested against each other.",
-    },
-    Code {
         code: "journal-unusable",
         summary: "the journal of the embedded broker cannot be read or written",
         explanation: "It lies in `journal` in the broker's `state_dir` and holds what survives a restart. The message has the system's words; look at the disk. Exit code 2.",

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use muster_pki::PkiError;
 
-use super::topology::Unserved;
 use crate::journal::JournalError;
 
 /// Why a broker does not start.
@@ -45,9 +44,6 @@ pub enum ServerError {
     /// What is kept over a restart.
     #[error("use the journal of the broker")]
     Journal(#[from] JournalError),
-    /// The description of the broker asks for more than this one does.
-    #[error(transparent)]
-    Unserved(#[from] Unserved),
 }
 
 impl ServerError {
@@ -60,7 +56,6 @@ impl ServerError {
             Self::File { .. } => "broker-file-unreadable",
             Self::Journal(error) => error.code(),
             Self::Configuration { .. } => "config-invalid",
-            Self::Unserved(_) => "broker-not-implemented",
         }
     }
 
@@ -71,7 +66,7 @@ impl ServerError {
             Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Pki(error) => error.is_transient(),
             Self::Journal(error) => error.is_transient(),
-            Self::NoAddress | Self::File { .. } | Self::Configuration { .. } | Self::Unserved(_) => false,
+            Self::NoAddress | Self::File { .. } | Self::Configuration { .. } => false,
         }
     }
 }

@@ -48,7 +48,7 @@ use crate::session::{self, Broker};
 
 pub use error::ServerError;
 pub use settings::{Durable, Files, Limits, Settings};
-pub use topology::{Topology, Unserved};
+pub use topology::Topology;
 
 use gate::Gate;
 use hub::Hub;
@@ -107,7 +107,7 @@ impl Server {
         if settings.listen.is_empty() {
             return Err(ServerError::NoAddress);
         }
-        let Topology { exchanges, policies } = Topology::generated(&settings.vhost)?;
+        let Topology { exchanges, policies } = Topology::generated();
         let mut engine =
             Engine::new(settings.limits.engine, policies, exchanges).named(&settings.vhost, now_ms.unsigned_abs());
         let journal = match &settings.durable {
@@ -179,7 +179,7 @@ impl Server {
         }
         let Settings { credentials, trust, clock, .. } = settings;
         tls::server_config(credentials, trust, Timestamp(clock.now_ms()))?;
-        Ok(Topology::generated(&settings.vhost).map(drop)?)
+        Ok(())
     }
 
     /// Where it listens; the ports are the real ones.
