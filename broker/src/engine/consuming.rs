@@ -21,14 +21,15 @@ impl Engine {
     /// 404, 405, 403 if exclusive use is not possible, 530 for a tag in use, 506 at the limit.
     pub fn consume(&mut self, spec: ConsumerSpec, now_ms: i64, outlet: &mut impl Outlet) -> Result<Arc<str>, Fault> {
         let channel_key = self.channel_at((spec.connection, spec.channel)).ok_or_else(no_channel)?;
+        // Before the queue is looked for, as RabbitMQ does.
+        if self.channels.get(channel_key).is_some_and(|channel| channel.consumers.contains_key(&spec.tag)) {
+            return Err(Fault::not_allowed(format_args!("attempt to reuse consumer tag '{}'", spec.tag)));
+        }
         let queue_key = self.queue_of(spec.connection, &spec.queue)?;
         let Some(channel) = self.channels.get_mut(channel_key) else { return Err(no_channel()) };
         let Some(connection) = self.connections.get_mut(channel.connection) else { return Err(no_channel()) };
         if connection.consumers >= self.limits.consumers_max {
             return Err(limit("consumers on this connection", self.limits.consumers_max));
-        }
-        if channel.consumers.contains_key(&spec.tag) {
-            return Err(Fault::not_allowed(format_args!("attempt to reuse consumer tag '{}'", spec.tag)));
         }
         let Some(queue) = self.queues.get_mut(queue_key) else { return Err(self.no_queue(&spec.queue)) };
         if queue.exclusively_consumed || (spec.exclusive && !queue.consumers.is_empty()) {

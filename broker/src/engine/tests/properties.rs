@@ -577,7 +577,7 @@ impl Play {
                 let others = self.model.consumers.iter().filter(|consumer| consumer.queue == queue);
                 let busy = others.clone().any(|consumer| consumer.exclusive) || (*exclusive && others.count() > 0);
                 let known = self.model.consumers.iter().any(|consumer| consumer.channel == at && consumer.tag == tag);
-                expected.refused = self.usable(at.0, queue).or(known.then_some(530)).or(busy.then_some(403));
+                expected.refused = known.then_some(530).or(self.usable(at.0, queue)).or(busy.then_some(403));
                 if expected.refused.is_none() {
                     expected.said.push(format!("{}: consume-ok {tag}", at.0));
                     let prefetch = self.model.channels[&at].prefetch_each;
