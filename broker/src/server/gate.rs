@@ -39,6 +39,7 @@ pub(super) struct Gate {
     /// Places for connections in the handshake.
     handshakes: Arc<Semaphore>,
     handshakes_max: usize,
+    listeners: usize,
     /// Turns to compute.
     turns: Semaphore,
     /// Sockets that are open.
@@ -59,10 +60,11 @@ struct Refused {
 }
 
 impl Gate {
-    pub(super) fn new(connections_max: usize, handshakes_max: usize, turns: usize) -> Self {
+    pub(super) fn new(connections_max: usize, handshakes_max: usize, listeners: usize, turns: usize) -> Self {
         Self {
-            handshakes: Arc::new(Semaphore::new(handshakes_max)),
-            handshakes_max,
+            handshakes: Arc::new(Semaphore::new(handshakes_max + listeners)),
+            handshakes_max: handshakes_max + listeners,
+            listeners,
             turns: Semaphore::new(turns.max(1)),
             open: AtomicUsize::new(0),
             open_max: AtomicUsize::new(connections_max),
@@ -84,7 +86,9 @@ impl Gate {
 
     /// Connections in the handshake, and how many may be.
     pub(super) fn handshaking(&self) -> (usize, usize) {
-        (self.handshakes_max.saturating_sub(self.handshakes.available_permits()), self.handshakes_max)
+        // One place at each address is kept for whoever comes next.
+        let taken = self.handshakes_max.saturating_sub(self.handshakes.available_permits());
+        (taken.saturating_sub(self.listeners), self.handshakes_max)
     }
 
     /// How many were refused since the start, by reason.

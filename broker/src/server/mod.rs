@@ -135,7 +135,7 @@ impl Server {
             listen: settings.listen,
             hub,
             journal,
-            gate: Gate::new(limits.connections_max, limits.handshakes_max, threads),
+            gate: Gate::new(limits.connections_max, limits.handshakes_max, listeners.len(), threads),
             session,
             materials: RwLock::new(Arc::new(materials)),
             files: RwLock::new(settings.files),

@@ -14,8 +14,9 @@ use muster_daemon::config::{ConfigError, Loaded};
 use muster_daemon::signals::{Request as Signal, Signals};
 use muster_daemon::{Disk as _, RealDisk, SystemClock, Tasks, logging, service_manager};
 use muster_pki::time_text::utc;
+use muster_protocol::OutputStream;
 
-use crate::output::{ExitCode, Failure, Printer};
+use crate::output::{ExitCode, Failure, Printer, Text};
 
 /// How long the end may take: farewells, and the last write of the journal.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -185,10 +186,17 @@ fn announce(server: &Server, ca: &[&str], config: &Config, printer: &Printer) {
         .map(|list| format!("revocation list {} ({} revoked)", list.number, list.revoked))
         .collect();
     let lists = if lists.is_empty() { "no revocation list".to_owned() } else { lists.join(", ") };
-    printer.line(format!("{} listens at {}, virtual host {}", status.identity, listen.join(", "), status.virtual_host));
-    printer.line(format!("trusts CA {} with {lists}; lets in {members}", ca.join(", ")));
-    printer.line(format!("state in {}, control socket {}", config.state_dir().display(), config.control().display()));
-    printer.line(format!("certificate valid until {}", utc(status.certificate_not_after_ms)));
+    // Flushed at once: the next line may be weeks away.
+    printer.output(
+        OutputStream::Stdout,
+        [
+            format!("{} listens at {}, virtual host {}", status.identity, listen.join(", "), status.virtual_host),
+            format!("trusts CA {} with {lists}; lets in {members}", ca.join(", ")),
+            format!("state in {}, control socket {}", config.state_dir().display(), config.control().display()),
+            format!("certificate valid until {}", utc(status.certificate_not_after_ms)),
+        ]
+        .map(Text::from),
+    );
     if config::is_root() {
         tracing::warn!("The broker runs as root and needs nothing of root's: give it a user of its own");
     }
