@@ -58,6 +58,8 @@ pub(super) struct Connection {
     /// Bytes of those of them that the client has asked for.
     answers_bytes: usize,
     recheck: Arc<Recheck>,
+    /// Why it is closed as soon as it is open: only then a client hears the reason.
+    farewell: Option<Fault>,
     /// What the handshake has read beyond its end.
     fresh: bool,
 }
@@ -104,6 +106,7 @@ impl Connection {
         session: Session,
         outbox_bytes_max: usize,
         recheck: Arc<Recheck>,
+        farewell: Option<Fault>,
     ) -> Self {
         Self {
             hub,
@@ -120,6 +123,7 @@ impl Connection {
             undrained: 0,
             drained_soon_bytes: (outbox_bytes_max / 8).min(WRITE_BYTES),
             recheck,
+            farewell,
             fresh: true,
         }
     }
@@ -136,15 +140,16 @@ impl Connection {
             true => self.outputs = outputs,
             false => self.outputs.extend(outputs),
         }
-        self.obey(orders, context)?;
+        let obeyed = self.obey(orders, context)?;
         let wrote = self.write(context)?;
         let read = match self.stage {
             Stage::Open if !self.is_congested() => self.read(context)?,
             Stage::Lingering => self.discard(context)?,
             Stage::Open | Stage::Blocked | Stage::Flushing => Step::Idle,
         };
-        Ok(match (wrote, read) {
-            (Step::Idle, Step::Idle) => Step::Idle,
+        // What this task has put into its own outbox wakes nobody: it looks again.
+        Ok(match (obeyed, wrote, read) {
+            (Step::Idle, Step::Idle, Step::Idle) => Step::Idle,
             _ => Step::Done,
         })
     }
@@ -154,7 +159,10 @@ impl Connection {
         self.answers_bytes > ANSWERS_BYTES_MAX
     }
 
-    fn obey(&mut self, orders: Orders, context: &mut Context<'_>) -> Result<(), End> {
+    fn obey(&mut self, orders: Orders, context: &mut Context<'_>) -> Result<Step, End> {
+        if orders.is_empty() {
+            return Ok(Step::Idle);
+        }
         if orders.unblock && self.stage == Stage::Blocked {
             self.stage = Stage::Open;
             let now_ms = self.hub.now_ms();
@@ -175,7 +183,7 @@ impl Connection {
                 }
             }
             if !matches!(self.stage, Stage::Open | Stage::Blocked) {
-                return Ok(());
+                return Ok(Step::Done);
             }
             let now_ms = self.hub.now_ms();
             let progress = self.session.close(&fault, &mut self.hub.turn(Some(self.line.id)), now_ms);
@@ -183,15 +191,16 @@ impl Connection {
             self.stage = Stage::Open;
             self.follow(progress);
         }
-        Ok(())
+        Ok(Step::Done)
     }
 
     fn follow(&mut self, progress: Progress) {
-        if self.stage != Stage::Open {
+        if !matches!(self.stage, Stage::Open | Stage::Blocked) {
             return;
         }
         match progress {
             Progress::Reading => {}
+            Progress::Blocked if self.stage == Stage::Blocked => {}
             Progress::Blocked if self.hub.block(&self.line) => self.stage = Stage::Blocked,
             Progress::Blocked => {
                 let now_ms = self.hub.now_ms();
@@ -336,7 +345,8 @@ impl Connection {
             if bytes.is_empty() {
                 return Err(End::HungUp);
             }
-            while !bytes.is_empty() && self.stage == Stage::Open {
+            // All of it, also when the broker is full meanwhile: what was read is not to be had again.
+            while !bytes.is_empty() && matches!(self.stage, Stage::Open | Stage::Blocked) {
                 self.tls.read_tls(&mut bytes).map_err(End::Broken)?;
                 if let Err(error) = self.tls.process_new_packets() {
                     // The alert that says why, if it can be sent.
@@ -379,6 +389,11 @@ impl Connection {
         drop(turn);
         self.line.note(self.session.is_open(), self.session.channels());
         self.follow(progress);
+        if self.session.is_open()
+            && let Some(fault) = self.farewell.take()
+        {
+            self.line.close(fault);
+        }
         match hung_up && self.stage == Stage::Open {
             true => Err(End::HungUp),
             false => Ok(()),

@@ -279,10 +279,11 @@ fn connect(
     inner.hub.join(&line);
     inner.gate.admitted.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(id = %line.id, %peer, identity = %line.client.identity, "A connection");
+    let mut farewell = None;
     if place.beyond {
         let why = format!("the broker has {} connections, and may have no more", inner.gate.open().1);
         inner.gate.refuse(peer, "connection-limit", &why, now_ms);
-        line.close(Fault::resource_error(why));
+        farewell = Some(Fault::resource_error(why));
     }
     // What has changed since the certificate was looked at was not told to this connection.
     line.order(|orders| orders.recheck = true);
@@ -290,7 +291,16 @@ fn connect(
         let inner = Arc::clone(inner);
         Arc::new(move |line: &Line, certificate: &[u8]| inner.recheck(line, certificate))
     };
-    Connection::new(Arc::clone(&inner.hub), line, stream, tls, session, inner.limits().engine.outbox_bytes_max, recheck)
+    Connection::new(
+        Arc::clone(&inner.hub),
+        line,
+        stream,
+        tls,
+        session,
+        inner.limits().engine.outbox_bytes_max,
+        recheck,
+        farewell,
+    )
 }
 
 /// How the status counts a refusal.

@@ -44,6 +44,13 @@ struct Outbox {
     waker: Option<Waker>,
 }
 
+impl Orders {
+    /// Whether nothing is asked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.close.is_none() && !self.recheck && !self.unblock
+    }
+}
+
 /// What others ask of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Orders {

@@ -1,6 +1,8 @@
-//! The broker from outside: as a server with real sockets, real TLS and real clients, and its parts by themselves.
+//! The broker as a server: real sockets, real TLS, real clients.
 
+mod bounds;
+mod client;
 mod contract;
-mod session;
+mod control;
 mod site;
-mod wire;
+mod tls;
