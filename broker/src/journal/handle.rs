@@ -208,7 +208,7 @@ impl Journal {
         None
     }
 
-    /// A confirm that waits for nothing on the disk; given back if nothing of its channel is held before it.
+    /// A confirm, or a returned message before its confirm, that waits for nothing on the disk; given back if nothing of its channel is held before it.
     #[must_use]
     pub fn hold_behind_others(&self, connection: ConnectionId, output: Output) -> Option<Output> {
         if !self.shared.holds.load(Ordering::Relaxed) {

@@ -40,7 +40,7 @@ pub(super) struct Held {
 
 fn line_of(connection: ConnectionId, output: &Output) -> Line {
     match output {
-        Output::Confirm { channel, .. } => (connection, Some(*channel)),
+        Output::Confirm { channel, .. } | Output::Return { channel, .. } => (connection, Some(*channel)),
         _ => (connection, None),
     }
 }

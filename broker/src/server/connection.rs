@@ -166,7 +166,8 @@ impl Connection {
         if orders.unblock && self.stage == Stage::Blocked {
             self.stage = Stage::Open;
             let now_ms = self.hub.now_ms();
-            self.session.unblock(&mut self.hub.turn(Some(self.line.id)), now_ms);
+            let progress = self.session.unblock(&mut self.hub.turn(Some(self.line.id)), now_ms);
+            self.follow(progress);
         }
         let mut close = orders.close;
         if close.is_none() && orders.recheck {
@@ -194,19 +195,19 @@ impl Connection {
         Ok(Step::Done)
     }
 
-    fn follow(&mut self, progress: Progress) {
-        if !matches!(self.stage, Stage::Open | Stage::Blocked) {
-            return;
-        }
-        match progress {
-            Progress::Reading => {}
-            Progress::Blocked if self.stage == Stage::Blocked => {}
-            Progress::Blocked if self.hub.block(&self.line) => self.stage = Stage::Blocked,
-            Progress::Blocked => {
-                let now_ms = self.hub.now_ms();
-                self.session.unblock(&mut self.hub.turn(Some(self.line.id)), now_ms);
+    fn follow(&mut self, mut progress: Progress) {
+        while matches!(self.stage, Stage::Open | Stage::Blocked) {
+            match progress {
+                Progress::Reading => return,
+                Progress::Blocked if self.stage == Stage::Blocked => return,
+                Progress::Blocked if self.hub.block(&self.line) => self.stage = Stage::Blocked,
+                // It is not full any more. What was not taken may make it so again.
+                Progress::Blocked => {
+                    let now_ms = self.hub.now_ms();
+                    progress = self.session.unblock(&mut self.hub.turn(Some(self.line.id)), now_ms);
+                }
+                Progress::Over => self.leave(),
             }
-            Progress::Over => self.leave(),
         }
     }
 

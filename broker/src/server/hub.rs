@@ -60,11 +60,14 @@ impl Outlet for Out {
     fn send(&mut self, connection: ConnectionId, output: Output) {
         let output = match (&self.journal, output) {
             (None, output) => output,
-            // A confirm does not overtake those of its channel that wait for the disk.
-            (Some(journal), output @ Output::Confirm { .. }) => match journal.hold_behind_others(connection, output) {
-                Some(output) => output,
-                None => return,
-            },
+            // A confirm does not overtake those of its channel that wait for the disk, and neither does a message that comes
+            // back: clients take the confirm behind it for the one of that message.
+            (Some(journal), output @ (Output::Confirm { .. } | Output::Return { .. })) => {
+                match journal.hold_behind_others(connection, output) {
+                    Some(output) => output,
+                    None => return,
+                }
+            }
             (Some(journal), output) => {
                 // The next channel with this number has not published what the last one waits for.
                 if let Output::Method { channel, method } = &output

@@ -15,9 +15,6 @@ use crate::fault::Fault;
 use crate::ids::ConnectionId;
 use crate::session::Shared as _;
 
-/// The operator is no connection; no queue is exclusively theirs.
-const OPERATOR: ConnectionId = ConnectionId(0);
-
 impl Server {
     /// How the broker is; with its bindings if they are asked for. Takes the lock for as long as it takes to copy all lists.
     #[must_use]
@@ -144,27 +141,27 @@ impl Server {
         reasons
     }
 
-    /// Deletes a queue with what is in it. Tells how many messages that were.
+    /// Deletes a queue with what is in it, also one of a connection. Tells how many messages that were.
     ///
     /// # Errors
-    /// 404 if there is none, 405 if it belongs to a connection.
+    /// 404 if there is none.
     pub fn delete_queue(&self, name: &str) -> Result<u32, Fault> {
         let now_ms = self.inner.hub.now_ms();
         let mut turn = self.inner.hub.turn(None);
         let (broker, outlet) = turn.lock();
-        broker.engine.check_queue(OPERATOR, name, now_ms)?;
-        broker.engine.delete_queue(OPERATOR, name, false, false, now_ms, outlet)
+        broker.engine.check_queue(ConnectionId::OPERATOR, name, now_ms)?;
+        broker.engine.delete_queue(ConnectionId::OPERATOR, name, false, false, now_ms, outlet)
     }
 
     /// Removes what waits in a queue. Tells how many messages that were.
     ///
     /// # Errors
-    /// 404 if there is none, 405 if it belongs to a connection.
+    /// 404 if there is none.
     pub fn purge_queue(&self, name: &str) -> Result<u32, Fault> {
         let now_ms = self.inner.hub.now_ms();
         let mut turn = self.inner.hub.turn(None);
         let (broker, outlet) = turn.lock();
-        broker.engine.purge_queue(OPERATOR, name, now_ms, outlet)
+        broker.engine.purge_queue(ConnectionId::OPERATOR, name, now_ms, outlet)
     }
 
     /// Closes the connections of an identity, or all, with 320 and this reason. Tells how many.
@@ -221,7 +218,6 @@ impl Server {
 fn refusal_code(fault: &Fault) -> &'static str {
     match fault.code {
         404 => "no-such-queue",
-        405 => "queue-of-a-connection",
         _ => "broker-refused",
     }
 }

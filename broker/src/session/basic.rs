@@ -196,13 +196,19 @@ impl Talk {
         }
     }
 
-    fn publish(
+    /// Publishes, or keeps the message while the broker is full: then nothing more is taken from the connection.
+    pub(super) fn publish(
         &mut self,
         number: ChannelNumber,
         content: Content,
         shared: &mut impl Shared,
         now_ms: i64,
     ) -> Result<(), Fault> {
+        if shared.lock().0.engine.is_full() {
+            self.stalled = Some((number, content));
+            self.block(shared);
+            return Ok(());
+        }
         let Content { publish, properties, body } = content;
         if publish.immediate {
             return Err(Fault::not_implemented("immediate=true"));

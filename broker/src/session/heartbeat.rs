@@ -85,6 +85,7 @@ impl Talk {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 self.say(0, AMQPClass::Connection(unblocked), shared);
             }
+            self.take_stalled(shared, now_ms);
         }
     }
 }

@@ -101,13 +101,15 @@ pub enum Progress {
 pub struct Session {
     reader: Reader,
     talk: Talk,
+    /// What came behind a message that a full broker does not take. At most what was read at once.
+    held: Vec<u8>,
 }
 
 impl Session {
     /// A connection whose TLS handshake is done. The engine hears of it with `connection.open`.
     #[must_use]
     pub fn new(id: ConnectionId, peer: Peer, settings: Arc<Settings>, now_ms: i64) -> Self {
-        Self { reader: Reader::new(), talk: Talk::new(id, peer, settings, now_ms) }
+        Self { reader: Reader::new(), talk: Talk::new(id, peer, settings, now_ms), held: Vec::new() }
     }
 
     /// Its number.
@@ -134,10 +136,24 @@ impl Session {
         self.talk.channels()
     }
 
-    /// Takes bytes that the client sent, all of them; an incomplete frame is kept.
-    pub fn received(&mut self, mut bytes: &[u8], shared: &mut impl Shared, now_ms: i64) -> Progress {
+    /// Takes bytes that the client sent, all of them; an incomplete frame is kept, and so is what follows a message that a full
+    /// broker does not take.
+    pub fn received(&mut self, bytes: &[u8], shared: &mut impl Shared, now_ms: i64) -> Progress {
         self.talk.heard(now_ms);
+        if self.held.is_empty() {
+            return self.take(bytes, shared, now_ms);
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(bytes);
+        self.take(&held, shared, now_ms)
+    }
+
+    fn take(&mut self, mut bytes: &[u8], shared: &mut impl Shared, now_ms: i64) -> Progress {
         while self.talk.listens() {
+            if self.talk.progress() == Progress::Blocked {
+                self.held = bytes.to_vec();
+                break;
+            }
             match self.reader.next(&mut bytes, self.talk.frame_bytes_max()) {
                 Ok(Some(frame)) => self.talk.frame(&frame, shared, now_ms),
                 Ok(None) => break,
@@ -176,9 +192,14 @@ impl Session {
         self.talk.progress()
     }
 
-    /// The broker is no longer full: tells the client, if it was told so.
-    pub fn unblock(&mut self, shared: &mut impl Shared, now_ms: i64) {
+    /// The broker is no longer full: tells the client, if it was told so, and takes what was not taken. That may make it full
+    /// again.
+    pub fn unblock(&mut self, shared: &mut impl Shared, now_ms: i64) -> Progress {
         self.talk.unblock(shared, now_ms);
+        if self.held.is_empty() {
+            return self.talk.progress();
+        }
+        self.received(&[], shared, now_ms)
     }
 
     /// The socket is gone. To be called unless the session is over; harmless twice.

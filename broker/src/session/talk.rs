@@ -6,7 +6,7 @@ use amq_protocol::protocol::{AMQPClass, channel as channel_class, connection};
 use amq_protocol::types::ShortString;
 use tracing::{debug, warn};
 
-use super::channel::Channel;
+use super::channel::{Channel, Content};
 use super::{Progress, Settings, Shared};
 use crate::access::Peer;
 use crate::fault::{Fault, Scope};
@@ -86,6 +86,8 @@ pub(super) struct Talk {
     /// The client's `authentication_failure_close`.
     pub(super) refusal_notify: bool,
     pub(super) blocked: Blocked,
+    /// A message that came when the broker was full, and is taken when it is not.
+    pub(super) stalled: Option<(ChannelNumber, Content)>,
     /// By number.
     channels: Vec<Channel>,
     /// Bytes of contents that are not complete.
@@ -112,6 +114,7 @@ impl Talk {
             blocked_notify: false,
             refusal_notify: false,
             blocked: Blocked::No,
+            stalled: None,
             channels: Vec::new(),
             held_bytes: 0,
             allowed: None,
@@ -167,12 +170,25 @@ impl Talk {
             self.channel_frame(number, frame, shared, now_ms)
         };
         if let Err(fault) = taken {
-            let id = id.unwrap_or_default();
-            if fault.scope == Scope::Channel && number != 0 && self.is_running() {
-                self.end_channel(number, &fault, id, shared, now_ms);
-            } else {
-                self.end(&fault, id, shared, now_ms);
-            }
+            self.fail(number, &fault, id.unwrap_or_default(), shared, now_ms);
+        }
+    }
+
+    fn fail(&mut self, number: ChannelNumber, fault: &Fault, id: MethodId, shared: &mut impl Shared, now_ms: i64) {
+        if fault.scope == Scope::Channel && number != 0 && self.is_running() {
+            self.end_channel(number, fault, id, shared, now_ms);
+        } else {
+            self.end(fault, id, shared, now_ms);
+        }
+    }
+
+    /// Takes the message that came when the broker was full. It may be full still.
+    pub(super) fn take_stalled(&mut self, shared: &mut impl Shared, now_ms: i64) {
+        let Some((number, content)) = self.stalled.take() else { return };
+        if self.is_running()
+            && let Err(fault) = self.publish(number, content, shared, now_ms)
+        {
+            self.fail(number, &fault, MethodId::default(), shared, now_ms);
         }
     }
 

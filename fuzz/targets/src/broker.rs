@@ -299,10 +299,7 @@ fn done(who: u8, steps: &[Step], piece_bytes: usize) -> (Vec<u8>, String) {
                 broker.engine.drained(id, 5_000, now_ms, outlet);
                 continue;
             }
-            Step::Unblocked => {
-                session.unblock(&mut world, now_ms);
-                continue;
-            }
+            Step::Unblocked => session.unblock(&mut world, now_ms),
             Step::Closed => session.close(&Fault::connection_forced("the end"), &mut world, now_ms),
         };
     }

@@ -323,10 +323,23 @@ fn a_full_broker_lets_its_publishers_wait() {
     client.session.tick(&mut world, now_ms);
     assert!(client.session.is_open());
     client.frames(&mut world);
-    client.session.unblock(&mut world, now_ms);
+    // What filled it is taken, what came behind is not and waits, in order and not lost.
+    let mut other = world.anybody();
+    let waiting = |other: &mut super::client::Client, world: &mut World| match other.ask(
+        world,
+        1,
+        queue::Declare { queue: "q".into(), passive: true, ..queue::Declare::default() },
+    ) {
+        AMQPClass::Queue(queue::AMQPMethod::DeclareOk(declared)) => declared.message_count,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(waiting(&mut other, &mut world), 9);
+    other.ask(&mut world, 1, queue::Purge { queue: "q".into(), nowait: false });
+    assert_eq!(client.session.unblock(&mut world, now_ms), muster_broker::session::Progress::Reading);
     client.session.unblock(&mut world, now_ms);
     let unblocked = amq_protocol::protocol::connection::Unblocked {};
     assert_eq!(client.methods(&mut world), [(0, unblocked.into_class())]);
+    assert_eq!(waiting(&mut other, &mut world), 1);
     client.ask(&mut world, 1, queue::Purge { queue: "q".into(), nowait: false });
     client.publish(&mut world, 1, "", "q", b"x");
     assert_eq!(client.progress, muster_broker::session::Progress::Reading);
