@@ -64,7 +64,6 @@ const LIMITS: Limits = Limits {
 struct Site {
     engine: Engine,
     out: Counter,
-    hosts: u64,
 }
 
 impl Site {
@@ -88,7 +87,7 @@ impl Site {
         };
         let policies = vec![policy("agent.", Overflow::DropHead), policy("reply.", Overflow::RejectPublish)];
         let engine = Engine::new(LIMITS, policies, vec![exchange("cmd"), exchange("reply")]);
-        let mut site = Self { engine, out: Counter::default(), hosts };
+        let mut site = Self { engine, out: Counter::default() };
         site.join(0);
         for host in 1..=hosts {
             site.host(host, consumed);
