@@ -158,7 +158,7 @@ fn embedded(held: &Held, port: Option<u16>) -> Result<(Embedded, u16), Unstarted
             Ok(config) => config.settings(Arc::new(SystemClock)),
             Err(error) => Err(ServerError::Configuration { why: error.to_string() }),
         };
-        server.obey(request, &reload)
+        server.obey(request, reload)
     });
     let control = control.map_err(|error| Unstarted::Failed(failed(error.code(), &error)))?;
     Ok((Embedded { tasks, _control: control }, port))

@@ -51,7 +51,10 @@ impl Leftover {
     fn ended_by(&self, deadline: Instant) -> bool {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let limit = Timespec { tv_sec: 0, tv_nsec: i64::try_from(left.subsec_nanos()).unwrap_or(0).max(1_000_000) };
+            let limit = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
             let mut waited = [PollFd::new(&self.handle, PollFlags::IN)];
             if poll(&mut waited, Some(&limit)).is_ok_and(|ready| ready > 0) {
                 return true;
