@@ -1,8 +1,11 @@
-//! The broker as a server: real sockets, real TLS, real clients.
+//! The broker from outside: as a server with real sockets, real TLS and real clients, and its parts by themselves.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod bounds;
 mod client;
 mod contract;
 mod control;
+mod session;
 mod site;
 mod tls;
+mod wire;
