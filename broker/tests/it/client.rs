@@ -48,9 +48,10 @@ impl Client {
     }
 
     /// The handshake of AMQP, with `connection.blocked` asked for; or what the broker says in place of `open-ok`.
+    #[expect(clippy::result_large_err, reason = "a test looks at the frame")]
     pub(crate) fn log_in(&mut self) -> Result<(), AMQPFrame> {
         use connection::AMQPMethod::{Open, OpenOk, Start, StartOk, Tune, TuneOk};
-        let own = |method: connection::AMQPMethod| method_of_connection(method);
+        let own = method_of_connection;
         self.send([AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1())]);
         match self.frame() {
             AMQPFrame::Method(0, AMQPClass::Connection(Start(_))) => {}

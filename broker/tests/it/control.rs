@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use muster_broker::config::{Config, Places, sources};
+use muster_broker::config::{Config, Places, Raw, sources};
 use muster_broker::control::{Answer, ControlError, ControlSocket, Request, ask};
 use muster_broker::server::{Server, ServerError};
 use muster_daemon::config::ConfigError;
@@ -133,6 +133,35 @@ async fn a_file_makes_a_broker_and_a_changed_one_changes_it() {
     }
     drop(ground.authority);
     assert_eq!(tasks.shutdown(crate::site::LIMIT).await, Vec::<&str>::new());
+}
+
+/// The example that packages install, as it is and with everything that is commented out: those are the defaults.
+#[test]
+fn the_shipped_example_is_read_and_shows_the_defaults() {
+    let ground = Ground::new();
+    let text = include_str!("../../../dist/etc/broker.toml");
+    ground.load(text).unwrap();
+    let is_key = |rest: &str| {
+        rest.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let all: Vec<&str> = text
+        .lines()
+        // It goes with no `members`.
+        .filter(|line| !line.contains("members_file"))
+        .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line))
+        .collect();
+    let all = all.join("\n");
+    let shown: Raw = toml::from_str(&all).unwrap();
+    ground.load(&all).unwrap();
+    let defaults = Raw::default();
+    assert_eq!(serde_json::to_value(&shown.limits).unwrap(), serde_json::to_value(&defaults.limits).unwrap());
+    assert_eq!((shown.listen, shown.vhost, shown.members), (defaults.listen, defaults.vhost, defaults.members));
+    assert_eq!((shown.heartbeat_s, shown.log.filter), (defaults.heartbeat_s, defaults.log.filter));
+    // Each limit is in it.
+    let limits = serde_json::to_value(&defaults.limits).unwrap();
+    for key in limits.as_object().unwrap().keys() {
+        assert!(all.contains(&format!("\n{key} = ")), "{key}");
+    }
 }
 
 #[test]
