@@ -238,9 +238,11 @@ fn ping(operator: &Operator, hosts: usize) -> Result<Duration> {
 
 /// How many hosts answered, from the line that says so.
 fn answered(text: &str) -> Option<usize> {
-    let (before, _) = text.split_once(" answered")?;
-    let digits: Vec<char> = before.chars().rev().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
-    digits.into_iter().rev().filter(char::is_ascii_digit).collect::<String>().parse().ok()
+    // In front of the sums there may be a line for each host that says `answered`, too.
+    text.match_indices(" answered").find_map(|(at, _)| {
+        let digits: Vec<char> = text[..at].chars().rev().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
+        digits.into_iter().rev().filter(char::is_ascii_digit).collect::<String>().parse().ok()
+    })
 }
 
 #[cfg(test)]
@@ -252,6 +254,7 @@ mod tests {
         let cases = [
             ("✓ 1,000 answered median 308 ms · p99 380 ms", Some(1_000)),
             ("a\n✓ 5 answered · 2 silent", Some(5)),
+            ("app-0010.fra2 ✓ answered 14 0.1.0\n✓ 20 answered median 14 ms", Some(20)),
             ("nobody is there", None),
             ("who answered", None),
         ];
