@@ -339,7 +339,7 @@ impl<'a> Reader<'a> {
             return Err(Malformed("the arguments are no table, or nest too deep"));
         }
         let arguments = match parse_field_table(table) {
-            Ok((left, arguments)) if left.is_empty() => arguments,
+            Ok(([], arguments)) => arguments,
             _ => return Err(Malformed("the arguments cannot be read")),
         };
         Ok(BindingSpec { source, destination, key, arguments })

@@ -4,7 +4,6 @@
 //! written never, and after a failed write the same things are still to be written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -497,7 +496,7 @@ impl State {
                 Key::Message(message) => self.messages.get_mut(message).map(|it| &mut it.place),
             };
             if let Some(place) = place {
-                let before = mem::replace(place, Some(Place { segment, bytes }));
+                let before = place.replace(Place { segment, bytes });
                 Self::lost(&mut self.live, before);
                 Self::gained(&mut self.live, Some(Place { segment, bytes }));
             }

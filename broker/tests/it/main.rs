@@ -1,5 +1,4 @@
 //! The broker from outside: as a server with real sockets, real TLS and real clients, and its parts by themselves.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #![expect(clippy::unwrap_used, reason = "what does not work out fails the test")]
 

@@ -73,7 +73,7 @@ pub(crate) fn own(options: Options) -> Result<Box<dyn Broker>> {
     if let Some(heartbeat_s) = heartbeat_s {
         set_heartbeat(&node, heartbeat_s)?;
     }
-    let vhost = VirtualHost { name: vhost, node: NodeOf::Own(node) };
+    let vhost = VirtualHost { name: vhost, node: NodeOf::Own(Box::new(node)) };
     vhost.unbind(&unbound)?;
     Ok(Box::new(vhost))
 }
@@ -147,7 +147,7 @@ fn feed(node: &Node, with: Shortage) -> Result<()> {
 enum NodeOf {
     Shared(&'static Shared),
     Breakable { shared: &'static Shared, _alone: Alone },
-    Own(Node),
+    Own(Box<Node>),
 }
 
 /// A virtual host. Deleted when dropped, if the node outlives it.
