@@ -3,6 +3,7 @@
 //! `cargo run --release -p muster-broker --example connections -- 5000`
 //!
 //! The broker is a process of its own, so that its memory and time are nobody else's; the clients are threads of this one.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints, and stops where it cannot go on")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
