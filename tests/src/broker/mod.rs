@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use muster_broker_config::ServerCertificate;
@@ -52,12 +53,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// A broker with the certificate of the tests' site, and nobody in it.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::with_certificate(pki::site().broker().server_certificate())
-    }
-
     /// A broker with this certificate, and nobody in it.
     #[must_use]
     pub fn with_certificate(certificate: ServerCertificate) -> Self {
@@ -78,12 +73,6 @@ impl Options {
     pub fn admitting<'a>(mut self, identities: impl IntoIterator<Item = &'a str>) -> Self {
         self.identities.extend(parsed(identities));
         self
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -233,9 +222,9 @@ impl Deref for TestBus {
 }
 
 impl TestBus {
-    /// A virtual host of a broker whose certificates come from the tests' site.
-    pub(crate) fn new(vhost: String, broker: Box<dyn Broker>) -> Self {
-        Self { urls: vec![url(broker.port(), &vhost)], vhost, site: pki::site(), broker }
+    /// A virtual host of a broker whose certificates come from this site.
+    pub(crate) fn new(vhost: String, site: &'static pki::Site, broker: Box<dyn Broker>) -> Self {
+        Self { urls: vec![url(broker.port(), &vhost)], vhost, site, broker }
     }
 
     /// The address of another virtual host on the same broker, which need not exist.
@@ -272,6 +261,29 @@ pub fn parsed<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<Identity
 pub(crate) const HEARTBEAT_S: u16 = 3;
 
 impl Kind {
+    /// The site that the tests of this process on this broker share: one for each, since a test that revokes somebody runs on
+    /// both. Tests that need another CA make their own.
+    ///
+    /// # Panics
+    /// There is no room for temporary files.
+    #[must_use]
+    pub fn site(self) -> &'static pki::Site {
+        static EMBEDDED: OnceLock<pki::Site> = OnceLock::new();
+        match self {
+            Self::RabbitMq => pki::site(),
+            Self::Embedded => EMBEDDED.get_or_init(|| pki::Site::watched().expect("a temporary directory is writable")),
+        }
+    }
+
+    /// A broker with the certificate of the tests' site, and nobody in it.
+    ///
+    /// # Panics
+    /// As [`Kind::site`].
+    #[must_use]
+    pub fn options(self) -> Options {
+        Options::with_certificate(self.site().broker().server_certificate())
+    }
+
     /// A virtual host for one test, on a broker that the test leaves alone.
     ///
     /// # Panics
@@ -280,7 +292,7 @@ impl Kind {
     pub fn bus<'a>(self, identities: impl IntoIterator<Item = &'a str>) -> TestBus {
         match self {
             Self::RabbitMq => rabbit::shared_bus(&parsed(identities)),
-            Self::Embedded => embedded::bus(Options::new().admitting(identities)),
+            Self::Embedded => embedded::bus(self.options().admitting(identities)),
         }
     }
 
@@ -293,7 +305,7 @@ impl Kind {
         match self {
             Self::RabbitMq => rabbit::breakable_bus(&parsed(identities)),
             Self::Embedded => {
-                embedded::bus(Options { heartbeat_s: Some(HEARTBEAT_S), ..Options::new().admitting(identities) })
+                embedded::bus(Options { heartbeat_s: Some(HEARTBEAT_S), ..self.options().admitting(identities) })
             }
         }
     }
@@ -307,7 +319,7 @@ impl Kind {
         match self {
             Self::RabbitMq => rabbit::hostile_bus(&parsed(identities), &parsed([unbound])),
             Self::Embedded => {
-                embedded::bus(Options { unbound: parsed([unbound]), ..Options::new().admitting(identities) })
+                embedded::bus(Options { unbound: parsed([unbound]), ..self.options().admitting(identities) })
             }
         }
     }

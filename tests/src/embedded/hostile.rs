@@ -12,12 +12,11 @@ use muster_broker::access::{Members, Rules};
 use muster_broker::server::{Server, Settings};
 use muster_broker_config::Role;
 use muster_daemon::Tasks;
-use muster_pki::Credentials;
+use muster_pki::{Credentials, Trust};
 use muster_protocol::Identity;
 use nix::sys::signal::Signal;
 
 use crate::broker::{Broker, Options, Shortage};
-use crate::pki;
 
 /// A server in this process. Ends when dropped.
 #[derive(Debug)]
@@ -36,7 +35,8 @@ impl Hostile {
     pub(super) fn start(options: Options) -> Result<Self> {
         let Options { certificate, vhost, identities, heartbeat_s, unbound } = options;
         let credentials = Credentials::load(&certificate.certificate, &certificate.key)?;
-        let mut settings = Settings::new(credentials, pki::site().trust());
+        let trust = Trust::load(&certificate.ca, Some(&certificate.ca.with_file_name("crl.pem")))?;
+        let mut settings = Settings::new(credentials, trust);
         settings.rules = Rules { role: Role::Alone, members: Members::Listed(identities), unbound };
         settings.vhost = vhost;
         settings.heartbeat_s = heartbeat_s.unwrap_or(settings.heartbeat_s);

@@ -11,7 +11,7 @@ pub use process::Embedded;
 
 use anyhow::Result;
 
-use crate::broker::{Broker, Options, TestBus};
+use crate::broker::{Broker, Kind, Options, TestBus};
 
 /// A broker for one test.
 ///
@@ -19,7 +19,7 @@ use crate::broker::{Broker, Options, TestBus};
 /// It does not start.
 pub(crate) fn bus(options: Options) -> TestBus {
     let vhost = options.vhost.clone();
-    TestBus::new(vhost, start(options).expect("an embedded broker starts"))
+    TestBus::new(vhost, Kind::Embedded.site(), start(options).expect("an embedded broker starts"))
 }
 
 /// A broker of one's own.

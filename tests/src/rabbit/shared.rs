@@ -53,7 +53,7 @@ pub(crate) fn hostile_bus(identities: &BTreeSet<Identity>, unbound: &BTreeSet<Id
     let vhost = VirtualHost { name: shared.name(), node: NodeOf::Shared(shared) };
     vhost.admit(identities).expect("RabbitMQ imports the generated definitions");
     vhost.unbind(unbound).expect("RabbitMQ takes permissions");
-    TestBus::new(vhost.name.clone(), Box::new(vhost))
+    TestBus::new(vhost.name.clone(), pki::site(), Box::new(vhost))
 }
 
 /// A virtual host on the node that tests may kill, stop and starve, once no other test has it. It works when it is given,
@@ -80,7 +80,7 @@ pub(crate) fn own(options: Options) -> Result<Box<dyn Broker>> {
 
 fn bus(vhost: VirtualHost, identities: &BTreeSet<Identity>) -> TestBus {
     vhost.admit(identities).expect("RabbitMQ imports the generated definitions");
-    TestBus::new(vhost.name.clone(), Box::new(vhost))
+    TestBus::new(vhost.name.clone(), pki::site(), Box::new(vhost))
 }
 
 /// Held by the one test that has the node which tests may break. May be dropped by another thread than the one that got it.

@@ -18,8 +18,8 @@ use muster_protocol::routing::{
     EXCHANGE_COMMAND, EXCHANGE_REPLY, KEY_ALL, agent_queue, host_key, reply_binding, reply_key, reply_queue,
 };
 use muster_protocol::{HostName, Identity, ReplyRoute};
-use muster_tests::broker::{Broker, Kind, Options, Shortage, TestBus, url};
-use muster_tests::pki::{self, Site};
+use muster_tests::broker::{Broker, Kind, Shortage, TestBus, url};
+use muster_tests::pki::Site;
 use nix::sys::signal::Signal;
 
 use super::BROKER;
@@ -286,8 +286,8 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
-        let site = pki::site();
-        let options = Options::new().admitting(["host/web1", "user/lea"]);
+        let site = BROKER.site();
+        let options = BROKER.options().admitting(["host/web1", "user/lea"]);
         Self { broker: BROKER.start(options).unwrap(), site }
     }
 

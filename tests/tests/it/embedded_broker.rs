@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use muster_tests::broker::{Broker as _, Options};
+use muster_tests::broker::Broker as _;
 use muster_tests::embedded::Embedded;
 use muster_tests::programs::PATIENCE;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
+use super::BROKER;
+
 fn start() -> Embedded {
-    Embedded::start(Options::new().admitting(["user/lea"])).unwrap()
+    Embedded::start(BROKER.options().admitting(["user/lea"])).unwrap()
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {

@@ -191,13 +191,12 @@ fn names_come_from_file_and_standard_input() {
 
 #[test]
 fn agents_come_back_after_the_broker_was_away() {
-    use muster_tests::broker::{Options, url};
-    use muster_tests::pki;
+    use muster_tests::broker::url;
     use muster_tests::programs::{Access, AgentProcess, Operator, Party};
 
-    let site = pki::site();
+    let site = BROKER.site();
     let (web, lea) = (site.member("host/web-1.ams1"), site.member("user/lea"));
-    let options = Options::new().admitting(["host/web-1.ams1", "user/lea"]);
+    let options = BROKER.options().admitting(["host/web-1.ams1", "user/lea"]);
     let vhost = options.vhost.clone();
     let node = BROKER.start(options).unwrap();
     let folder = tempfile::Builder::new().prefix("muster-").tempdir().unwrap();

@@ -15,7 +15,7 @@ use lapin::{BasicProperties, Connection};
 use muster_broker_config::{Operation, permissions_for};
 use muster_protocol::Identity;
 use muster_tests::broker::{Kind, TestBus};
-use muster_tests::pki::{self, Site};
+use muster_tests::pki::Site;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::BROKER;
@@ -331,13 +331,13 @@ async fn refusal(url: &str, mechanism: &str, tls: Arc<ClientConfig>) -> Result<u
 }
 
 fn tls_of(site: &Site, name: &str) -> Arc<ClientConfig> {
-    muster_pki::tls::client_config(&site.member(name).credentials, &pki::site().trust()).expect("a TLS configuration")
+    muster_pki::tls::client_config(&site.member(name).credentials, &BROKER.site().trust()).expect("a TLS configuration")
 }
 
 fn tls_without_certificate() -> Arc<ClientConfig> {
     muster_pki::tls::install_crypto_provider();
     let mut roots = RootCertStore::empty();
-    for authority in pki::site().trust().authorities() {
+    for authority in BROKER.site().trust().authorities() {
         roots.add(authority.der().to_vec().into()).expect("a CA certificate");
     }
     Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
@@ -347,7 +347,7 @@ fn tls_without_certificate() -> Arc<ClientConfig> {
 async fn only_a_known_certificate_logs_in() {
     let bus = BROKER.bus([LEA]);
     let url = &bus.urls[0];
-    let site = pki::site();
+    let site = BROKER.site();
 
     let unknown = refusal(url, "external", tls_of(site, "user/nobody")).await;
     assert_eq!(unknown, Ok(ACCESS_REFUSED), "a certificate of ours without a user");
@@ -379,11 +379,11 @@ async fn only_a_known_certificate_logs_in() {
 async fn a_user_enters_only_its_virtual_host() {
     let (mine, theirs) = (BROKER.bus([LEA]), BROKER.bus([TOM]));
     log_in(&mine, LEA).await;
-    let refused = refusal(&theirs.urls[0], "external", tls_of(pki::site(), LEA)).await;
+    let refused = refusal(&theirs.urls[0], "external", tls_of(BROKER.site(), LEA)).await;
     // A process of the embedded broker has one virtual host: who is not let into it is not let in at all.
     let code = if BROKER == Kind::Embedded { ACCESS_REFUSED } else { NOT_ALLOWED };
     assert_eq!(refused, Ok(code));
-    let missing = refusal(&mine.url_of("no-such"), "external", tls_of(pki::site(), LEA)).await;
+    let missing = refusal(&mine.url_of("no-such"), "external", tls_of(BROKER.site(), LEA)).await;
     assert_eq!(missing, Ok(NOT_ALLOWED));
 }
 
@@ -394,7 +394,7 @@ async fn a_revoked_identity_is_thrown_out_and_stays_out() {
     let connection = log_in(&bus, name).await;
     bus.expel(&identity(name)).expect("it is taken out");
     wait_until("the broker closes the connection", || !connection.status().connected()).await;
-    let again = refusal(&bus.urls[0], "external", tls_of(pki::site(), name)).await;
+    let again = refusal(&bus.urls[0], "external", tls_of(BROKER.site(), name)).await;
     assert_eq!(again, Ok(ACCESS_REFUSED));
 
     bus.let_in([name]);

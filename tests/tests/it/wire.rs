@@ -117,10 +117,10 @@ fn shots(lea: &Credentials, web: &Credentials) -> Vec<Shot> {
 
     let mut other = Site::new().unwrap().member("user/lea").credentials;
     shots.push(honest("signed under another CA", "untrusted-certificate", false, &facts(), &other));
-    other = muster_tests::pki::site().authority().expired("user/lea").unwrap();
+    other = BROKER.site().authority().expired("user/lea").unwrap();
     shots.push(honest("signed with an expired certificate", "expired-certificate", true, &facts(), &other));
     shots.push(honest("in the name of a user, signed by a host", "wrong-identity", false, &facts(), web));
-    let max = muster_tests::pki::site().member("user/max").credentials;
+    let max = BROKER.site().member("user/max").credentials;
     shots.push(honest("in the name of another user", "wrong-identity", false, &facts(), &max));
     let mut both = base("signed rightly and, besides, wrongly", "bad-signature");
     let other_body = serde_json::to_vec(&facts()).unwrap();
