@@ -9,6 +9,7 @@ mod start;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    muster_daemon::deepen_stacks();
     muster_daemon::return_large_blocks();
     muster_daemon::share_heaps();
     commands::run()

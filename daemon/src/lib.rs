@@ -28,6 +28,7 @@ mod memory;
 mod recent;
 pub mod service_manager;
 pub mod signals;
+mod stacks;
 mod tasks;
 pub mod terminal;
 pub mod trusted;
@@ -38,6 +39,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, RealDisk, SimulatedDisk, WriteError};
 pub use memory::{let_go_of_idle_memory, return_large_blocks, share_heaps};
 pub use recent::{Recent, Remembered};
+pub use stacks::{STACK_BYTES, deepen_stacks};
 pub use tasks::{TaskKind, Tasks};
 
 /// Replaces the content of a file on the machine's own disk in one step, as [`disk::write_atomic`] does.

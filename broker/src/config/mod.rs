@@ -6,6 +6,7 @@
 mod places;
 mod raw;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,6 +162,15 @@ impl Config {
         let trust = Trust::load(&self.ca, has_list.then_some(self.crl.as_path()))?;
         let kept = self.state_dir.join(LISTS_KEPT);
         restore_lists(&trust, &kept, now).map_err(|source| ServerError::File { path: kept.clone(), source })?;
+        if self.raw.pki.crl.is_some() && !has_list {
+            // Whoever names a list means those on it. What a kept one says is known; without any, nobody knows who was revoked.
+            if trust.crl_info().is_empty() {
+                let why = "the revocation list that `pki.crl` names is not there: copy the CA's `crl.pem` to it";
+                let source = io::Error::new(io::ErrorKind::NotFound, why);
+                return Err(ServerError::File { path: self.crl.clone(), source });
+            }
+            tracing::error!(path = %self.crl.display(), "The revocation list that `pki.crl` names is not there; the one that was in force before holds");
+        }
         let named = [&self.ca, &self.certificate, &self.key];
         let listed = [has_list.then_some(&self.crl), self.raw.members_file.as_ref()];
         for path in named.into_iter().chain(listed.into_iter().flatten()) {

@@ -73,8 +73,9 @@ pub struct Pki {
     /// The CA's certificate. Default `ca.pem`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
-    /// The CA's revocation list. Default `crl.pem`. Looked at every second: who is revoked is disconnected. A file that
-    /// is not there is no list, and the broker warns; a list that was in force once stays so, also over a restart.
+    /// The CA's revocation list. Default `crl.pem`. Looked at every second: who is revoked is disconnected. A list that
+    /// was in force once stays so, also over a restart. Where none ever was, a file that is named here must be there; the
+    /// default one need not, and the broker warns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl: Option<PathBuf>,
     /// The broker's certificate, issued as `broker/NAME`. Default `broker.pem`.

@@ -196,8 +196,16 @@ impl Server {
                 let count = self.close_connections(identity.as_ref(), &reason);
                 Answer::Done { count: wide(count), notes: Vec::new() }
             }
-            Request::DeleteQueue { name } => counted(self.delete_queue(&name)),
-            Request::PurgeQueue { name } => counted(self.purge_queue(&name)),
+            Request::DeleteQueue { name } => {
+                let deleted = self.delete_queue(&name);
+                tell_of(&deleted, &name, "An operator has deleted a queue");
+                counted(deleted)
+            }
+            Request::PurgeQueue { name } => {
+                let purged = self.purge_queue(&name);
+                tell_of(&purged, &name, "An operator has emptied a queue");
+                counted(purged)
+            }
             Request::Reload => match reload().and_then(|settings| self.replace(settings)) {
                 Ok(later) => {
                     tracing::info!("Read the configuration again");
@@ -224,4 +232,12 @@ fn refusal_code(fault: &Fault) -> &'static str {
 
 fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Says in the log what an operator has done to a queue, or was refused.
+fn tell_of(done: &Result<u32, Fault>, queue: &str, what: &'static str) {
+    match done {
+        Ok(messages) => tracing::warn!(queue, messages, "{what}"),
+        Err(fault) => tracing::info!(queue, why = %fault, "An operator was refused a change of a queue"),
+    }
 }

@@ -62,26 +62,39 @@ impl Stamp {
     }
 }
 
+/// Looks after which a file that is not there is called gone.
+const GONE_LOOKS: u32 = 5;
+
 /// A file that is watched.
 struct Watched {
     path: PathBuf,
     seen: Option<Stamp>,
     /// Whether the file as it is now could not be used, which was said.
     complained: bool,
+    /// How often in a row it was not there.
+    gone: u32,
 }
 
 impl Watched {
     /// As it was read at the start.
     fn new(path: PathBuf) -> Self {
-        Self { path, seen: None, complained: false }
+        Self { path, seen: None, complained: false, gone: 0 }
     }
 
     /// Reads the file if it has changed, or could not be used before.
     fn look(&mut self, read: impl FnOnce(&Path) -> Result<(), String>) {
         let stamp = Stamp::of(&self.path);
         let changed = stamp != self.seen;
-        if stamp.is_none() || !(changed || self.complained) {
+        if stamp.is_none() {
             // One that is gone for a moment, as it is when a file is replaced by moving two, is not a change yet.
+            self.gone = self.gone.saturating_add(1);
+            if self.gone == GONE_LOOKS {
+                tracing::error!(path = %self.path.display(), "A file that is watched is gone; what it said before holds");
+            }
+            return;
+        }
+        self.gone = 0;
+        if !(changed || self.complained) {
             return;
         }
         self.seen = stamp;

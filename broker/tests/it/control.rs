@@ -184,3 +184,25 @@ fn what_is_wrong_in_a_file_is_said_all_at_once() {
     let config = ground.load("[pki]\nkey = \"/nowhere/key\"\n").unwrap();
     assert_eq!(config.settings(Arc::new(SystemClock)).unwrap_err().code(), "file-unreadable");
 }
+
+#[test]
+fn a_revocation_list_that_is_named_must_have_been_there_once() {
+    let ground = Ground::new();
+    let list = ground.directory.path().join("pki/crl.pem");
+    let named = format!("[pki]\ncrl = \"{}\"\n", list.display());
+    let settings = |text: &str| ground.load(text).unwrap().settings(Arc::new(SystemClock));
+    assert!(settings(&named).is_ok());
+    let elsewhere = ground.directory.path().join("crl.pem");
+    std::fs::rename(&list, &elsewhere).unwrap();
+    let refused = settings(&named).unwrap_err();
+    assert_eq!(refused.code(), "broker-file-unreadable");
+    assert!(
+        std::error::Error::source(&refused).unwrap().to_string().contains("copy the CA's `crl.pem`"),
+        "{refused:?}"
+    );
+    assert!(settings("").is_ok(), "the usual place may be empty");
+    // What was in force before is known: a file that got lost since then stops nothing.
+    std::fs::create_dir(ground.directory.path().join("state")).unwrap();
+    std::fs::rename(&elsewhere, ground.directory.path().join("state/crl.pem")).unwrap();
+    assert!(settings(&named).is_ok());
+}

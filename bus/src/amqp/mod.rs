@@ -70,3 +70,44 @@ impl Bus for AmqpBus {
         format!("{urls} as {}", self.settings.credentials.identity())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::basic::parse_properties;
+    use muster_daemon::STACK_BYTES;
+
+    /// Property flags with `headers` alone, and as many tables in one another as fit into this many bytes.
+    fn nothing_but_tables(bytes: usize) -> Vec<u8> {
+        const LEVEL: usize = 6;
+        let levels = (bytes - 6) / LEVEL;
+        let mut properties = vec![0x20, 0x00];
+        for inner in (0..=levels).rev() {
+            // The size of what follows; a name of no bytes, and `F` for a table.
+            properties.extend(u32::try_from(inner * LEVEL).unwrap().to_be_bytes());
+            if inner > 0 {
+                properties.extend([0, b'F']);
+            }
+        }
+        properties
+    }
+
+    #[test]
+    fn no_header_that_fits_a_frame_is_too_deep_for_a_thread() {
+        let frame_max = usize::try_from(16 * 1024).unwrap();
+        let read = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let bytes = nothing_but_tables(frame_max);
+            let (rest, properties) = parse_properties(bytes.as_slice()).expect("it is well formed");
+            assert!(rest.is_empty());
+            let mut depth = 0;
+            let mut table = properties.headers().clone().expect("there are headers");
+            while let Some((_, lapin::types::AMQPValue::FieldTable(inner))) = table.inner().iter().next() {
+                depth += 1;
+                table = inner.clone();
+            }
+            // Dropping it goes as deep.
+            drop(properties);
+            depth
+        });
+        assert!(read.unwrap().join().unwrap() > 2_700);
+    }
+}

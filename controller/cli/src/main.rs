@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    muster_daemon::deepen_stacks();
     muster_cli::main(std::env::args_os())
 }
