@@ -13,7 +13,11 @@ const VARIABLE: &str = "RUST_MIN_STACK";
 /// Gives every thread that is started from now on a stack of [`STACK_BYTES`], also those of libraries. To be called first
 /// of all in `main`, where there is one thread.
 pub fn deepen_stacks() {
-    #[expect(unsafe_code, reason = "the threads of libraries go by an environment variable, and by nothing else")]
+    #[expect(
+        unsafe_code,
+        clippy::disallowed_methods,
+        reason = "the threads of libraries go by an environment variable, and by nothing else"
+    )]
     // SAFETY: the only thread there is calls this before it has done anything, so nobody reads the environment meanwhile.
     unsafe {
         std::env::set_var(VARIABLE, STACK_BYTES.to_string());

@@ -12,6 +12,13 @@ use crate::ids::ConnectionId;
 use crate::journal::Record;
 use crate::outlet::Outlet;
 
+/// Keys with which one queue or exchange may be bound. A host has three, a controller one; whoever has thousands would use up
+/// what is there for all.
+const OF_ONE_MAX: usize = 1_000;
+
+/// Bindings with the same key that differ in their arguments alone.
+const ALIKE_MAX: usize = 16;
+
 impl Engine {
     /// `queue.bind` and `exchange.bind`. Twice is once.
     ///
@@ -79,10 +86,15 @@ impl Engine {
         // Taken out for a moment: the end of the binding may be the exchange where it begins.
         let Some(bindings) = bindings else { return Ok(false) };
         let mut taken = std::mem::take(bindings);
+        let crowded = taken.len() >= OF_ONE_MAX;
         let result = match self.exchanges.get_mut(source) {
             None => Ok(false),
             Some(exchange) => match taken.entry((source, spec.key.clone())) {
                 MapEntry::Occupied(bound) if bound.get().has(&spec.arguments) => Ok(false),
+                MapEntry::Vacant(_) if crowded => Err(limit("bindings of one queue or exchange", OF_ONE_MAX)),
+                MapEntry::Occupied(bound) if bound.get().count() >= ALIKE_MAX => {
+                    Err(limit("bindings that differ in their arguments alone", ALIKE_MAX))
+                }
                 _ if full => Err(limit("bindings", self.limits.bindings_max)),
                 entry => {
                     let bound = entry.or_insert_with(|| Bound {

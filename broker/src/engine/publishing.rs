@@ -20,6 +20,10 @@ enum Offered {
     Refused,
 }
 
+/// The part of the broker's memory for messages, as a divisor, that one queue without a consumer may fill, where it
+/// refuses what is too much.
+const UNATTENDED_PART: usize = 4;
+
 impl Engine {
     /// `basic.publish`, content complete. Deliveries, a return and a confirm go to the outlet, in this order for the
     /// publisher. A message that finds no queue is returned if `mandatory` and confirmed all the same. A message that a
@@ -128,8 +132,13 @@ impl Engine {
         over: &mut Vec<QueueKey>,
         outlet: &mut impl Outlet,
     ) -> Offered {
+        // What nobody takes must not fill the broker, which would hold up everybody: such a queue refuses before that.
+        let unattended_max = (self.limits.message_bytes_max / UNATTENDED_PART) as u64;
         let Some(queue) = self.queues.get_mut(key) else { return Offered::Passed };
-        if queue.bounds.refuses && queue.would_overflow(message.body.len()) {
+        if queue.bounds.refuses
+            && (queue.would_overflow(message.body.len())
+                || queue.consumers.is_empty() && queue.ready_bytes + message.body.len() as u64 > unattended_max)
+        {
             return Offered::Refused;
         }
         let entry = queue.entry(stored, message.body.len(), message.expiration_ms, now_ms);

@@ -29,6 +29,9 @@ use crate::wire::Encoder;
 /// Rounds of reading and writing before others get their turn.
 const ROUNDS_MAX: usize = 8;
 
+/// Time after which others get theirs, however many rounds it were: a read full of small methods is milliseconds of work.
+const SHARE: Duration = Duration::from_millis(1);
+
 /// Bytes of answers that may wait before nothing more is read from their connection: whoever asks has to read the
 /// answers. Four thousand confirms, or one large message that comes back.
 const ANSWERS_BYTES_MAX: usize = 256 * 1024;
@@ -364,10 +367,11 @@ impl Connection {
     /// Hands what was decrypted to the session.
     fn take_plain(&mut self) -> Result<(), End> {
         let now_ms = self.hub.now_ms();
-        let mut turn = self.hub.turn(Some(self.line.id));
         let mut progress = Progress::Reading;
         let mut hung_up = false;
         loop {
+            // A turn for each piece, at most a record of TLS: others have theirs in between.
+            let mut turn = self.hub.turn(Some(self.line.id));
             let mut reader = self.tls.reader();
             let size = match reader.fill_buf() {
                 // After a last word of TLS there is nothing more.
@@ -387,7 +391,6 @@ impl Connection {
             reader.consume(size);
             self.line.count_received(size);
         }
-        drop(turn);
         self.line.note(self.session.is_open(), self.session.channels());
         self.follow(progress);
         if self.session.is_open()
@@ -428,8 +431,10 @@ impl Future for Connection {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
         let this = &mut *self;
         this.line.listen(context.waker());
+        let began = Instant::now();
         for _ in 0..ROUNDS_MAX {
             match this.round(context) {
+                Ok(Step::Done) if began.elapsed() > SHARE => break,
                 Ok(Step::Done) => {}
                 Ok(Step::Idle) => return Poll::Pending,
                 Err(end) => return Poll::Ready(end),

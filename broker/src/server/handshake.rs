@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::scratch;
 
-/// How long a client may be silent while all places for handshakes are taken. Nobody with a certificate of ours needs as
+/// How long a client may be silent, all in all, while all places for handshakes are taken. Nobody with a certificate of ours needs as
 /// long; somebody who only wants the places would otherwise have them for a minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -45,8 +45,9 @@ pub(super) async fn shake_hands(
     let mut tls = ServerConnection::new(config)?;
     // What is written is sent before more is made, so nothing piles up.
     tls.set_buffer_limit(None);
+    let mut silent = Duration::ZERO;
     while tls.is_handshaking() {
-        hear(stream, gate).await?;
+        hear(stream, gate, &mut silent).await?;
         let turn = gate.turns().acquire().await;
         let step = step(stream, &mut tls);
         drop(turn);
@@ -58,14 +59,18 @@ pub(super) async fn shake_hands(
     Ok(tls)
 }
 
-/// Waits until something has come.
-async fn hear(stream: &TcpStream, gate: &Gate) -> Result<(), Refusal> {
-    let since = Instant::now();
+/// Waits until something has come. What the client has been waited for in the whole handshake adds up in `silent`: who sends
+/// a byte now and then is as silent as who sends none.
+async fn hear(stream: &TcpStream, gate: &Gate, silent: &mut Duration) -> Result<(), Refusal> {
     loop {
-        match tokio::time::timeout(LOOK_INTERVAL, stream.readable()).await {
-            Ok(readable) => return Ok(readable?),
-            Err(_) if gate.is_pressed() && since.elapsed() > SILENCE_LIMIT => return Err(Refusal::Silent),
-            Err(_) => {}
+        if gate.is_pressed() && *silent > SILENCE_LIMIT {
+            return Err(Refusal::Silent);
+        }
+        let since = Instant::now();
+        let heard = tokio::time::timeout(LOOK_INTERVAL, stream.readable()).await;
+        *silent += since.elapsed();
+        if let Ok(readable) = heard {
+            return Ok(readable?);
         }
     }
 }

@@ -146,6 +146,7 @@ impl Talk {
         let channel = self.channel(number).ok_or_else(not_open)?;
         let assembled = channel.header(frame, payload, bytes_max)?;
         self.held_bytes += channel.held_bytes();
+        self.check_held()?;
         self.assembled(number, assembled, shared, now_ms)
     }
 
@@ -155,6 +156,11 @@ impl Talk {
         channel.body(payload)?;
         let after = channel.held_bytes();
         self.held_bytes = self.held_bytes - before + after;
+        self.check_held()
+    }
+
+    /// Bounds what is kept of contents that are not complete, whichever of their frames it came with.
+    fn check_held(&self) -> Result<(), Fault> {
         if self.held_bytes as u64 > self.settings.message_bytes_max.saturating_mul(CONTENTS_AT_ONCE) {
             return Err(Fault::resource_error(format_args!(
                 "the incomplete contents on all channels of the connection are more than {CONTENTS_AT_ONCE} of the largest \

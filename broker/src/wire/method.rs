@@ -10,7 +10,7 @@ use crate::fault::Fault;
 pub(crate) type MethodId = (u16, u16);
 
 /// Most bytes of a binding's arguments, since bindings stay.
-pub(crate) const BINDING_ARGUMENTS_BYTES_MAX: usize = 1_024;
+pub(crate) const BINDING_ARGUMENTS_BYTES_MAX: usize = 128;
 
 /// A method that was read.
 #[derive(Debug, Clone, PartialEq)]

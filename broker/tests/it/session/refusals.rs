@@ -139,7 +139,7 @@ fn arguments_are_known_or_refused() {
     let told = told(queue::Bind { arguments: large, ..bind("q", "amq.topic", "k") }).unwrap();
     assert_eq!(
         (told.code, told.text.as_str()),
-        (406, "PRECONDITION_FAILED - the arguments of a binding are 2007 bytes, more than 1024")
+        (406, "PRECONDITION_FAILED - the arguments of a binding are 2007 bytes, more than 128")
     );
 }
 
