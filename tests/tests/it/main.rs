@@ -21,6 +21,7 @@ mod rabbitmq {
     mod bad_input;
     mod bus;
     mod detached;
+    mod durability;
     mod end_to_end;
     mod external;
     mod faults;
@@ -51,6 +52,7 @@ mod embedded {
     mod bad_input;
     mod bus;
     mod detached;
+    mod durability;
     mod end_to_end;
     mod external;
     mod faults;
