@@ -143,16 +143,18 @@ async fn what_was_confirmed_is_there_in_order_after_the_broker_was_killed_at_any
     for round in 0..4 {
         let (connection, channel) = channel(&bus).await;
         let confirms = Arc::new(AtomicU32::new(0));
-        let publisher = tokio::spawn(publish_until_the_end(channel, round, Arc::clone(&confirms)));
         let at_least = rand::rng().random_range(1..600);
-        within("confirms", async {
-            while confirms.load(Ordering::Relaxed) < at_least {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
-        operate(&bus, |bus| bus.kill()).await;
-        let (confirmed, sent) = within("the publisher notices", publisher).await.unwrap();
+        let publisher = publish_until_the_end(channel, round, Arc::clone(&confirms));
+        let killer = async {
+            let enough = async {
+                while confirms.load(Ordering::Relaxed) < at_least {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            within("confirms", enough).await;
+            operate(&bus, |bus| bus.kill()).await;
+        };
+        let ((confirmed, sent), ()) = tokio::join!(within("the publisher notices", publisher), killer);
         drop(connection);
         operate(&bus, |bus| bus.resume()).await;
 
