@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::connection::{Connection, FRAME_BYTES_MAX, Server};
 use super::frames::{self, Subscription};
 use super::lapin_echo::LapinEcho;
-use super::lean::{Answer, Loop, Role};
+use super::lean::{self, Answer, Loop, Role};
 use super::messages::Messages;
 use super::storm::{ConnectStorm, Place, open_all};
 use crate::blocking::blocking;
@@ -77,6 +77,7 @@ pub struct Echo {
     connections: Loop,
     lapin: Option<LapinEcho>,
     storm: Option<ConnectStorm>,
+    round: lean::Round,
 }
 
 impl std::fmt::Debug for Echo {
@@ -116,7 +117,7 @@ impl Echo {
             Kind::Lean => {
                 let (opened, measured) = open_all(ground, &place, at_once)?;
                 for connection in opened {
-                    connections.add(connection, Role::Answers { by_mark: Vec::new(), now: true })?;
+                    connections.add(connection, Role::Answers { by_controller: Vec::new(), now: true })?;
                 }
                 storm = Some(measured);
             }
@@ -135,6 +136,7 @@ impl Echo {
             connections,
             lapin,
             storm,
+            round: lean::Round::default(),
         };
         if kind == Kind::Lean {
             echo.exchange(ground, messages)?;
@@ -152,7 +154,7 @@ impl Echo {
         let hosts = self.connections.peers.iter_mut().skip(self.controllers.len());
         for (peer, (host, credentials)) in hosts.zip(self.place.members(ground)?) {
             let user = credentials.identity().to_string();
-            peer.role = Role::Answers { by_mark: answers.of_host(&user, host)?, now: true };
+            peer.role = Role::Answers { by_controller: answers.of_host(&user, host)?, now: true };
         }
         self.requests.clone_from(&messages.requests);
         self.replies_per_host = messages.replies.len();
@@ -197,6 +199,7 @@ impl Echo {
 
     fn measure(&mut self, ground: &Ground, asked: Asked) -> Result<Round> {
         let all = self.controllers.len();
+        self.round = self.round.next();
         let questions = (0..asked.controllers).map(|number| self.question(number, asked.named));
         let questions = questions.collect::<Result<Vec<_>>>()?;
         for (number, peer) in self.connections.peers.iter_mut().enumerate() {
@@ -206,10 +209,10 @@ impl Echo {
             }
         }
         if let Some(lapin) = &self.lapin {
-            lapin.reply(asked.replying);
+            lapin.reply(asked.replying, self.round);
         }
         let expected = asked.replying * self.replies_per_host;
-        self.connections.begin();
+        self.connections.begin(self.round);
         let mut each: Vec<Option<Duration>> = vec![None; asked.controllers];
         let (broker_before, own_before, started) = (ground.broker.usage(), processor_of_self()?, Instant::now());
         for (number, question) in questions.iter().enumerate() {
@@ -237,13 +240,13 @@ impl Echo {
         Ok(Round { took, each: each.into_iter().flatten().collect(), replies, reply_bytes, broker, own })
     }
 
-    /// The frames of a question: to all, or to each of the first hosts by name. A controller's mark is on the first byte.
+    /// The frames of a question: to all, or to each of the first hosts by name. Who asks and in which round is on the first byte.
     fn question(&self, controller: usize, named: Option<usize>) -> Result<Vec<u8>> {
         let user = self.controllers[controller].1.identity().to_string();
         let mut frames = Vec::new();
         let mut add = |request: &Outgoing, key: &str| -> Result<()> {
             let mut body = request.body.to_vec();
-            body[0] ^= u8::try_from(controller)?;
+            body[0] ^= self.round.mark(u8::try_from(controller)?);
             frames.extend(frames::head(request, &user, key)?);
             frames.extend(frames::body(&body, FRAME_BYTES_MAX)?);
             Ok(())

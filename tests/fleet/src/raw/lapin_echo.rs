@@ -1,8 +1,7 @@
 //! The echo with lapin, in the plainest way: a connection, a channel, a consumer, and a publish for each answer.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +21,7 @@ use muster_protocol::{HostName, ReplyRoute};
 use tokio::runtime::Runtime;
 
 use super::frames::{self, short};
+use super::lean::Round;
 use super::messages::Messages;
 use super::storm::Place;
 use crate::ground::Ground;
@@ -34,8 +34,15 @@ pub(super) struct LapinEcho {
     runtime: Option<Runtime>,
     connections: Vec<Connection>,
     tasks: Tasks,
+    asked: Arc<Mutex<Asked>>,
+}
+
+/// What is asked now.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
     /// How many of the hosts answer, counted from the first.
-    replying: Arc<AtomicUsize>,
+    replying: usize,
+    round: Round,
 }
 
 /// One host, before it is connected.
@@ -73,7 +80,7 @@ impl LapinEcho {
                 port: ground.broker.port(),
             })
             .collect();
-        let replying = Arc::new(AtomicUsize::new(hosts.len()));
+        let asked = Arc::new(Mutex::new(Asked { replying: hosts.len(), round: Round::default() }));
         let plain = messages.requests[0].body[0];
         let (connections, tasks) = runtime.block_on(async {
             let tasks = Tasks::new();
@@ -84,20 +91,22 @@ impl LapinEcho {
             while let Some(opened) = opening.next().await {
                 let (host, (connection, channel, consumer)) = opened?;
                 let ready = routes.iter().map(|route| ready(&host, route, messages)).collect::<Result<Vec<_>>>()?;
-                let replying = replying.clone();
-                tasks.spawn(TaskKind::Worker, "lapin echo", async move {
-                    answer(channel, consumer, ready, plain, || host.number < replying.load(Ordering::Relaxed)).await;
-                });
+                let asked = asked.clone();
+                let controller = move |mark: u8| {
+                    let asked = *asked.lock().unwrap_or_else(PoisonError::into_inner);
+                    asked.round.controller(mark ^ plain).filter(|_| host.number < asked.replying)
+                };
+                tasks.spawn(TaskKind::Worker, "lapin echo", answer(channel, consumer, ready, controller));
                 connections.push(connection);
             }
             anyhow::Ok((connections, tasks))
         })?;
-        Ok(Self { runtime: Some(runtime), connections, tasks, replying })
+        Ok(Self { runtime: Some(runtime), connections, tasks, asked })
     }
 
-    /// Only the first `hosts` hosts answer from now on.
-    pub(super) fn reply(&self, hosts: usize) {
-        self.replying.store(hosts, Ordering::Relaxed);
+    /// Only the first `replying` hosts answer from now on, and only to requests of this round.
+    pub(super) fn reply(&self, replying: usize, round: Round) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Asked { replying, round };
     }
 }
 
@@ -171,17 +180,17 @@ fn ready(host: &Host, route: &ReplyRoute, messages: &Messages) -> Result<Vec<Rea
     messages.replies.iter().map(one).collect()
 }
 
-/// Answers until the connection ends.
+/// Answers until the connection ends. `controller` says by a request's first byte who is to be answered.
 async fn answer(
     channel: Channel,
     mut consumer: Consumer,
     ready: Vec<Vec<Ready>>,
-    plain: u8,
-    replies_now: impl Fn() -> bool,
+    controller: impl Fn(u8) -> Option<u8>,
 ) {
     while let Some(Ok(delivery)) = consumer.next().await {
-        let mark = delivery.data.first().map_or(0, |first| first ^ plain);
-        for reply in ready.get(usize::from(mark)).filter(|_| replies_now()).into_iter().flatten() {
+        let controller = delivery.data.first().and_then(|first| controller(*first));
+        let replies = controller.and_then(|controller| ready.get(usize::from(controller)));
+        for reply in replies.into_iter().flatten() {
             let options = BasicPublishOptions { mandatory: reply.message.mandatory, immediate: false };
             let exchange = reply.message.exchange.into();
             let published = channel.basic_publish(

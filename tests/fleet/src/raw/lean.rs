@@ -39,9 +39,9 @@ pub(super) struct Answer {
 pub(super) enum Role {
     /// It counts it.
     Counts { messages: usize, bytes: u64 },
-    /// It sends these answers, chosen by the mark that the request begins with.
+    /// It sends these answers, chosen by who asks.
     Answers {
-        by_mark: Vec<Vec<Answer>>,
+        by_controller: Vec<Vec<Answer>>,
         /// Whether it does this time.
         now: bool,
     },
@@ -61,12 +61,38 @@ pub(super) struct Loop {
     events: Events,
     buffer: Vec<u8>,
     pub(super) peers: Vec<Peer>,
-    /// Answers that are owed, as peer and mark.
+    /// Answers that are owed, as peer and controller.
     owed: VecDeque<(usize, u8)>,
     /// Bytes of answers that were sent and not counted yet.
     under_way: u64,
     /// The first byte of every request, before its mark is put on it.
     plain: u8,
+    /// Requests of other rounds are not answered: hosts that need not answer one may read it when the next has begun.
+    round: Round,
+}
+
+/// Which round a request belongs to. Its mark is this and who asks, in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Round(u8);
+
+impl Round {
+    /// Rounds that can be told apart.
+    const COUNT: u8 = 64;
+
+    /// The round after this one.
+    pub(super) fn next(self) -> Self {
+        Self((self.0 + 1) % Self::COUNT)
+    }
+
+    /// The mark of a request of the controller with this number, 0 or 1.
+    pub(super) fn mark(self, controller: u8) -> u8 {
+        self.0 * 2 + controller
+    }
+
+    /// The controller's number, from the mark of a request of this round.
+    pub(super) fn controller(self, mark: u8) -> Option<u8> {
+        (mark / 2 == self.0).then_some(mark % 2)
+    }
 }
 
 impl Loop {
@@ -80,6 +106,7 @@ impl Loop {
             owed: VecDeque::new(),
             under_way: 0,
             plain,
+            round: Round::default(),
         })
     }
 
@@ -120,15 +147,16 @@ impl Loop {
                 if event.is_readable() {
                     let came = peer.read(&mut self.buffer, self.plain)?;
                     self.under_way = self.under_way.saturating_sub(came.counted);
-                    self.owed.extend(came.marks.into_iter().map(|mark| (number, mark)));
+                    let of_now = came.marks.into_iter().filter_map(|mark| self.round.controller(mark));
+                    self.owed.extend(of_now.map(|controller| (number, controller)));
                 }
                 peer.flush()?;
                 // What is owed, as long as not too much is under way.
                 while self.under_way < UNDER_WAY_BYTES_MAX
-                    && let Some((number, mark)) = self.owed.pop_front()
+                    && let Some((number, controller)) = self.owed.pop_front()
                 {
                     let peer = &mut self.peers[number];
-                    self.under_way += peer.answer(mark)?;
+                    self.under_way += peer.answer(controller)?;
                     peer.flush()?;
                 }
             }
@@ -136,8 +164,9 @@ impl Loop {
         Ok(())
     }
 
-    /// Forgets what the round before has left.
-    pub(super) fn begin(&mut self) {
+    /// Begins a round, and forgets what the one before has left.
+    pub(super) fn begin(&mut self, round: Round) {
+        self.round = round;
         self.owed.clear();
         self.under_way = 0;
     }
@@ -183,10 +212,10 @@ impl Peer {
         Ok(came)
     }
 
-    /// Sends the answers to a request with this mark, and says how many bytes of content that is.
-    fn answer(&mut self, mark: u8) -> Result<u64> {
-        let Role::Answers { by_mark, .. } = &self.role else { return Ok(0) };
-        let answers = by_mark.get(usize::from(mark)).context("a request with a mark that nobody made")?;
+    /// Sends the answers to a request of this controller, and says how many bytes of content that is.
+    fn answer(&mut self, controller: u8) -> Result<u64> {
+        let Role::Answers { by_controller, .. } = &self.role else { return Ok(0) };
+        let answers = by_controller.get(usize::from(controller)).context("a request of nobody")?;
         let parts: Vec<IoSlice<'_>> =
             answers.iter().flat_map(|answer| [IoSlice::new(&answer.head), IoSlice::new(&answer.body)]).collect();
         let size: usize = parts.iter().map(|part| part.len()).sum();
@@ -206,5 +235,23 @@ impl Peer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_says_who_asks_and_in_which_round() {
+        let mut round = Round::default();
+        for _ in 0..200 {
+            let before = round;
+            round = round.next();
+            for controller in [0, 1] {
+                let mark = round.mark(controller);
+                assert_eq!((round.controller(mark), before.controller(mark)), (Some(controller), None));
+            }
+        }
     }
 }
