@@ -249,6 +249,9 @@ impl Broker for VirtualHost {
     }
 
     fn admit(&self, identities: &BTreeSet<Identity>) -> Result<()> {
+        // Users belong to the node, and two imports that make the same user at once fail with `user_already_exists`.
+        static IMPORTING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = IMPORTING.lock().unwrap_or_else(PoisonError::into_inner);
         self.node().import(&self.definitions(identities))
     }
 
