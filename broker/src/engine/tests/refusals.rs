@@ -220,3 +220,27 @@ fn limits_are_named() {
     );
     bed.consume(2, "q");
 }
+
+#[test]
+fn one_queue_or_exchange_takes_its_share_of_the_bindings_and_no_more() {
+    let mut bed = Bed::with(Limits { bindings_max: 10_000, ..LIMITS }, Vec::new(), 1);
+    for queue in ["q", "other"] {
+        bed.queue(queue);
+    }
+    for number in 0..1_000 {
+        bed.bind(to_queue("amq.topic", "q", &format!("key.{number}"))).unwrap();
+    }
+    bed.bind(to_queue("amq.topic", "q", "key.0")).unwrap();
+    let fault = bed.bind(to_queue("amq.topic", "q", "one.more")).unwrap_err();
+    assert_eq!((fault.code, fault.text.contains("bindings of one queue or exchange")), (506, true), "{fault}");
+    bed.bind(to_queue("amq.topic", "other", "one.more")).unwrap();
+    let with = |number: i32| {
+        let mut binding = to_queue("amq.topic", "other", "alike");
+        binding.arguments.insert("n".into(), amq_protocol::types::AMQPValue::LongInt(number));
+        binding
+    };
+    (0..16).for_each(|number| bed.bind(with(number)).unwrap());
+    bed.bind(with(3)).unwrap();
+    let fault = bed.bind(with(16)).unwrap_err();
+    assert_eq!((fault.code, fault.text.contains("arguments alone")), (506, true), "{fault}");
+}

@@ -318,6 +318,28 @@ fn a_full_queue_refuses_or_drops() {
 }
 
 #[test]
+fn a_queue_that_nobody_reads_refuses_before_it_fills_the_broker() {
+    let body = "x".repeat(60);
+    for (overflow, read, last) in [
+        (Overflow::RejectPublish, false, "1: nack 2"),
+        (Overflow::RejectPublish, true, "1: ack 3"),
+        (Overflow::DropHead, false, "1: ack 2"),
+    ] {
+        let mut bed = Bed::with(Limits { message_bytes_max: 400, ..LIMITS }, Vec::new(), 2);
+        bed.engine.confirm_select((ConnectionId(1), 1));
+        bed.limited("q", QueueLimits { overflow: Some(overflow), ..QueueLimits::default() });
+        if read {
+            bed.qos(2, 1, false);
+            bed.consume(2, "q");
+            bed.put("q", &body);
+        }
+        bed.put("q", &body);
+        bed.put("q", &body);
+        assert_eq!(bed.said().last().unwrap(), last, "{overflow:?}, read: {read}");
+    }
+}
+
+#[test]
 fn what_comes_back_to_a_full_queue_is_its_oldest() {
     let mut bed = Bed::new(2);
     bed.limited("q", QueueLimits { length_max: Some(1), ..QueueLimits::default() });

@@ -266,6 +266,31 @@ fn contents_of_two_channels_may_be_mixed() {
 }
 
 #[test]
+fn properties_of_contents_that_never_come_are_bounded_too() {
+    let mut world = World::new();
+    world.settings.message_bytes_max = 10_000;
+    let mut client = world.anybody();
+    let mut headers = FieldTable::default();
+    headers.insert("x".into(), AMQPValue::LongString(vec![b'x'; 7_000].into()));
+    let properties = BasicProperties::default().with_headers(headers);
+    for channel in 1..=6 {
+        if channel > 1 {
+            client.open_channel(&mut world, channel);
+        }
+        let publish = basic::Publish { routing_key: "q".into(), ..basic::Publish::default() };
+        let mut bytes = method_frame(channel, publish);
+        bytes.extend(header_frame(channel, &properties, 10_000));
+        client.write(&mut world, &bytes);
+        if channel < 6 {
+            assert_eq!(client.frames(&mut world), [], "channel {channel}");
+        }
+    }
+    let refused = client.refused(&mut world).unwrap();
+    assert_eq!((refused.code, refused.channel), (506, 0));
+    assert!(refused.text.contains("incomplete contents on all channels"), "{}", refused.text);
+}
+
+#[test]
 fn incomplete_contents_are_bounded() {
     let mut world = World::new();
     world.settings.message_bytes_max = 10_000;
