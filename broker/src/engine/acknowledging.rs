@@ -26,6 +26,7 @@ impl Engine {
             let delivery = self.take_one(key, tag)?;
             self.let_go(delivery.queue, delivery.entry.stored, outlet);
             self.settled_one(key, delivery.consumer, now_ms, outlet);
+            self.go_on(&[delivery], now_ms, outlet);
             return Ok(());
         }
         let deliveries = self.take_many(key, tag)?;
@@ -34,6 +35,7 @@ impl Engine {
         }
         self.settled(key, &deliveries);
         self.wake_channel(key, now_ms, outlet);
+        self.go_on(&deliveries, now_ms, outlet);
         Ok(())
     }
 
@@ -70,12 +72,16 @@ impl Engine {
 
     fn take_one(&mut self, key: ChannelKey, tag: DeliveryTag) -> Result<Delivery, Fault> {
         let channel = self.channels.get_mut(key).ok_or_else(no_channel)?;
-        channel.unacked.take(tag).ok_or_else(|| unknown(tag))
+        let taken = channel.unacked.take(tag).ok_or_else(|| unknown(tag))?;
+        self.returned(&[taken]);
+        Ok(taken)
     }
 
     fn take_many(&mut self, key: ChannelKey, tag: DeliveryTag) -> Result<Vec<Delivery>, Fault> {
         let channel = self.channels.get_mut(key).ok_or_else(no_channel)?;
-        channel.unacked.take_to(tag).ok_or_else(|| unknown(tag))
+        let taken = channel.unacked.take_to(tag).ok_or_else(|| unknown(tag))?;
+        self.returned(&taken);
+        Ok(taken)
     }
 
     /// Counts down what consumers have not acknowledged.

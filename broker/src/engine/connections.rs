@@ -105,7 +105,9 @@ impl Engine {
         if let Some(connection) = self.connections.get_mut(channel.connection) {
             connection.channels.remove(&channel.number);
         }
-        channel.unacked.take_to(0).unwrap_or_default()
+        let deliveries = channel.unacked.take_to(0).unwrap_or_default();
+        self.returned(&deliveries);
+        deliveries
     }
 
     /// `confirm.select`.

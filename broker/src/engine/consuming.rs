@@ -145,6 +145,9 @@ impl Engine {
         let tag = channel.tag();
         if !no_ack {
             channel.unacked.push(Delivery { tag, queue: key, consumer: None, entry });
+            if let Some(queue) = self.queues.get_mut(key) {
+                queue.unacked_bytes += u64::from(entry.body_bytes);
+            }
         }
         let (connection, channel, redelivered) = (channel.connection, channel.number, entry.redelivered);
         let output = |message| Output::GetOk { channel, tag, redelivered, left, message };

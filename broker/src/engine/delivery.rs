@@ -1,6 +1,7 @@
 //! From queues to consumers.
 //!
-//! Invariant: between two calls of the engine, a queue has messages that wait or consumers with room, never both.
+//! Invariant: between two calls of the engine, a queue has messages that wait or consumers with room, never both, unless too
+//! much of it is unacknowledged.
 
 use std::sync::Arc;
 
@@ -17,6 +18,10 @@ impl Engine {
     /// The consumer whose turn it is, of those with room. It is the last one afterwards.
     pub(super) fn next_consumer(&mut self, key: QueueKey) -> Option<ConsumerKey> {
         let queue = self.queues.get_mut(key)?;
+        queue.held_back = queue.is_owed_too_much();
+        if queue.held_back {
+            return None;
+        }
         while let Some(candidate) = queue.available.pop_front() {
             let Some(consumer) = self.consumers.get_mut(candidate) else { continue };
             let Some(channel) = self.channels.get_mut(consumer.channel) else { continue };
@@ -47,6 +52,9 @@ impl Engine {
             consumer.unacked += 1;
             channel.outstanding += 1;
             channel.unacked.push(Delivery { tag, queue, consumer: Some(to), entry });
+            if let Some(queue) = self.queues.get_mut(queue) {
+                queue.unacked_bytes += u64::from(entry.body_bytes);
+            }
         }
         let (number, connection, no_ack) = (channel.number, consumer.connection, consumer.no_ack);
         let (tag_of, redelivered) = (consumer.tag.clone(), entry.redelivered);
@@ -147,6 +155,24 @@ impl Engine {
             if self.queues.get(key).is_some_and(|queue| !queue.bounds.refuses) {
                 self.drop_overflow(key, outlet);
                 self.schedule(key);
+            }
+        }
+    }
+
+    /// Counts what is no longer unacknowledged, before it is let go of or put back.
+    pub(super) fn returned(&mut self, deliveries: &[Delivery]) {
+        for delivery in deliveries {
+            if let Some(queue) = self.queues.get_mut(delivery.queue) {
+                queue.unacked_bytes -= u64::from(delivery.entry.body_bytes);
+            }
+        }
+    }
+
+    /// Lets queues deliver again that waited for acknowledgements like these.
+    pub(super) fn go_on(&mut self, deliveries: &[Delivery], now_ms: i64, outlet: &mut impl Outlet) {
+        for delivery in deliveries {
+            if self.queues.get(delivery.queue).is_some_and(|queue| queue.held_back && !queue.is_owed_too_much()) {
+                self.pump(delivery.queue, now_ms, outlet);
             }
         }
     }

@@ -61,6 +61,10 @@ pub(super) struct Queue {
     pub(super) bounds: Bounds,
     /// Bytes of bodies that wait.
     pub(super) ready_bytes: u64,
+    /// Bytes of bodies that were delivered and are not acknowledged.
+    pub(super) unacked_bytes: u64,
+    /// Something waits, and nobody gets it before more is acknowledged.
+    pub(super) held_back: bool,
     pub(super) position_next: u64,
     /// The last walk that came by.
     pub(super) mark: u64,
@@ -86,6 +90,8 @@ impl Queue {
             available: VecDeque::new(),
             bounds,
             ready_bytes: 0,
+            unacked_bytes: 0,
+            held_back: false,
             position_next: 0,
             mark: 0,
             journaled: spec.durable && !spec.exclusive,
@@ -118,6 +124,12 @@ impl Queue {
     /// Whether there is more than it may hold.
     pub(super) fn overflows(&self) -> bool {
         self.ready.len() as u64 > self.bounds.length || self.ready_bytes > self.bounds.bytes
+    }
+
+    /// Whether so much is unacknowledged that nothing more is delivered: what a consumer keeps takes the broker's memory as
+    /// what waits does, and its queue's bound is for both.
+    pub(super) fn is_owed_too_much(&self) -> bool {
+        self.unacked_bytes >= self.bounds.bytes.max(UNACKED_BYTES_MIN)
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
@@ -179,6 +191,9 @@ impl Queue {
         self.used_ms.map_or(i64::MIN, |used| used.saturating_add(self.bounds.expires_ms))
     }
 }
+
+/// So much may be unacknowledged whatever the queue's bound is: prefetch bounds what is less.
+pub(super) const UNACKED_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// An empty queue keeps room for so many entries, which is 2 KB; ten thousand queues keep little then.
 const KEPT: usize = 64;

@@ -340,6 +340,38 @@ fn a_queue_that_nobody_reads_refuses_before_it_fills_the_broker() {
 }
 
 #[test]
+fn who_keeps_too_much_gets_nothing_more_until_it_is_acknowledged() {
+    const BODY: usize = 1 << 20;
+    // The bound is for what is kept too, but never less than the least.
+    for (bytes_max, kept) in [(None, 40), (Some(20 * BODY as u64), 20), (Some(1 << 19), 16)] {
+        let limits = QueueLimits { bytes_max, overflow: Some(Overflow::DropHead), ..QueueLimits::default() };
+        let mut bed =
+            Bed::with(Limits { message_bytes_max: 1 << 30, outbox_bytes_max: 1 << 30, ..LIMITS }, Vec::new(), 2);
+        bed.limited("q", limits);
+        bed.consume(2, "q");
+        let body = "x".repeat(BODY);
+        for _ in 0..40 {
+            bed.put("q", &body);
+        }
+        assert_eq!(bed.said().len(), kept, "{bytes_max:?}");
+        if kept == 40 {
+            continue;
+        }
+        let waiting = bed.length("q").unwrap();
+        // One after the other, or many at once; back to the queue, or gone with its channel.
+        bed.ack(2, 1, false).unwrap();
+        bed.ack(2, 4, true).unwrap();
+        assert_eq!(bed.said().len(), (4).min(waiting as usize), "{bytes_max:?}");
+        bed.requeue(2, 5, false).unwrap();
+        assert!(bed.said().iter().all(|line| line.starts_with("2: q/2 gets")));
+        bed.disconnect(2);
+        let key = bed.engine.queue_names["q"];
+        let queue = &bed.engine.queues[key];
+        assert_eq!((queue.unacked_bytes, queue.is_owed_too_much()), (0, false));
+    }
+}
+
+#[test]
 fn what_comes_back_to_a_full_queue_is_its_oldest() {
     let mut bed = Bed::new(2);
     bed.limited("q", QueueLimits { length_max: Some(1), ..QueueLimits::default() });
