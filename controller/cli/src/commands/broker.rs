@@ -50,6 +50,9 @@ pub(crate) enum BrokerCommand {
         muster broker status --json")]
     Status(operate::StatusArguments),
     /// Have the embedded broker read its configuration and certificates again.
+    #[command(before_help = "Examples:\n  \
+        muster broker reload\n  \
+        muster broker reload --config ./broker.toml")]
     Reload(operate::ReloadArguments),
     /// Close connections to the embedded broker.
     #[command(before_help = "Examples:\n  \
@@ -57,8 +60,14 @@ pub(crate) enum BrokerCommand {
         muster broker close --all --reason \"moving to another machine\"")]
     Close(operate::CloseArguments),
     /// Delete a queue of the embedded broker with what is in it.
+    #[command(before_help = "Examples:\n  \
+        muster broker delete-queue agent.web1\n  \
+        muster broker delete-queue agent.web1 --config ./broker.toml")]
     DeleteQueue(operate::QueueArguments),
     /// Remove what waits in a queue of the embedded broker.
+    #[command(before_help = "Examples:\n  \
+        muster broker purge-queue agent.web1\n  \
+        muster broker purge-queue agent.web1 --config ./broker.toml")]
     PurgeQueue(operate::QueueArguments),
 }
 
