@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use muster_agent::{Connection, Handle};
+use muster_daemon::service_manager::{self, Notices};
 use sd_notify::NotifyState;
 
 /// How long to wait for a broker before the start counts as done all the same. An agent without a
@@ -10,15 +11,23 @@ use sd_notify::NotifyState;
 /// broker's absence for the agent's failure and restart it in a circle.
 const READY_AT_LATEST: Duration = Duration::from_secs(60);
 
+/// Beside the words for people: whether there is a connection, for whoever starts agents. systemd passes over names that
+/// begin like this.
+const CONNECTED: &str = "X_MUSTER_CONNECTED";
+
+fn lines(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
 fn tell(states: &[NotifyState<'_>]) {
-    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
-    muster_daemon::service_manager::tell(&text);
+    service_manager::tell(&lines(states));
 }
 
 /// Keeps systemd informed for as long as the agent runs.
 pub(crate) async fn report(handle: Handle) {
     let mut connection = handle.connection();
     let mut ready = false;
+    let (mut states, mut start) = (Notices::of_process(), Notices::of_process());
     let late = tokio::time::sleep(READY_AT_LATEST);
     tokio::pin!(late);
     let watchdog = sd_notify::watchdog_enabled();
@@ -30,10 +39,12 @@ pub(crate) async fn report(handle: Handle) {
             Connection::Online { broker, .. } => format!("Connected to {broker}"),
             Connection::Stopping => "Stopping".to_owned(),
         };
-        tell(&[NotifyState::Status(&status)]);
-        if !ready && matches!(now, Connection::Online { .. }) {
+        let online = matches!(now, Connection::Online { .. });
+        let connected = format!("{CONNECTED}={}\n", u8::from(online));
+        states.say(&(lines(&[NotifyState::Status(&status)]) + &connected));
+        if !ready && online {
             ready = true;
-            tell(&[NotifyState::Ready]);
+            start.say(&lines(&[NotifyState::Ready]));
         }
         loop {
             tokio::select! {
@@ -46,8 +57,10 @@ pub(crate) async fn report(handle: Handle) {
                 }
                 () = &mut late, if !ready => {
                     ready = true;
-                    tell(&[NotifyState::Ready]);
+                    start.say(&lines(&[NotifyState::Ready]));
                 }
+                () = start.again() => {}
+                () = states.again() => {}
                 // Half the time that systemd gives, as it recommends. That this task gets its turn at
                 // all shows that nothing blocks the agent's only thread.
                 () = pause(watchdog.map(|limit| limit / 2)) => tell(&[NotifyState::Watchdog]),
@@ -72,8 +85,8 @@ pub(crate) fn reloading() {
 }
 
 /// Says that this is done.
-pub(crate) fn reloaded() {
-    tell(&[NotifyState::Ready]);
+pub(crate) fn reloaded(notices: &mut Notices) {
+    notices.say(&lines(&[NotifyState::Ready]));
 }
 
 /// Says that the agent goes down, and how long that may take.

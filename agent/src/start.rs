@@ -14,6 +14,7 @@ use muster_agent::status::LogLine;
 use muster_agent::status::socket::StatusSocket;
 use muster_agent::{Agent, Materials, Parts, host_name};
 use muster_bus::{AmqpBus, AmqpSettings};
+use muster_daemon::service_manager::Notices;
 use muster_daemon::signals::{Request, Signals};
 use muster_daemon::{
     Blocking, Clock as _, RealDisk, Recent, Remembered, SystemClock, TaskKind, Tasks, let_go_of_idle_memory, logging,
@@ -155,8 +156,14 @@ async fn stop_at_end(mut input: input::Pipe, shutdown: CancellationToken, stop_l
 
 /// Turns signals into requests to the agent. Ends when the process should end at once.
 async fn obey(mut signals: Signals, handle: muster_agent::Handle, shutdown: CancellationToken, stop_limit: Duration) {
+    let mut notices = Notices::of_process();
     loop {
-        match signals.next().await {
+        let request = tokio::select! {
+            biased;
+            request = signals.next() => request,
+            () = notices.again() => continue,
+        };
+        match request {
             Request::Stop => {
                 notify::stopping(stop_limit);
                 shutdown.cancel();
@@ -165,7 +172,7 @@ async fn obey(mut signals: Signals, handle: muster_agent::Handle, shutdown: Canc
             Request::Reload => {
                 notify::reloading();
                 handle.reload().await;
-                notify::reloaded();
+                notify::reloaded(&mut notices);
             }
         }
     }

@@ -15,8 +15,8 @@ use muster_protocol::ddl::{Input, ValueType};
 
 use crate::catalogue::Catalogue;
 use crate::context::{self, Context, Files, Locations, Selection};
+use crate::remembered;
 use crate::requests::Requests;
-use crate::session::host_cache;
 
 /// How long reading the local files may take.
 const BUDGET: Duration = Duration::from_millis(150);
@@ -176,7 +176,7 @@ impl Line {
     }
 
     fn cache(&self) -> Option<HostCache> {
-        Some(host_cache(&self.context()?.name, Timestamp(SystemClock.now_ms())))
+        Some(remembered::hosts(&self.context()?, Timestamp(SystemClock.now_ms())))
     }
 
     fn catalogue(&self) -> Catalogue {

@@ -35,6 +35,7 @@ mod one_host;
 mod outcome;
 mod output;
 mod pending;
+mod remembered;
 mod requests;
 mod session;
 mod target;
@@ -44,7 +45,7 @@ use std::ffi::OsString;
 
 use clap::FromArgMatches as _;
 use invocation::Invocation;
-use output::{ExitCode, Failure, Printer};
+use output::{ExitCode, Failure, Printer, Surely};
 
 /// Runs the program with the words of its command line, the program's own name first.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
@@ -56,8 +57,13 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> std::process::ExitCode
     let parsed = cli::command().try_get_matches_from(&words);
     let code = match parsed.and_then(|matches| cli::Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
-            let printer = Printer::new(cli.globals.settings());
             let selection = cli.globals.selection();
+            let surely = Surely {
+                config: selection.config.clone(),
+                context: selection.context.clone(),
+                dev: matches!(cli.command, cli::Command::Dev(_)),
+            };
+            let printer = Printer::new(cli.globals.settings()).going_on(surely);
             let invocation = Invocation { printer, selection };
             let result = dispatch(cli.command, &invocation);
             finish(&invocation.printer, result)

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, time};
-use crate::session::{client_failure, host_cache};
+use crate::remembered;
+use crate::session::client_failure;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ pub(crate) async fn ask(
     arguments: Map<String, Value>,
 ) -> Result<Value, Failure> {
     let mut session = invocation.session().await?;
-    let mut cache = host_cache(&session.context.name, invocation.now());
+    let mut cache = remembered::hosts(&session.context, invocation.now());
     let (controller, context) = (&mut session.controller, &session.context);
     let answer = ask_in(controller, &mut cache, context, host, action, arguments).await;
     if let Err(error) = cache.save() {

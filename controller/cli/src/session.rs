@@ -1,11 +1,11 @@
 //! From a context to a live controller, with every way in which that can fail said in the error form.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use muster_bus::{AmqpBus, AmqpSettings, BusError, LoginProblem, PublishError, TlsProblem};
-use muster_client::cache::{HostCache, read_bytes, write_bytes};
+use muster_client::cache::{read_bytes, write_bytes};
 use muster_client::{ClientError, Controller, FailureClass, Parts, Pending};
 use muster_daemon::SystemClock;
 use muster_pki::memory::FILE_BYTES_MAX;
@@ -15,9 +15,7 @@ use rand::SeedableRng as _;
 
 use crate::context::Context;
 use crate::output::{ExitCode, Failure, time};
-
-/// The file of checked certificates, beside what is remembered of the hosts.
-const CERTIFICATES: &str = "certificates";
+use crate::remembered::{self, CERTIFICATES};
 
 /// Who asks, and whose answers are believed. Needs no network.
 #[derive(Debug, Clone)]
@@ -108,7 +106,7 @@ impl Session {
 
     /// Takes over the certificates that an earlier run has checked.
     pub(crate) fn recall(&self) {
-        let path = cache_directory(&self.context.name).map(|directory| directory.join(CERTIFICATES));
+        let path = remembered::directory(&self.context).map(|directory| directory.join(CERTIFICATES));
         if let Some(file) = path.and_then(|path| read_bytes(&path, FILE_BYTES_MAX)) {
             self.controller.recall(file);
         }
@@ -119,7 +117,7 @@ impl Session {
     /// # Errors
     /// They cannot be written. The file is dispensable, so callers only mention it.
     pub(crate) fn remember(&self) -> io::Result<()> {
-        let Some(directory) = cache_directory(&self.context.name) else { return Ok(()) };
+        let Some(directory) = remembered::directory(&self.context) else { return Ok(()) };
         self.controller.to_memory().map_or(Ok(()), |file| write_bytes(&directory, CERTIFICATES, &file))
     }
 
@@ -127,26 +125,6 @@ impl Session {
     pub(crate) async fn close(self) {
         self.controller.close().await;
     }
-}
-
-/// What is remembered of the hosts of a context; nothing where there is no place for it.
-pub(crate) fn host_cache(context: &str, now: Timestamp) -> HostCache {
-    cache_directory(context).map_or_else(HostCache::none, |directory| HostCache::load(&directory, now))
-}
-
-/// Where answers are set aside that do not fit into memory: on the user's disk, since `/tmp` may be memory too.
-pub(crate) fn place_for_answers(context: &str) -> PathBuf {
-    cache_directory(context).unwrap_or_else(std::env::temp_dir)
-}
-
-/// Where the hosts of a context are remembered: `$XDG_CACHE_HOME/muster/CONTEXT`, or the same below `~/.cache`.
-pub(crate) fn cache_directory(context: &str) -> Option<PathBuf> {
-    // A context's name is typed by people; as a directory it must not lead elsewhere.
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let safe: String = context.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("muster").join(safe))
 }
 
 /// Exit 8: the context's certificate, key, CA or list cannot be used.

@@ -24,7 +24,7 @@ mod file;
 pub use file::{read_bytes, write as write_bytes};
 
 /// How long a host that is silent is remembered: 30 days.
-const HOST_AGE_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
+pub const HOST_AGE_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
 
 /// Most hosts remembered; the ones unseen for longest go first.
 const HOSTS_MAX: usize = 50_000;
@@ -35,8 +35,11 @@ const TARGETS_MAX: usize = 32;
 /// Most bytes of inventories; above, the ones unseen for longest are left out.
 const INVENTORIES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// The file of hosts.
+pub const HOSTS: &str = "hosts.json";
+
 /// The file of inventories.
-const INVENTORIES: &str = "inventories.jsonl";
+pub const INVENTORIES: &str = "inventories.jsonl";
 
 /// Largest file of inventories that is read. It is written anew before it gets there.
 const INVENTORIES_FILE_BYTES_MAX: u64 = 4 * INVENTORIES_BYTES_MAX as u64;
@@ -130,7 +133,7 @@ impl HostCache {
     /// Reads what is in `directory`, which need not exist. Hosts that have been silent for 30 days are forgotten.
     #[must_use]
     pub fn load(directory: &Path, now: Timestamp) -> Self {
-        let file: Option<HostsFile> = file::read(&directory.join("hosts.json"));
+        let file: Option<HostsFile> = file::read(&directory.join(HOSTS));
         let (mut hosts, targets) =
             file.filter(|file| file.version == VERSION).map(|file| (file.hosts, file.targets)).unwrap_or_default();
         hosts.retain(|_, host| now.since_ms(host.last_seen_ms) <= HOST_AGE_MS_MAX);
@@ -154,7 +157,7 @@ impl HostCache {
         if self.changed {
             self.bound();
             let file = HostsFile { version: VERSION, hosts: self.hosts.clone(), targets: self.targets.clone() };
-            file::write(&directory, "hosts.json", &serde_json::to_vec(&file)?)?;
+            file::write(&directory, HOSTS, &serde_json::to_vec(&file)?)?;
             self.changed = false;
         }
         let learnt = lines(&self.learnt)?;

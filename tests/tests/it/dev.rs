@@ -153,8 +153,21 @@ fn two_programs_are_a_bus_for_an_ordinary_user() {
     assert_eq!(lines(&newcomer.run(&["ping", "--all", "--names"]).unwrap(), 0), HOSTS);
     again.interrupt().unwrap();
 
+    // Nobody waits for a host that is not started any more, nor for those of another directory.
+    let cached = ["host", "list", "--cached", "--names"];
+    assert_eq!(lines(&newcomer.run(&cached).unwrap(), 0), HOSTS);
+    let other = newcomer.home().join("other");
+    ends(&newcomer.run(&["dev", "--check", "--agents", "1", "--dir", other.to_str().unwrap()]).unwrap(), 0);
+    assert_eq!(lines(&newcomer.run(&cached).unwrap(), 0), HOSTS);
+    let mut fewer = newcomer.dev(&["--agents", "2"]).unwrap();
+    assert_eq!(lines(&newcomer.run(&cached).unwrap(), 0), HOSTS[1..]);
+    fewer.interrupt().unwrap();
+    ends(&newcomer.run(&["dev", "reset", "--dir", other.to_str().unwrap()]).unwrap(), 0);
+    assert_eq!(lines(&newcomer.run(&cached).unwrap(), 0), HOSTS[1..]);
+
     ends(&newcomer.run(&["dev", "reset"]).unwrap(), 0);
     assert!(!kept.exists());
+    assert!(fs::read_dir(newcomer.home().join(".cache/muster")).unwrap().next().is_none(), "hosts are remembered");
     let contexts = fs::read_to_string(newcomer.home().join(".config/muster/config.toml")).unwrap();
     assert_eq!(contexts.trim(), "", "the context is left");
 }
@@ -167,7 +180,13 @@ fn an_agent_that_dies_is_started_again_and_nothing_outlives_its_owner() {
     kill(Pid::from_raw(i32::try_from(first).unwrap()), Signal::SIGKILL).unwrap();
     let ended = dev.next("agent_ended").unwrap();
     assert_eq!(ended["host"], "web-01.ams1");
+    let status =
+        || -> Value { serde_json::from_str(&ends(&newcomer.run(&["dev", "status", "--json"]).unwrap(), 0)).unwrap() };
+    assert_ne!(status()["agents"][0]["pid"], first, "a process that has ended is told as running");
     assert_eq!(dev.next("agent_ready").unwrap()["host"], "web-01.ams1");
+    let told = status();
+    assert_eq!(told["agents"][0]["state"], "connected", "{told:#}");
+    assert!(runs(u32::try_from(told["agents"][0]["pid"].as_u64().unwrap()).unwrap()), "{told:#}");
     assert_eq!(lines(&newcomer.run(&["ping", "--all", "--names"]).unwrap(), 0), ["web-01.ams1", "web-02.fra2"]);
 
     // Killed, so it cannot clean up: its agents notice by themselves.
@@ -190,6 +209,45 @@ fn an_agent_that_dies_is_started_again_and_nothing_outlives_its_owner() {
     assert!(!text(&check.stderr).contains(&format!(":{taken}/")), "{}", text(&check.stderr));
     drop(other);
     assert!(left.try_wait().unwrap().is_some(), "it is left: {}", text(&check.stderr));
+    assert_eq!(processes_of(&newcomer.kept()), Vec::<String>::new());
+}
+
+#[test]
+fn agents_that_wait_for_a_broker_in_vain_are_an_error() {
+    let newcomer = Newcomer::new().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (url, directory) = (format!("amqps://{free}/muster"), newcomer.home().join("d"));
+    let directory = directory.to_str().unwrap();
+    let words = ["dev", "--broker", &url, "--agents", "1", "--connect-timeout", "5s", "--dir", directory];
+    let vain = newcomer.run(&words).unwrap();
+    assert_eq!(ends(&vain, 7), "");
+    let said = text(&vain.stderr);
+    assert!(said.contains(&format!("error[dev-not-connected]: 1 of 1 agents could not connect to {url}")), "{said}");
+    // What the agent said last, and commands that lead to this directory.
+    let last = &said[said.find("error[").unwrap()..];
+    assert!(last.contains(&format!("`{free}` refuses connections")), "{said}");
+    let hint = format!("try     muster --config {directory}/config.toml doctor\n");
+    assert!(last.ends_with(&hint) && !said.contains("are connected"), "{said}");
+    assert!(!newcomer.home().join(".config/muster/config.toml").exists(), "a context that leads nowhere");
+    assert_eq!(processes_of(Path::new(directory)), Vec::<String>::new());
+}
+
+#[test]
+fn the_second_interrupt_ends_at_once_what_the_first_one_waits_for() {
+    let newcomer = Newcomer::new().unwrap();
+    let mut dev = newcomer.dev(&["--agents", "1"]).unwrap();
+    // It does not listen to whoever asks it to end.
+    let stubborn = "command=trap '' TERM INT HUP; sleep 3600 & wait; wait";
+    let run = ["run", "shell.run", stubborn, "-H", "web-01.ams1", "--timeout", "1h", "--detach"];
+    ends(&newcomer.run(&run).unwrap(), 0);
+    wait_until("the action", || processes_of(&newcomer.kept()).iter().any(|line| line.contains("run-action")));
+    let signal = |pid: u64| kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGINT).unwrap();
+    let pid = dev.ready["pid"].as_u64().unwrap();
+    signal(pid);
+    wait_until("the first one", || !newcomer.kept().join("running.json").exists());
+    let (status, said) = dev.interrupt().unwrap();
+    assert_eq!(status.code(), Some(130), "{said}");
+    assert!(said.contains("  web-01.ams1  shell.run of user/dev\n") && said.contains("Ctrl-C again"), "{said}");
     assert_eq!(processes_of(&newcomer.kept()), Vec::<String>::new());
 }
 

@@ -49,8 +49,9 @@ pub(crate) fn say_raw(printer: &Printer, rows: &[Row], action: Option<&Action>) 
 /// How to hear of hosts that go on, and how to stop them.
 pub(crate) fn say_go_on(printer: &Printer, request: Option<RequestId>) {
     if let Some(request) = request {
-        printer.note(format!("  see how it ends: muster watch {request}"));
-        printer.note(format!("  stop it:         muster cancel {request}"));
+        let command = |words: String| printer.command(&words);
+        printer.note(format!("  see how it ends: {}", command(format!("muster watch {request}"))));
+        printer.note(format!("  stop it:         {}", command(format!("muster cancel {request}"))));
     }
 }
 
@@ -91,7 +92,8 @@ pub(crate) fn say_silent(scene: &Scene<'_>, rows: &[Row], wanted: &Wanted<'_>, a
         let until = time::rfc3339(until);
         let names = quoted(&fold::fold(queued).join(","));
         scene.printer.note(format!("{hosts} the command queued and may still run it until {until} (--ttl)"));
-        scene.printer.note(format!("  see who is back: muster ping -H {names}"));
+        let ping = scene.printer.command(&format!("muster ping -H {names}"));
+        scene.printer.note(format!("  see who is back: {ping}"));
     }
     stranger::warn(scene.printer, scene.cache, of(Reason::NoQueue));
 }
@@ -108,8 +110,10 @@ pub(crate) fn say_needs_approval(scene: &Scene<'_>, rows: &[Row], file: Option<&
         Some(file) => {
             let file = quoted(&file.display().to_string());
             scene.printer.note(format!("{hosts} more people to sign; nothing was started there"));
+            // Whoever signs has a context of his own.
             scene.printer.note(format!("  somebody else signs it:  muster approve {file}"));
-            scene.printer.note(format!("  then send it again:      muster send {file}"));
+            let send = scene.printer.command(&format!("muster send {file}"));
+            scene.printer.note(format!("  then send it again:      {send}"));
         }
         None => {
             scene.printer.note(format!("{hosts} other people to sign it too; nothing was started there"));
@@ -125,13 +129,15 @@ pub(crate) fn say_sent_before(scene: &Scene<'_>, rows: &[Row], request: Option<R
     if !refused.is_empty() {
         let hosts = number::counted(refused.len(), "host has", "hosts have");
         scene.printer.note(format!("{hosts} refused it before and will not take the same command again"));
-        scene.printer.note("  make a new one:  muster run ... --pending");
+        let run = scene.printer.command("muster run ... --pending");
+        scene.printer.note(format!("  make a new one:  {run}"));
     }
     let count = begun.len();
     if let Some(request) = request.filter(|_| count > 0) {
         let hosts = number::counted(count, "host has", "hosts have");
         scene.printer.note(format!("{hosts} had it before; nothing was started a second time"));
-        scene.printer.note(format!("  see what came of it: muster watch {request}"));
+        let watch = scene.printer.command(&format!("muster watch {request}"));
+        scene.printer.note(format!("  see what came of it: {watch}"));
     }
 }
 

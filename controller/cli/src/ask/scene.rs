@@ -14,8 +14,9 @@ use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{Failure, Printer};
 use crate::pending::Store;
+use crate::remembered;
 use crate::requests::Requests;
-use crate::session::{Login, Session, host_cache, place_for_answers};
+use crate::session::{Login, Session};
 
 /// Most inventories that are fetched after a command, so that the next one knows more: where nobody was known before, and the
 /// whole window was waited for.
@@ -119,7 +120,7 @@ impl Stage {
     }
 
     fn of(session: Session, invocation: &Invocation) -> Self {
-        let cache = host_cache(&session.context.name, invocation.now());
+        let cache = remembered::hosts(&session.context, invocation.now());
         session.recall();
         Self { session, cache }
     }
@@ -138,7 +139,7 @@ impl Stage {
             pending: Store::of_user(),
             words: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
             fresh_seed: u64::from(rand::rng().next_u32()),
-            aside: Aside::new(place_for_answers(&context.name), MEMORY_BYTES_MAX, FILE_BYTES_MAX),
+            aside: Aside::new(remembered::place_for_answers(context), MEMORY_BYTES_MAX, FILE_BYTES_MAX),
             knew_nobody,
         }
     }

@@ -22,7 +22,12 @@ pub(super) const CODES: &[Code] = &[
     Code {
         code: "dev-agent",
         summary: "an agent of `muster dev` did not come up",
-        explanation: "Its process ended instead of connecting, or did not connect in time. The end of its log is shown; the whole of it is `log` in the agent's directory. After a change of its files, `musterd check-config --config FILE` says what is wrong in them; `muster dev reset` begins anew. Everything was stopped again. Exit code 1; 7 if it runs and does not connect.",
+        explanation: "Its process ended instead of connecting. What its log got since the start is shown, at most its last lines; the whole of it is `log` in the agent's directory. After a change of its files, `musterd check-config --config FILE` says what is wrong in them; `muster dev reset` begins anew. Everything was stopped again. Exit code 1.",
+    },
+    Code {
+        code: "dev-not-connected",
+        summary: "agents of `muster dev` run and cannot connect to the broker",
+        explanation: "They were given --connect-timeout, and the lines below say for each agent what it said last. With --broker URL the broker has to run there, believe the authority of the directory (`DIR/ca`), and know its identities: `muster broker config --ca-dir DIR/ca --out DIR --import` on the broker's machine does both. Everything was stopped again. Exit code 7.",
     },
     Code {
         code: "dev-check",

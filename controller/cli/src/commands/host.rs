@@ -15,7 +15,8 @@ use crate::invocation::Invocation;
 use crate::one_host;
 use crate::output::number::counted;
 use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text, fold, time};
-use crate::session::{client_failure, host_cache};
+use crate::remembered;
+use crate::session::client_failure;
 
 /// Hosts whose inventory is asked for by one listing, and how long it may take: enough for the
 /// first listing of a small site to be whole, little enough for a large one to stay quick.
@@ -95,7 +96,7 @@ async fn list(arguments: &ListArguments, invocation: &Invocation) -> Result<Exit
     });
     let target = target.transpose()?;
     let listed = match arguments.cached {
-        true => remembered(target.as_ref(), invocation)?,
+        true => known(target.as_ref(), invocation)?,
         false => asked(target.as_ref(), invocation).await?,
     };
     if listed.is_empty() {
@@ -115,16 +116,16 @@ fn nobody(target: Option<&Expression>, cached: bool) -> Failure {
     }
 }
 
-fn remembered(target: Option<&Expression>, invocation: &Invocation) -> Result<Vec<Listed>, Failure> {
+fn known(target: Option<&Expression>, invocation: &Invocation) -> Result<Vec<Listed>, Failure> {
     let context = invocation.context()?;
-    let mut cache = host_cache(&context.name, invocation.now());
+    let mut cache = remembered::hosts(&context, invocation.now());
     let hosts = cache.likely(target);
     Ok(hosts.iter().map(|host| row(host, None, None, &mut cache)).collect())
 }
 
 async fn asked(target: Option<&Expression>, invocation: &Invocation) -> Result<Vec<Listed>, Failure> {
     let mut session = invocation.session().await?;
-    let mut cache = host_cache(&session.context.name, invocation.now());
+    let mut cache = remembered::hosts(&session.context, invocation.now());
     let mut progress = invocation.printer.progress(0, "asking who is there");
     let controller = &mut session.controller;
     let found = discover::discover(controller, &mut cache, target, WINDOW_MS_DEFAULT, |asking, _| {
@@ -220,7 +221,7 @@ struct Shown {
 
 async fn show(name: &HostName, invocation: &Invocation) -> Result<ExitCode, Failure> {
     let mut session = invocation.session().await?;
-    let mut cache = host_cache(&session.context.name, invocation.now());
+    let mut cache = remembered::hosts(&session.context, invocation.now());
     let (controller, context) = (&mut session.controller, &session.context);
     let answer = one_host::ask_in(controller, &mut cache, context, name, "inventory", Map::new()).await;
     let status = match &answer {
@@ -361,7 +362,7 @@ fn print_facts(facts: Facts, printer: &Printer) {
 
 fn unknown_fact(host: &HostName, path: &str, invocation: &Invocation) -> Failure {
     let failure = Failure::new(ExitCode::Usage, "unknown-fact", format!("`{host}` has no fact `{path}`"));
-    let known = invocation.context().map(|context| host_cache(&context.name, invocation.now()).names());
+    let known = invocation.context().map(|context| remembered::hosts(&context, invocation.now()).names());
     let known = known.unwrap_or_default();
     // A path may also be meant as the beginning of others.
     let beginnings = known.iter().flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]));

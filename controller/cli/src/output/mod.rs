@@ -1,6 +1,7 @@
 //! Everything the program says, and how it ends. Commands build plain values; this turns them into
 //! tables or JSON, and errors into the one error form.
 
+mod command;
 mod escape;
 mod exit_code;
 mod failure;
@@ -15,6 +16,7 @@ mod table;
 mod text;
 pub(crate) mod time;
 
+pub(crate) use command::{Surely, word};
 pub(crate) use escape::neutral_lines;
 pub(crate) use exit_code::{ExitCode, Tolerated};
 pub(crate) use failure::Failure;

@@ -13,6 +13,7 @@ use muster_protocol::OutputStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use super::command::Surely;
 use super::escape::neutral;
 use super::exit_code::ExitCode;
 use super::failure::Failure;
@@ -31,6 +32,7 @@ const CLEAR_LINE: &str = "\r\u{1b}[2K";
 /// Writes everything the program says.
 pub(crate) struct Printer {
     settings: Settings,
+    surely: Surely,
     surroundings: Surroundings,
     started: Instant,
     streams: Mutex<Streams>,
@@ -58,6 +60,18 @@ impl Printer {
         printer
     }
 
+    /// Commands that are shown lead where this one went.
+    #[must_use]
+    pub(crate) fn going_on(mut self, surely: Surely) -> Self {
+        self.surely = surely;
+        self
+    }
+
+    /// A command as somebody can type it who wants to go on from here.
+    pub(crate) fn command(&self, command: &str) -> String {
+        self.surely.typable(command)
+    }
+
     /// A printer over other streams and surroundings.
     pub(crate) fn over(
         settings: Settings,
@@ -66,7 +80,13 @@ impl Printer {
         err: Box<dyn Write + Send>,
     ) -> Self {
         let streams = Streams { out, out_is_stdout: false, err, out_closed: false, out_error: None, footer: None };
-        Self { settings, surroundings, started: Instant::now(), streams: Mutex::new(streams) }
+        Self {
+            settings,
+            surely: Surely::default(),
+            surroundings,
+            started: Instant::now(),
+            streams: Mutex::new(streams),
+        }
     }
 
     /// The form of the data.
@@ -246,6 +266,10 @@ impl Printer {
 
     /// Writes why the command ends: for people on standard error, and with `--json` or `--jsonl` as a document on standard output.
     pub(crate) fn failure(&self, failure: &Failure) {
+        let mut failure = failure.clone();
+        for hint in &mut failure.hints {
+            *hint = self.command(hint);
+        }
         if self.settings.format.is_json() {
             self.value(&failure.document());
         }

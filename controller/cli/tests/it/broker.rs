@@ -135,7 +135,11 @@ fn what_is_remembered_needs_no_broker() {
     error[no-match]: no host is remembered
       try     muster ping --all
     ");
-    let mut cache = muster_client::cache::HostCache::load(&site.path(".cache/muster/lab"), now());
+    // An earlier version kept this for the context's name alone; whose hosts they were, nobody knows.
+    let before = site.write(".cache/muster/lab/hosts.json", r#"{"version":1,"hosts":{"old":{"last_seen_ms":1}}}"#);
+    assert!(site.run(&["host", "list", "--cached"]).starts_with("exit 4"));
+    assert!(!before.exists());
+    let mut cache = muster_client::cache::HostCache::load(&site.remembered(), now());
     let seen = now().plus_ms(-3 * 3_600_000 - 60_000);
     for name in ["web1.example.com", "web2.example.com"] {
         cache.seen(&name.parse().unwrap(), None, seen);
@@ -156,6 +160,12 @@ fn what_is_remembered_needs_no_broker() {
     web1.example.com
     web2.example.com
     ");
+    // The same context with another authority: these are not its hosts.
+    let other = TestAuthority::new(now()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    other.write(&other.credentials("user/lea").unwrap(), folder.path()).unwrap();
+    std::fs::copy(folder.path().join("ca.pem"), site.files().join("ca.pem")).unwrap();
+    assert!(site.run(&["host", "list", "--cached"]).starts_with("exit 4"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Completion: what the shell is told, from local files only.
 
 use muster_client::cache::HostCache;
+use muster_pki::testing::TestAuthority;
 use muster_protocol::Inventory;
 use serde_json::{Value, json};
 
@@ -20,7 +21,9 @@ fn proposals(site: &Site, words: &[&str]) -> Vec<String> {
 fn remembering() -> Site {
     let site = Site::new();
     site.with_context("amqps://mq1.example.com", "user/lea");
-    let mut cache = HostCache::load(&site.path(".cache/muster/lab"), now());
+    let authority = TestAuthority::new(now()).unwrap();
+    site.install(&authority, &authority.credentials("user/lea").unwrap());
+    let mut cache = HostCache::load(&site.remembered(), now());
     for (name, family) in
         [("web1.example.com", "Debian"), ("web2.example.com", "Debian"), ("db1.example.com", "RedHat")]
     {

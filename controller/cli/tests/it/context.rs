@@ -249,7 +249,7 @@ fn wrong_files_are_named_with_line_and_key() {
     error[bad-context]: context `a`: `broker` has a wrong value
       why     `mq1` is not a broker address: the scheme is missing; write `amqps://HOST:PORT/VHOST`
       from    c.toml:2
-      try     muster context show --origin
+      try     muster --config c.toml context show --origin
     ");
     assert_screen!(run("[context.a]\nbroker = [\"amqps://mq1\"]\n"), @"
     exit 2
@@ -258,7 +258,7 @@ fn wrong_files_are_named_with_line_and_key() {
       need    ca (MUSTER_CA): file with the CA's certificate
       need    certificate (MUSTER_CERTIFICATE): file with your certificate
       need    key (MUSTER_KEY): file with your private key, mode 0600
-      try     muster context add --help
+      try     muster --config c.toml context add --help
     ");
     assert_screen!(run("[context.a]\n[context.b]\n"), @"
     exit 2
@@ -266,7 +266,7 @@ fn wrong_files_are_named_with_line_and_key() {
     error[no-context]: several contexts are configured and none is chosen
       known   a, b
       or      add --context NAME to the command
-      try     muster context use a
+      try     muster --config c.toml context use a
     ");
     assert_screen!(site.run(&["--config", "missing.toml", "context", "show"]), @"
     exit 2
@@ -282,6 +282,6 @@ fn wrong_files_are_named_with_line_and_key() {
     error[unknown-context]: there is no context `aa`
       chosen   by --context
       nearest  `a`
-      try      muster context list
+      try      muster --config c.toml context list
     ");
 }

@@ -78,6 +78,12 @@ impl Site {
         shown.replace(self.directory.path().to_str().unwrap(), "[HOME]")
     }
 
+    /// Where the hosts of [`Self::with_context`] are remembered. The authority must be installed.
+    pub(crate) fn remembered(&self) -> PathBuf {
+        let trust = muster_pki::Trust::load(&self.files().join("ca.pem"), None).unwrap();
+        self.path(".cache/muster/lab").join(&trust.authorities()[0].fingerprint()[..16])
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.directory.path()
     }

@@ -11,8 +11,9 @@ use muster_broker::control::{ControlSocket, Request};
 use muster_broker::server::status::MembersStatus;
 use muster_broker::server::{Server, ServerError, Settings};
 use muster_daemon::config::{ConfigError, Loaded};
+use muster_daemon::service_manager::{self, Notices};
 use muster_daemon::signals::{Request as Signal, Signals};
-use muster_daemon::{Disk as _, RealDisk, SystemClock, Tasks, logging, service_manager};
+use muster_daemon::{Disk as _, RealDisk, SystemClock, Tasks, logging};
 use muster_pki::time_text::utc;
 use muster_protocol::OutputStream;
 
@@ -120,7 +121,8 @@ async fn serve(file: &File, listen: &[SocketAddr], config: &Config, printer: &Pr
     })
     .map_err(|error| Failure::new(ExitCode::Usage, error.code(), "the broker cannot be asked").because(&error))?;
     announce(&server, &ca, config, printer);
-    service_manager::tell("READY=1\n");
+    let mut notices = Notices::of_process();
+    notices.say("READY=1\n");
     let stopping = tasks.stopping().clone();
     loop {
         tokio::select! {
@@ -131,9 +133,10 @@ async fn serve(file: &File, listen: &[SocketAddr], config: &Config, printer: &Pr
                 Signal::Reload => {
                     service_manager::tell("RELOADING=1\n");
                     drop(server.obey(Request::Reload, &reload));
-                    service_manager::tell("READY=1\n");
+                    notices.say("READY=1\n");
                 }
             },
+            () = notices.again() => {}
             // A part without which there is no broker has failed.
             () = stopping.cancelled() => break,
         }

@@ -70,13 +70,17 @@ pub(super) struct Event {
 pub(super) enum What {
     /// Its process runs.
     Started { pid: u32 },
+    /// It has no connection yet, and says why.
+    Trying { why: String },
     /// It is connected and takes commands.
-    Ready,
+    Connected,
+    /// It has lost its connection, and tries on.
+    Disconnected { why: String },
     /// Its process has ended by itself, or could not be started.
     Ended {
         /// As the system has it.
         how: String,
-        /// The end of its log.
+        /// The end of what it has written to its log since its last start.
         log: Vec<String>,
         /// When it is started again; `None` if it is not any more.
         again_in: Option<Duration>,
@@ -107,7 +111,7 @@ impl Agents {
         self.events.recv().await
     }
 
-    /// Stops all of them and waits; those that do not stop are killed.
+    /// Stops all of them and waits; those that do not stop are killed. Dropped before its end, it kills them.
     pub(super) async fn stop(mut self) {
         self.tasks.stop();
         // Nobody listens any more; a task that waits to tell something must not.
@@ -134,6 +138,7 @@ async fn attend(agent: Agent, tell: Tell, stopping: CancellationToken) {
     let mut failures = 0;
     while !stopping.is_cancelled() {
         let started = Instant::now();
+        let log_before = agent.log_length();
         let how = match run(&agent, &tell, &stopping).await {
             Ok(how) => how,
             Err(error) => format!("cannot be started: {error}"),
@@ -143,7 +148,7 @@ async fn attend(agent: Agent, tell: Tell, stopping: CancellationToken) {
         }
         failures = if started.elapsed() >= STEADY { 1 } else { failures + 1 };
         let again_in = (failures < STARTS_MAX).then(|| PAUSE * 2_u32.pow(failures - 1));
-        tell.tell(What::Ended { how, log: log_end(&agent.log()), again_in }).await;
+        tell.tell(What::Ended { how, log: agent.log_since(log_before), again_in }).await;
         let Some(pause) = again_in else { return };
         tokio::select! {
             biased;
@@ -168,6 +173,7 @@ async fn run(agent: &Agent, tell: &Tell, stopping: &CancellationToken) -> io::Re
         tell.tell(What::Started { pid }).await;
     }
     let mut buffer = [0; 4096];
+    let mut connected = false;
     loop {
         tokio::select! {
             biased;
@@ -175,9 +181,15 @@ async fn run(agent: &Agent, tell: &Tell, stopping: &CancellationToken) -> io::Re
             () = stopping.cancelled() => break,
             received = notifications.recv(&mut buffer) => {
                 let length = received?;
-                if buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
-                    tell.tell(What::Ready).await;
-                }
+                let notice = Notice::read(buffer.get(..length).unwrap_or_default());
+                let what = match (notice.connected, connected) {
+                    (Some(true), false) => What::Connected,
+                    (Some(false), true) => What::Disconnected { why: notice.status },
+                    (Some(false), false) => What::Trying { why: notice.status },
+                    (Some(true), true) | (None, _) => continue,
+                };
+                connected = what == What::Connected;
+                tell.tell(what).await;
             }
         }
     }
@@ -199,6 +211,16 @@ impl Agent {
     /// Where it says how it is.
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("log")
+    }
+
+    /// How long its log is.
+    fn log_length(&self) -> u64 {
+        fs::metadata(self.log()).map_or(0, |found| found.len())
+    }
+
+    /// The last lines of its log that came after it was so long.
+    fn log_since(&self, length: u64) -> Vec<String> {
+        log_end(&self.log(), length)
     }
 
     fn spawn(&self, notify_socket: &Path) -> io::Result<Child> {
@@ -232,12 +254,38 @@ impl Agent {
     }
 }
 
-/// The last lines of a log.
-pub(super) fn log_end(path: &Path) -> Vec<String> {
+/// What an agent says to whoever has started it, sd_notify(3).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Notice {
+    /// Whether it has a connection, if it says so. `READY=1` does not: that is also said by one that has waited in vain.
+    connected: Option<bool>,
+    /// In words.
+    status: String,
+}
+
+impl Notice {
+    fn read(datagram: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(datagram);
+        let mut notice = Self::default();
+        for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            match name {
+                "X_MUSTER_CONNECTED" => notice.connected = Some(value == "1"),
+                "STATUS" => notice.status = value.trim_start_matches("Not connected: ").to_owned(),
+                _ => {}
+            }
+        }
+        notice
+    }
+}
+
+/// The last lines of a log, from an offset on.
+fn log_end(path: &Path, from: u64) -> Vec<String> {
     let read = || -> io::Result<String> {
         let mut file = fs::File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_END_BYTES)))?;
+        // One that is shorter has begun anew.
+        let from = if length < from { 0 } else { from };
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_END_BYTES))))?;
         let mut bytes = Vec::new();
         file.take(LOG_END_BYTES).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -245,4 +293,39 @@ pub(super) fn log_end(path: &Path) -> Vec<String> {
     let text = read().unwrap_or_default();
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines.iter().skip(lines.len().saturating_sub(LOG_LINES)).map(|line| (*line).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_ready_need_not_be_connected() {
+        let check = |datagram: &str, connected: Option<bool>, status: &str| {
+            let expected = Notice { connected, status: status.to_owned() };
+            assert_eq!(Notice::read(datagram.as_bytes()), expected, "{datagram}");
+        };
+        check("READY=1\n", None, "");
+        check("WATCHDOG=1", None, "");
+        check("STATUS=Connected to mq1\nX_MUSTER_CONNECTED=1\n", Some(true), "Connected to mq1");
+        check("STATUS=Not connected: refused = no\nX_MUSTER_CONNECTED=0\n", Some(false), "refused = no");
+    }
+
+    #[test]
+    fn only_what_a_log_got_since_a_start_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::write(&path, "of yesterday\n").unwrap();
+        let before = fs::metadata(&path).unwrap().len();
+        assert_eq!(log_end(&path, before), Vec::<String>::new());
+        fs::write(&path, "of yesterday\n\nof today\nand more\n").unwrap();
+        assert_eq!(log_end(&path, before), ["of today", "and more"]);
+        let many: String = (0..20).map(|number| format!("line {number}\n")).collect();
+        fs::write(&path, format!("of yesterday\n{many}")).unwrap();
+        assert_eq!(log_end(&path, before).len(), LOG_LINES);
+        // It was too long, and has begun anew.
+        fs::write(&path, "anew\n").unwrap();
+        assert_eq!(log_end(&path, before), ["anew"]);
+        assert_eq!(log_end(&folder.path().join("none"), 0), Vec::<String>::new());
+    }
 }

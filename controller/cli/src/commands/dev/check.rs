@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::hosts::Host;
-use crate::output::{ExitCode, Failure, Printer};
+use crate::output::{ExitCode, Failure, Printer, word};
 
 /// How long one command may take on a machine that is busy with everything else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,8 +28,7 @@ struct Step {
 pub(super) async fn run(program: &Path, config: &Path, hosts: &[Host], printer: &Printer) -> Result<(), Failure> {
     for step in steps(hosts) {
         let found = ask(program, config, &step.words).await?;
-        let said =
-            format!("muster {}", step.words.iter().map(|it| super::program::word(it)).collect::<Vec<_>>().join(" "));
+        let said = format!("muster {}", step.words.iter().map(|it| word(it)).collect::<Vec<_>>().join(" "));
         if found.code != Some(step.code) || found.lines != step.lines {
             let show = |lines: &BTreeSet<String>| lines.iter().cloned().collect::<Vec<_>>().join(", ");
             return Err(Failure::new(ExitCode::Unexpected, "dev-check", format!("`{said}` did not do what it should"))

@@ -12,6 +12,9 @@ use crate::output::Failure;
 /// Most agents at once. Each takes some megabytes and a handful of descriptors.
 pub(super) const HOSTS_MAX: usize = 20;
 
+/// What an action may take to end by itself after Ctrl-C, in seconds.
+pub(super) const STOP_TIMEOUT_S: u64 = 5;
+
 /// What a host that is not called otherwise is to begin with.
 const POLICY: &str = include_str!("policy.toml");
 
@@ -60,6 +63,11 @@ impl Host {
         place.host(self.name.as_str()).join("musterd.toml")
     }
 
+    /// Where its agent says what it does.
+    pub(super) fn status_socket(&self, place: &Place) -> PathBuf {
+        place.host(self.name.as_str()).join("state/status.sock")
+    }
+
     /// Writes the agent's files. What its administrator may have changed stays as it is.
     ///
     /// # Errors
@@ -96,7 +104,7 @@ impl Host {
              [pki]\nca = {ca}\ncrl = {crl}\ncertificate = {certificate}\nkey = {key}\n\n\
              [facts]\ndirectory = {facts}\nclasses_file = {classes}\n\n\
              [policy]\nfile = {policy}\n\n\
-             [limits]\n# Ctrl-C does not wait for long.\nstop_timeout_s = 5\n\n\
+             [limits]\n# Ctrl-C does not wait for long.\nstop_timeout_s = {STOP_TIMEOUT_S}\n\n\
              # They run as whoever started `muster dev`, and obey nobody but the certificates beside them.\n\
              [plugins]\nenabled = [\"shell\", \"script\", \"file\"]\ndirectories = [{plugins}]\nconfiguration_directory = {plugin_configuration}\n\n\
              [plugins.file]\nread_roots = [{files}]\nwrite_roots = [{files}]\n",

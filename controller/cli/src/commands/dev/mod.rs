@@ -28,6 +28,7 @@ mod leftovers;
 mod place;
 mod program;
 mod view;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use muster_bus::BrokerUrl;
 use muster_daemon::signals::Signals;
+use muster_protocol::HostName;
 use tokio::time::Instant;
 
 use self::agents::{Agent, Agents, Event, What};
@@ -43,11 +45,10 @@ use self::hosts::Host;
 use self::place::{Held, Place};
 use self::view::{AgentState, Running, View};
 use crate::context;
+use crate::duration::Length;
 use crate::invocation::Invocation;
-use crate::output::{ExitCode, Failure, Printer};
-
-/// How long the agents may take to connect for the first time.
-const READY_PATIENCE: Duration = Duration::from_secs(120);
+use crate::output::{ExitCode, Failure, Printer, number, word};
+use crate::remembered;
 
 /// After so long without everybody being connected, it is said who is awaited.
 const QUIET: Duration = Duration::from_secs(5);
@@ -75,6 +76,9 @@ pub(crate) struct DevArguments {
     /// Start, ask what a newcomer would ask, compare, stop.
     #[arg(long)]
     check: bool,
+    /// How long the agents may take to connect for the first time.
+    #[arg(long, value_name = "TIME", default_value = "2m")]
+    connect_timeout: Length,
     /// Leave the user's configuration file alone.
     #[arg(long)]
     no_context: bool,
@@ -107,18 +111,32 @@ impl Directory {
 
 /// Runs `dev`, or a verb of it.
 pub(crate) fn run(arguments: &DevArguments, invocation: &Invocation) -> Result<ExitCode, Failure> {
-    match &arguments.verb {
-        Some(DevVerb::Status(directory)) => view::status(&directory.place()?, &invocation.printer),
-        Some(DevVerb::Reset(directory)) => reset(&directory.place()?, invocation),
-        None => crate::block_on(start(arguments, invocation)),
+    let (directory, done) = match &arguments.verb {
+        Some(DevVerb::Status(directory)) => {
+            (directory, directory.place().and_then(|place| view::status(&place, &invocation.printer)))
+        }
+        Some(DevVerb::Reset(directory)) => (directory, directory.place().and_then(|place| reset(&place, invocation))),
+        None => (&arguments.directory, crate::block_on(start(arguments, invocation))),
+    };
+    done.map_err(|failure| stay(failure, directory.dir.as_deref()))
+}
+
+/// What is proposed is about the directory that was named, and not about the usual one.
+fn stay(mut failure: Failure, named: Option<&Path>) -> Failure {
+    let Some(named) = named else { return failure };
+    let flag = format!(" --dir {}", word(&named.display().to_string()));
+    for hint in failure.hints.iter_mut().filter(|hint| hint.starts_with("muster dev") && !hint.contains(" --dir ")) {
+        // A remark may follow the command.
+        let end = hint.find(", ").unwrap_or(hint.len());
+        hint.insert_str(end, &flag);
     }
+    failure
 }
 
 /// What starts the broker of a context again, if `muster dev` is what runs it. `ca` is the context's authority.
 pub(crate) fn start_command(ca: &Path) -> Option<String> {
     let place = Place::of_certificate(ca)?;
-    let usual = Directory { dir: None }.place().is_ok_and(|usual| usual == place);
-    Some(if usual { "muster dev".to_owned() } else { place.start_command() })
+    Some(place.command(""))
 }
 
 /// Removes everything, the context first: one that leads nowhere is worse than none.
@@ -135,6 +153,12 @@ fn reset(place: &Place, invocation: &Invocation) -> Result<ExitCode, Failure> {
     {
         context::write(path, &text, None)?;
         printer.note(format!("Removed context `{}` from {}", contexts::NAME, path.display()));
+    }
+    // While the certificate is there that says whose hosts they were.
+    let forgotten = remembered::forget(&certificates::trust(place).0)
+        .map_err(|error| Failure::unexpected("what is remembered of the hosts cannot be removed", &error))?;
+    if forgotten {
+        printer.note("Forgot the hosts that commands have seen");
     }
     match place.remove()? {
         true => printer.note(format!("Removed {}", place.path().display())),
@@ -155,7 +179,8 @@ async fn start(arguments: &DevArguments, invocation: &Invocation) -> Result<Exit
     warn(printer, &musterd).await;
     let ended = end_leftovers(held.place()).await;
     if ended > 0 {
-        printer.note(format!("Ended {ended} processes that an earlier run had left"));
+        let processes = number::counted(ended, "process", "processes");
+        printer.note(format!("Ended {processes} that an earlier run had left"));
     }
     let hosts = hosts::first(usize::from(arguments.agents))?;
     let names: Vec<_> = hosts.iter().map(|host| host.name.clone()).collect();
@@ -164,6 +189,7 @@ async fn start(arguments: &DevArguments, invocation: &Invocation) -> Result<Exit
         false => format!("Going on with what is kept in {}", held.place().path().display()),
     });
     certificates::provide(held.place(), &names, invocation.now())?;
+    forget_others(held.place(), &names, invocation);
     let broker = Broker::start(arguments.broker.as_ref(), &mut held)?;
     let where_it_is = if broker.is_embedded() { "embedded broker" } else { "broker" };
     printer.note(format!("Using the {where_it_is} at {}", broker.url));
@@ -176,22 +202,59 @@ async fn start(arguments: &DevArguments, invocation: &Invocation) -> Result<Exit
     held.remove_running();
     printer.note(format!("Stopping {} and everything it has started", program_name(&broker)));
     let stopped = async {
+        if agents.is_some() {
+            say_what_goes_on(held.place(), &hosts, printer).await;
+        }
         if let Some(agents) = agents.take() {
             agents.stop().await;
         }
         // What an agent has started in a process of its own goes on without it. Not here.
         let ended = end_leftovers(held.place()).await;
         if ended > 0 {
-            printer.note(format!("Ended {ended} actions that agents had started in processes of their own"));
+            let actions = number::counted(ended, "action", "actions");
+            printer.note(format!("Ended {actions} that agents had started in processes of their own"));
         }
         broker.stop().await;
     };
     tokio::select! {
         biased;
-        () = stopped => {}
-        () = asked_to_stop(&mut signals) => printer.warning("ended at once, at the second signal"),
+        () = stopped => worked,
+        () = asked_to_stop(&mut signals) => {
+            // What was to be waited for is not any more: agents, their actions, and whatever those have started.
+            kill(held.place()).await;
+            printer.warning("ended at once, at the second signal: what ran was killed");
+            Ok(ExitCode::Interrupted)
+        }
     }
-    worked
+}
+
+/// Says what may hold up the end, and for how long.
+async fn say_what_goes_on(place: &Place, hosts: &[Host], printer: &Printer) {
+    let sockets = hosts.iter().map(|host| (host.name.to_string(), host.status_socket(place)));
+    let work = work::ask(sockets).await;
+    if work.is_empty() {
+        return;
+    }
+    printer.note(format!("What runs has {} s to end by itself; Ctrl-C again kills it:", hosts::STOP_TIMEOUT_S));
+    for it in work {
+        printer.note(format!("  {}  {} of {}", it.host, it.action, it.caller));
+    }
+}
+
+/// Commands must not wait for hosts of an earlier run that this one does not have. What cannot be forgotten is only waited for.
+fn forget_others(place: &Place, names: &[HostName], invocation: &Invocation) {
+    let all = hosts::first(hosts::HOSTS_MAX).unwrap_or_default();
+    let others = all.into_iter().map(|host| host.name).filter(|name| !names.contains(name)).collect();
+    if let Err(error) = remembered::forget_hosts(&certificates::trust(place).0, &others, invocation.now()) {
+        invocation.printer.detail(1, format!("Could not forget the hosts of earlier runs: {error}"));
+    }
+}
+
+/// Kills what has a configuration below this directory, on a thread that may wait.
+async fn kill(place: &Place) {
+    let hosts = place.path().join("hosts");
+    // Only a thread that panics fails, and that is said by itself.
+    drop(tokio::task::spawn_blocking(move || leftovers::kill(&hosts)).await);
 }
 
 fn program_name(broker: &Broker) -> &'static str {
@@ -258,11 +321,6 @@ async fn work(
         host.prepare(place, &broker.url)?;
     }
     contexts::write_own(place, &broker.url)?;
-    // A check leaves nothing behind but its own directory.
-    let context = match arguments.no_context || arguments.check {
-        true => None,
-        false => provide_context(invocation, place, &broker.url)?,
-    };
     let list: Vec<Agent> = hosts
         .iter()
         .map(|host| Agent { host: host.name.clone(), folder: place.host(host.name.as_str()), program: musterd.clone() })
@@ -271,28 +329,34 @@ async fn work(
     let mut states = vec![AgentState::default(); list.len()];
     let begun = Instant::now();
     let mut quiet_until = begun + QUIET;
-    while !states.iter().all(|state| state.ready) {
+    let deadline = begun + Duration::from_millis(arguments.connect_timeout.as_millis().unsigned_abs());
+    while !states.iter().all(AgentState::is_connected) {
         let event = tokio::select! {
             biased;
             event = agents.next() => event,
-            name = broker.failed() => return Err(broker_failed(name)),
-            () = tokio::time::sleep_until(begun + READY_PATIENCE) => None,
+            name = broker.failed() => return Err(broker_failed(name, place)),
+            () = tokio::time::sleep_until(deadline) => None,
             () = tokio::time::sleep_until(quiet_until) => {
-                quiet_until = begun + READY_PATIENCE + QUIET;
+                quiet_until = deadline + QUIET;
                 say_who_is_awaited(&list, &states, &broker.url, printer);
                 continue;
             }
         };
-        let Some(event) = event else { return Err(not_connected(&list, &states)) };
-        first_event(&event, &list, &mut states)?;
+        let Some(event) = event else { return Err(not_connected(&list, &states, place, broker, begun.elapsed())) };
+        first_event(&event, &list, &mut states, place)?;
     }
-    let view = View {
+    // A check leaves nothing behind but its own directory, and nobody needs one that leads nowhere.
+    let context = match arguments.no_context || arguments.check {
+        true => None,
+        false => provide_context(invocation, place, &broker.url)?,
+    };
+    let mut view = View {
         place,
         url: &broker.url,
         embedded: broker.is_embedded(),
         context: context.as_deref(),
         hosts,
-        states: &states,
+        states,
         invocation,
     };
     held.tell(&Running::new(&view))?;
@@ -307,57 +371,74 @@ async fn work(
             biased;
             event = agents.next() => {
                 let Some(event) = event else { return Ok(ExitCode::Success) };
+                if let Some(state) = view.states.get_mut(event.index) {
+                    state.take(&event.what);
+                }
+                held.tell(&Running::new(&view))?;
                 view::tell(&event, &list, printer);
             }
-            name = broker.failed() => return Err(broker_failed(name)),
+            name = broker.failed() => return Err(broker_failed(name, place)),
         }
     }
 }
 
 /// What happens before everybody was connected once: an agent that ends then has something to say, and is not tried again.
-fn first_event(event: &Event, agents: &[Agent], states: &mut [AgentState]) -> Result<(), Failure> {
+fn first_event(event: &Event, agents: &[Agent], states: &mut [AgentState], place: &Place) -> Result<(), Failure> {
     let (Some(agent), Some(state)) = (agents.get(event.index), states.get_mut(event.index)) else { return Ok(()) };
-    match &event.what {
-        What::Started { pid } => state.pid = Some(*pid),
-        What::Ready => state.ready = true,
-        What::Ended { how, log, .. } => {
-            return Err(Failure::new(
-                ExitCode::Unexpected,
-                "dev-agent",
-                format!("the agent of {} ended instead of connecting", agent.host),
-            )
-            .why("ended", how.clone())
-            .why("log", log.join("\n"))
-            .hint("muster dev reset, to begin anew")
-            .hint(format!("less {}", program::word(&agent.log().display().to_string()))));
-        }
-    }
-    Ok(())
+    state.take(&event.what);
+    let What::Ended { how, log, .. } = &event.what else { return Ok(()) };
+    let what = format!("the agent of {} ended instead of connecting", agent.host);
+    let failure = Failure::new(ExitCode::Unexpected, "dev-agent", what).why("ended", how.clone());
+    let failure = match log.is_empty() {
+        true => failure,
+        false => failure.why("log", log.join("\n")),
+    };
+    Err(failure
+        .hint(format!("{}, to begin anew", place.reset_command()))
+        .hint(format!("less {}", word(&agent.log().display().to_string()))))
 }
 
 /// Somebody sees nothing happen, and is told why.
 fn say_who_is_awaited(agents: &[Agent], states: &[AgentState], url: &str, printer: &Printer) {
     printer.note(format!("Still waiting for agents to connect to {url}:"));
-    for (agent, _) in agents.iter().zip(states).filter(|(_, state)| !state.ready) {
-        let log = agents::log_end(&agent.log());
-        printer.note(format!("  {}  {}", agent.host, log.last().map(String::as_str).unwrap_or_default()));
+    for (agent, state) in agents.iter().zip(states).filter(|(_, state)| !state.is_connected()) {
+        printer.note(format!("  {}  {}", agent.host, state.words()));
     }
 }
 
-fn not_connected(agents: &[Agent], states: &[AgentState]) -> Failure {
-    let waiting = agents.iter().zip(states).filter(|(_, state)| !state.ready);
-    let what = format!("not every agent has connected within {} s", READY_PATIENCE.as_secs());
-    let failure = Failure::new(ExitCode::Unreachable, "dev-agent", what);
-    waiting.fold(failure, |failure, (agent, _)| {
-        let log = agents::log_end(&agent.log());
-        failure.why(agent.host.to_string(), log.last().cloned().unwrap_or_default())
-    })
+/// Exit 7: whoever waits for hosts would wait in vain.
+fn not_connected(agents: &[Agent], states: &[AgentState], place: &Place, broker: &Broker, waited: Duration) -> Failure {
+    let missing = states.iter().filter(|state| !state.is_connected()).count();
+    let what = format!(
+        "{missing} of {} agents could not connect to {} within {} s",
+        agents.len(),
+        broker.url,
+        waited.as_secs()
+    );
+    let waiting = agents.iter().zip(states).filter(|(_, state)| !state.is_connected());
+    let failure = waiting
+        .fold(Failure::new(ExitCode::Unreachable, "dev-not-connected", what), |failure, (agent, state)| {
+            failure.why(agent.host.to_string(), state.words().to_owned())
+        });
+    let path = |path: PathBuf| word(&path.display().to_string());
+    if broker.is_embedded() {
+        return failure
+            .hint(format!("{}, to begin anew", place.reset_command()))
+            .hint(format!("less {}", agents.first().map(|agent| path(agent.log())).unwrap_or_default()));
+    }
+    failure
+        .why("need", "a broker that runs there, believes this directory's authority and knows its identities")
+        .hint(format!(
+            "muster broker config --ca-dir {} --out DIR --import, on the broker's machine",
+            path(place.authority())
+        ))
+        .hint(format!("muster --config {} doctor", path(place.config())))
 }
 
-fn broker_failed(name: &str) -> Failure {
+fn broker_failed(name: &str, place: &Place) -> Failure {
     Failure::new(ExitCode::Unexpected, "unexpected", "the embedded broker has stopped by itself")
         .why("task", name)
-        .hint("muster dev -v, to see what it says")
+        .hint(format!("{}, to see what it says", place.command("-v")))
 }
 
 /// Adds the context to the user's file. Gives its name, if it leads here.
@@ -393,4 +474,22 @@ fn provide_context(invocation: &Invocation, place: &Place, url: &str) -> Result<
         printer.warning(format!("{} is set and wins over the context", row.variable));
     }
     Ok(Some(contexts::NAME.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_stays_in_the_directory_that_was_named() {
+        let check = |named: Option<&str>, hint: &str, expected: &str| {
+            let failure = stay(Failure::usage("x").hint(hint), named.map(Path::new));
+            assert_eq!(failure.hints, [expected]);
+        };
+        check(Some("/my dir"), "muster dev --musterd FILE", "muster dev --musterd FILE --dir '/my dir'");
+        check(Some("/d"), "muster dev, then the command by hand", "muster dev --dir /d, then the command by hand");
+        check(Some("/d"), "muster dev reset --dir /e", "muster dev reset --dir /e");
+        check(Some("/d"), "less /d/log", "less /d/log");
+        check(None, "muster dev", "muster dev");
+    }
 }

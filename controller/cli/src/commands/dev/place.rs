@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use muster_daemon::write_atomic;
 use serde::{Deserialize, Serialize};
 
-use super::program::word;
-use crate::output::{ExitCode, Failure};
+use crate::output::{ExitCode, Failure, word};
 
 /// Made first and removed last: what lies beside it is ours, and may be removed.
 const MARK: &str = "dev.json";
@@ -207,7 +206,7 @@ impl Place {
         Failure::new(ExitCode::Usage, "dev-running", format!("`muster dev` runs already in `{}`", self.path.display()))
             .why("who", who)
             .hint("muster dev --dir DIR, for a second one beside it")
-            .hint("muster dev status")
+            .hint(self.command("status"))
     }
 
     /// What was kept, if `muster dev` has made this directory.
@@ -297,14 +296,19 @@ impl Place {
         Ok(true)
     }
 
-    /// How to begin anew here.
-    pub(super) fn reset_command(&self) -> String {
-        format!("muster dev reset --dir {}", word(&self.path.display().to_string()))
+    /// `muster dev` with these words, for this directory, as it can be typed.
+    pub(super) fn command(&self, words: &str) -> String {
+        let space = if words.is_empty() { "" } else { " " };
+        let usual = Self::find(None, |name| std::env::var_os(name).map(PathBuf::from));
+        match usual.is_ok_and(|usual| usual == *self) {
+            true => format!("muster dev{space}{words}"),
+            false => format!("muster dev{space}{words} --dir {}", word(&self.path.display().to_string())),
+        }
     }
 
-    /// How to start it.
-    pub(super) fn start_command(&self) -> String {
-        format!("muster dev --dir {}", word(&self.path.display().to_string()))
+    /// How to begin anew here.
+    pub(super) fn reset_command(&self) -> String {
+        self.command("reset")
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::output::{ExitCode, Failure};
+use crate::output::{ExitCode, Failure, word};
 
 /// Its name.
 const NAME: &str = "musterd";
@@ -55,12 +55,6 @@ pub(super) fn command_word(own: &Path, path: Option<&OsStr>) -> String {
     }
 }
 
-/// A word as a shell reads it.
-pub(super) fn word(text: &str) -> String {
-    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c));
-    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +92,5 @@ mod tests {
         let path = own.parent().unwrap().as_os_str();
         assert_eq!(command_word(&own, Some(path)), "muster");
         assert_eq!(command_word(&own, None), format!("'{}'", own.display()));
-        assert_eq!(word("it's"), r"'it'\''s'");
     }
 }

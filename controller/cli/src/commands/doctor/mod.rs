@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::context::{self, Context, Files, Locations};
 use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, Style, Text};
-use crate::session::host_cache;
+use crate::remembered;
 
 /// Columns of a check's name.
 const NAME_WIDTH: usize = 13;
@@ -225,7 +225,7 @@ async fn examine(context: &Context, report: &mut Report<'_>) {
     }
     let own = login.trust.crl_info();
     let Some(mut session) = network::log_in(context, login, report).await else { return };
-    let mut cache = host_cache(&context.name, now);
+    let mut cache = remembered::hosts(context, now);
     agents::check(context, &mut session.controller, &mut cache, &own, report).await;
     // What was learnt on the way is a by-product.
     drop(cache.save());
