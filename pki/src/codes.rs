@@ -120,6 +120,11 @@ pub const CODES: &[Code] = &[
         explanation: "A broker shows a certificate whose identity is broker/NAME, made for servers by the authority that it trusts itself, in its time and not revoked. Clients refuse any other, so the broker does not start with one.",
     },
     Code {
+        code: "foreign-certificate",
+        summary: "the broker's certificate is of another authority than the one that is trusted",
+        explanation: "Clients of the trusted authority would not connect, so the broker does not start. The message names the certificate's issuer and the trusted authorities with their fingerprints, the lines below it the files. Have a certificate issued by the trusted one, or trust the other: both must be the same here, for the agents and for whoever asks.",
+    },
+    Code {
         code: "tls-not-set-up",
         summary: "TLS cannot be set up with this certificate and key",
         explanation: "The TLS library refused them. The lines below the error say why.",

@@ -195,6 +195,16 @@ pub enum PkiError {
         /// What it lacks.
         why: String,
     },
+    /// A certificate of another authority than clients believe.
+    #[error("the certificate of `{}` is of another authority: its issuer is `{issuer}`, and trusted is {}", identity.short(), trusted.join(" or "))]
+    ForeignServer {
+        /// Whose certificate.
+        identity: Box<Identity>,
+        /// The issuer it names.
+        issuer: String,
+        /// The authorities that are trusted, each with its fingerprint.
+        trusted: Vec<String>,
+    },
     /// TLS cannot be set up with these parts.
     #[error("set up TLS")]
     Tls {
@@ -232,6 +242,7 @@ impl PkiError {
             Self::CrlRollback { .. } => "crl-rollback",
             Self::Build { .. } => "certificate-not-built",
             Self::NotServing { .. } => "not-a-server-certificate",
+            Self::ForeignServer { .. } => "foreign-certificate",
             Self::Tls { .. } => "tls-not-set-up",
         }
     }
@@ -264,6 +275,7 @@ impl PkiError {
             | Self::CrlRollback { .. }
             | Self::Build { .. }
             | Self::NotServing { .. }
+            | Self::ForeignServer { .. }
             | Self::Tls { .. } => false,
         }
     }
@@ -321,6 +333,10 @@ impl PkiError {
             Self::CrlRollback { .. } => {
                 vec!["sign a newer list, where the authority is: muster pki crl --out FILE".to_owned()]
             }
+            Self::ForeignServer { .. } => vec![
+                "where the trusted authority is: muster pki issue broker/NAME --dns NAME --out DIR".to_owned(),
+                "name the `ca.pem` that came with the certificate".to_owned(),
+            ],
             Self::NotServing { .. } => {
                 vec!["where the authority is: muster pki issue broker/NAME --dns NAME --out DIR".to_owned()]
             }

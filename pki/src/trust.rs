@@ -68,6 +68,18 @@ struct Authority {
     key: PublicKey,
 }
 
+/// What is wrong with a server's certificate where no authority has anything to say about it.
+const NOBODY: &str = "there is no authority to check it against";
+
+/// Why a certificate is none with which a server is believed.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// No trusted authority has issued it.
+    Foreign,
+    /// Anything else, in words.
+    Other(String),
+}
+
 impl Trust {
     /// Loads the authorities (one or, during a rotation, several certificates in one PEM file) and
     /// their revocation lists.
@@ -146,12 +158,13 @@ impl Trust {
     ///
     /// # Errors
     /// Why clients of this authority would not connect.
-    pub(crate) fn check_server(&self, certificate: &Certificate, now: Timestamp) -> Result<(), String> {
+    pub(crate) fn check_server(&self, certificate: &Certificate, now: Timestamp) -> Result<(), Unfit> {
         let state = self.shared.state.load();
         let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds(now)).unwrap_or(0)));
         let der = CertificateDer::from(certificate.der());
-        let end_entity = EndEntityCert::try_from(&der).map_err(|error| error.to_string())?;
-        let mut refusal = "there is no authority to check it against".to_owned();
+        let end_entity = EndEntityCert::try_from(&der).map_err(|error| Unfit::Other(error.to_string()))?;
+        let mut foreign = false;
+        let mut refusal = NOBODY.to_owned();
         let vouches = |anchor: &&Anchor| {
             let anchors = std::slice::from_ref(&anchor.authority.anchor);
             let algorithms = &[webpki::aws_lc_rs::ED25519];
@@ -159,8 +172,7 @@ impl Trust {
             match end_entity.verify_for_usage(algorithms, anchors, &[], time, usage, None, None) {
                 Ok(_) => true,
                 Err(webpki::Error::UnknownIssuer) => {
-                    refusal =
-                        format!("its issuer `{}` is not the authority that is trusted here", certificate.issuer());
+                    foreign = true;
                     false
                 }
                 Err(webpki::Error::CertExpired { .. }) => {
@@ -177,9 +189,12 @@ impl Trust {
                 }
             }
         };
-        let Some(anchor) = state.anchors.iter().find(vouches) else { return Err(refusal) };
+        let Some(anchor) = state.anchors.iter().find(vouches) else {
+            // One that is not anybody else's is of the authority that says more about it.
+            return Err(if foreign && refusal == NOBODY { Unfit::Foreign } else { Unfit::Other(refusal) });
+        };
         if anchor.crl.as_ref().is_some_and(|crl| crl.revokes(certificate.serial_bytes())) {
-            return Err(format!("certificate {} is revoked", certificate.serial()));
+            return Err(Unfit::Other(format!("certificate {} is revoked", certificate.serial())));
         }
         Ok(())
     }

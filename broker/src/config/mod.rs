@@ -73,6 +73,14 @@ pub struct Config {
     key: PathBuf,
 }
 
+/// Of a configuration, what leads to a broker that runs with it.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Reach {
+    control: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+}
+
 /// Where to read. A file that was named must exist; the usual one need not.
 #[must_use]
 pub fn sources(file: &Path, is_named: bool, variables: impl IntoIterator<Item = (String, String)>) -> Sources {
@@ -122,6 +130,51 @@ impl Config {
             state_dir,
             raw,
         }
+    }
+
+    /// The socket for commands of the broker that was started with these sources, whoever may write them and whatever
+    /// else is wrong in them: what runs can be asked also where it could not be started any more.
+    ///
+    /// # Errors
+    /// A file cannot be read or is not TOML.
+    pub fn reach(sources: Sources, places: &Places) -> Result<PathBuf, ConfigError> {
+        let (loaded, _) = muster_daemon::config::load_partial::<Reach>(sources)?;
+        let Reach { control, state_dir } = loaded.map(|loaded| loaded.value).unwrap_or_default();
+        Ok(control.unwrap_or_else(|| state_dir.unwrap_or_else(|| places.state.clone()).join(CONTROL)))
+    }
+
+    /// What was loaded with every value in force, also those that are where the program expects them.
+    #[must_use]
+    pub fn effective(&self, mut loaded: Loaded<Raw>) -> Loaded<Raw> {
+        if loaded.value.listen != self.raw.listen {
+            loaded.origins.insert("listen".to_owned(), "--listen".to_owned());
+        }
+        let mut effective = self.raw.clone();
+        effective.state_dir = Some(self.state_dir.clone());
+        effective.control = Some(self.control.clone());
+        let pki = &mut effective.pki;
+        for (value, path) in [
+            (&mut pki.ca, &self.ca),
+            (&mut pki.crl, &self.crl),
+            (&mut pki.certificate, &self.certificate),
+            (&mut pki.key, &self.key),
+        ] {
+            *value = Some(path.clone());
+        }
+        loaded.value = effective;
+        loaded
+    }
+
+    /// The file of the authority that clients are checked against.
+    #[must_use]
+    pub fn ca(&self) -> &Path {
+        &self.ca
+    }
+
+    /// The file of the broker's certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
     }
 
     /// The socket for commands.

@@ -165,6 +165,40 @@ fn the_shipped_example_is_read_and_shows_the_defaults() {
 }
 
 #[test]
+fn every_value_in_force_is_shown_with_its_origin() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, state) = (directory.path().join("broker.toml"), directory.path().join("state"));
+    std::fs::write(&file, "vhost = \"lab\"\n[pki]\nca = \"/x/ca.pem\"\n").unwrap();
+    let places = Places { configuration: directory.path().to_owned(), state: state.clone() };
+    let sources = || sources(&file, true, std::iter::empty());
+    let (loaded, config) = Config::load(sources(), &places).unwrap();
+    let config = config.listening(&["127.0.0.1:7".parse().unwrap()]);
+    let text = config.effective(loaded).print(&[]).unwrap();
+    let own = directory.path().display();
+    for line in [
+        format!("vhost = \"lab\"  # {}:1", file.display()),
+        format!("pki.ca = \"/x/ca.pem\"  # {}:3", file.display()),
+        format!("pki.key = \"{own}/pki/broker.key\"  # default"),
+        format!("pki.certificate = \"{own}/pki/broker.pem\"  # default"),
+        format!("pki.crl = \"{own}/pki/crl.pem\"  # default"),
+        format!("state_dir = \"{}\"  # default", state.display()),
+        format!("control = \"{}/control.sock\"  # default", state.display()),
+        "listen = [\"127.0.0.1:7\"]  # --listen".to_owned(),
+        "heartbeat_s = 60  # default".to_owned(),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    // Whoever asks what runs needs to know where, whatever else is in the file by now.
+    assert_eq!(Config::reach(sources(), &places).unwrap(), state.join("control.sock"));
+    std::fs::write(&file, "vhsot = 1\nlisten = []\nstate_dir = \"/x\"\n").unwrap();
+    assert_eq!(Config::reach(sources(), &places).unwrap(), Path::new("/x/control.sock"));
+    std::fs::write(&file, "control = \"/y/c\"\nstate_dir = 7\n").unwrap();
+    assert_eq!(Config::reach(sources(), &places).unwrap(), Path::new("/y/c"));
+    std::fs::write(&file, "control = [").unwrap();
+    assert_eq!(Config::reach(sources(), &places).unwrap_err().code(), "config-syntax");
+}
+
+#[test]
 fn what_is_wrong_in_a_file_is_said_all_at_once() {
     let ground = Ground::new();
     let error = ground

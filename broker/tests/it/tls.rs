@@ -79,7 +79,7 @@ async fn a_broker_does_not_start_with_a_certificate_of_another_kind() {
     }
     let other = TestAuthority::new(Timestamp(SystemClock.now_ms())).unwrap();
     let settings = Settings::new(other.broker("broker/mq1").unwrap(), authority.trust().unwrap());
-    assert_eq!(Server::start(settings, &Tasks::new()).unwrap_err().code(), "not-a-server-certificate");
+    assert_eq!(Server::start(settings, &Tasks::new()).unwrap_err().code(), "foreign-certificate");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -213,6 +213,10 @@ pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure 
         Some(BusError::Rejected { address, problem }) => failure.why(address.clone(), problem.to_string()),
         _ => std::error::Error::source(error).map_or(failure.clone(), |source| failure.because(source)),
     };
+    let failure = match bus {
+        Some(BusError::Tls { problem: TlsProblem::UnknownCa, .. }) => expected_authorities(failure, &context.ca),
+        _ => failure,
+    };
     let note = match bus {
         // Who was pruned reads this too, and an import would not help.
         Some(BusError::Rejected { problem: LoginProblem::Login { .. }, .. }) => {
@@ -227,4 +231,13 @@ pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure 
         }
         _ => failure.hint("muster doctor"),
     }
+}
+
+/// Whose certificate was expected, so that it can be compared with what the broker says at its start.
+fn expected_authorities(failure: Failure, ca: &Path) -> Failure {
+    let failure = failure.why("ca", ca.display().to_string());
+    let authorities = Trust::load(ca, None).map(|trust| trust.authorities()).unwrap_or_default();
+    authorities.iter().fold(failure, |failure, authority| {
+        failure.why("expected", format!("{}, fingerprint {}", authority.subject(), authority.fingerprint()))
+    })
 }

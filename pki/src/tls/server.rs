@@ -14,7 +14,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
-use crate::{Credentials, PkiError, Trust, VerifyError};
+use crate::trust::Unfit;
+use crate::{Certificate, Credentials, PkiError, Trust, VerifyError};
 
 /// What a broker needs to serve: its own certificate, and TLS 1.3 with clients of our authority only.
 ///
@@ -34,7 +35,14 @@ pub fn server_config(credentials: &Credentials, trust: &Trust, now: Timestamp) -
     if !certificate.is_for_servers() {
         return Err(unfit("it is not for servers (extended key usage serverAuth)".to_owned()));
     }
-    trust.check_server(certificate, now).map_err(unfit)?;
+    trust.check_server(certificate, now).map_err(|why| match why {
+        Unfit::Foreign => PkiError::ForeignServer {
+            identity: Box::new(credentials.identity().clone()),
+            issuer: certificate.issuer().to_owned(),
+            trusted: trust.authorities().iter().map(named).collect(),
+        },
+        Unfit::Other(why) => unfit(why),
+    })?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let chain = vec![CertificateDer::from(certificate.der().to_vec())];
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(credentials.key().to_der().to_vec()));
@@ -47,6 +55,11 @@ pub fn server_config(credentials: &Credentials, trust: &Trust, now: Timestamp) -
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// An authority as somebody can compare it with another one.
+fn named(authority: &Certificate) -> String {
+    format!("`{}` (fingerprint {})", authority.subject(), authority.fingerprint())
 }
 
 /// Asks the trust about each client. Its names are not sent as hints: a client of ours has one certificate.

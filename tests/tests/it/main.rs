@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod amqp;
+mod asked_broker;
 mod dev;
 mod no_broker;
 

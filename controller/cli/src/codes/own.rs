@@ -187,7 +187,12 @@ pub(super) const CODES: &[Code] = &[
     Code {
         code: "broker-refused",
         summary: "the embedded broker does not do what it was asked",
-        explanation: "The line `said` has its reason, such as a queue that belongs to a connection, or a configuration that cannot be read again; then everything stays as it was. Exit code 3.",
+        explanation: "The line `said` has its reason, such as a queue that belongs to a connection; then everything stays as it was. Exit code 3; 2 if it is a configuration that cannot be read again.",
+    },
+    Code {
+        code: "broker-not-yours",
+        summary: "the embedded broker is another user's, and you are not root",
+        explanation: "`muster broker status` and the other commands reach a running broker through a socket in its `state_dir`. Only root and the user that the broker runs as are answered, whoever can reach the socket. Exit code 8.",
     },
     Code {
         code: "not-logged-in",

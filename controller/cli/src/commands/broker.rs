@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod control;
+mod documents;
 mod operate;
 mod run;
 

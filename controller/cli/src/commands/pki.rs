@@ -21,7 +21,7 @@ use muster_protocol::{GroupName, HostName, Identity, Timestamp};
 
 use self::answer::{AuthorityView, CertificateView, CrlView, FilesView, RequestView, Shown};
 use crate::invocation::Invocation;
-use crate::output::{ExitCode, Failure, Printer};
+use crate::output::{ExitCode, Failure, Printer, word};
 
 /// Where an authority lives unless somebody says otherwise.
 const DIRECTORY_DEFAULT: &str = "/etc/muster/ca";
@@ -404,16 +404,37 @@ fn revoke(
     let revoked = authority.revoke(&selection, arguments.reason, arguments.crl_days, now).map_err(failure)?;
     let certificates = revoked.iter().map(|record| CertificateView::of_record(record, now)).collect();
     Shown::revoked(certificates, CrlView::new(&authority.crl().map_err(failure)?.1, now)).print(printer);
-    let (place, list) = (directory.display(), directory.join("crl.pem").display().to_string());
+    say_what_takes_access(directory, printer);
+    Ok(ExitCode::Success)
+}
+
+/// A list is in force where it has arrived, and a broker may know users instead.
+fn say_what_takes_access(directory: &Path, printer: &Printer) {
+    let path = |path: &Path| word(&path.display().to_string());
+    let (place, list) = (path(directory), path(&directory.join("crl.pem")));
     printer.note("This alone takes no access away. What does:");
-    printer.note("  1. the broker logs the identity out, at once:");
-    printer.note(format!("     muster broker config --ca-dir {place} --out DIR --import --prune"));
+    printer.note(
+        "  1. the broker logs the identity out. The embedded one looks at the file of its `pki.crl` every second",
+    );
+    printer.note("     and closes the identity's connections:");
+    let of_dev = super::dev::list_of(directory);
+    match &of_dev {
+        Some(own) => printer.note(format!("     cp {list} {}", path(own))),
+        None => {
+            printer.note(format!("     scp {list} BROKER:/etc/muster/pki/crl.pem"));
+            printer.note("     RabbitMQ reads no list; its user is deleted, and its connections are closed with it:");
+            printer.note(format!("     muster broker config --ca-dir {place} --out DIR --import --prune"));
+        }
+    }
     printer.note("  2. every running agent stops to believe it:");
-    printer.note(format!("     muster pki publish {list}"));
+    printer.note(format!("     {}", printer.command(&format!("muster pki publish {list}"))));
+    if of_dev.is_some() {
+        // The copy above is what they read.
+        return;
+    }
     printer
         .note("  3. the same for agents installed later, and for the contexts of users: copy the list to their `crl`");
     printer.note(format!("     scp {list} HOST:/etc/muster/pki/crl.pem"));
-    Ok(ExitCode::Success)
 }
 
 /// The flag that leads a command to this authority, where it is not the usual one.

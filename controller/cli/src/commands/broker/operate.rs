@@ -1,12 +1,17 @@
 //! `muster broker status|reload|close|delete-queue|purge-queue`: what a running embedded broker is asked.
 
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
-use muster_broker::control::{Answer, Request, ask};
+use muster_broker::control::{Answer, ControlError, Request, ask};
 use muster_broker::server::status::{Status, Used};
 use muster_protocol::{Identity, Timestamp};
 
+use super::documents;
 use super::run::File;
-use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text};
+use crate::output::{Column, ExitCode, Failure, Printer, Style, Table, Text, word};
 
 /// From so many of ten on a bound is nearly reached.
 const NEARLY: u64 = 9;
@@ -73,23 +78,25 @@ pub(super) fn status(arguments: &StatusArguments, printer: &Printer) -> Result<E
     let bindings = printer.format().is_for_programs() || arguments.list == Some(Listed::Bindings);
     let status = match demand(&arguments.file, &Request::Status { bindings })? {
         Answer::Status { status } => status,
-        other => return Err(unexpected(&other)),
+        other => return Err(unexpected(&other, &arguments.file)),
     };
     match arguments.list {
         Some(Listed::Connections) => printer.list(
-            "muster.broker_connections/v1",
+            documents::CONNECTIONS,
             "connections",
-            &status.connections,
+            &documents::connections(&status),
             &connections(&status, usize::MAX),
         ),
         Some(Listed::Queues) => {
-            printer.list("muster.broker_queues/v1", "queues", &status.queues, &queues(&status, usize::MAX));
+            printer.list(documents::QUEUES, "queues", &status.queues, &queues(&status, usize::MAX));
         }
         Some(Listed::Bindings) => {
             let all = status.bindings.clone().unwrap_or_default();
-            printer.list("muster.broker_bindings/v1", "bindings", &all, &self::bindings(&status));
+            printer.list(documents::BINDINGS, "bindings", &all, &self::bindings(&status));
         }
-        None if printer.format().is_for_programs() => printer.document("muster.broker_status/v1", &status),
+        None if printer.format().is_for_programs() => {
+            printer.document(documents::STATUS, &documents::status(&status, &attention(&status)));
+        }
         None => return Ok(show(&status, printer)),
     }
     Ok(if attention(&status).is_empty() { ExitCode::Success } else { ExitCode::HostFailed })
@@ -97,7 +104,10 @@ pub(super) fn status(arguments: &StatusArguments, printer: &Printer) -> Result<E
 
 /// Has the broker read its configuration again.
 pub(super) fn reload(arguments: &ReloadArguments, printer: &Printer) -> Result<ExitCode, Failure> {
-    let (_, notes) = done(demand(&arguments.file, &Request::Reload)?)?;
+    let (_, notes) = match demand(&arguments.file, &Request::Reload)? {
+        Answer::Refused { code, why } => return Err(not_reloaded(&code, &why, &arguments.file)),
+        answer => done(answer, &arguments.file)?,
+    };
     printer.line("the broker has read its configuration again");
     notes.into_iter().for_each(|note| printer.warning(note));
     Ok(ExitCode::Success)
@@ -106,49 +116,87 @@ pub(super) fn reload(arguments: &ReloadArguments, printer: &Printer) -> Result<E
 /// Closes connections.
 pub(super) fn close(arguments: &CloseArguments, printer: &Printer) -> Result<ExitCode, Failure> {
     let request = Request::Close { identity: arguments.identity.clone(), reason: arguments.reason.clone() };
-    let (count, _) = done(demand(&arguments.file, &request)?)?;
-    printer.line(format!("{} closed", counted(count, "connection")));
+    let (count, _) = done(demand(&arguments.file, &request)?, &arguments.file)?;
+    match &arguments.identity {
+        Some(identity) if count == 0 => printer.line(format!("{} has no connection here", identity.short())),
+        _ => printer.line(format!("{} closed", counted(count, "connection"))),
+    }
     Ok(ExitCode::Success)
 }
 
 /// Deletes a queue.
 pub(super) fn delete_queue(arguments: &QueueArguments, printer: &Printer) -> Result<ExitCode, Failure> {
-    let (count, _) = done(demand(&arguments.file, &Request::DeleteQueue { name: arguments.queue.clone() })?)?;
+    let (count, _) =
+        done(demand(&arguments.file, &Request::DeleteQueue { name: arguments.queue.clone() })?, &arguments.file)?;
     printer.line(format!("{} deleted, with {}", arguments.queue, counted(count, "message")));
     Ok(ExitCode::Success)
 }
 
 /// Empties a queue.
 pub(super) fn purge_queue(arguments: &QueueArguments, printer: &Printer) -> Result<ExitCode, Failure> {
-    let (count, _) = done(demand(&arguments.file, &Request::PurgeQueue { name: arguments.queue.clone() })?)?;
+    let (count, _) =
+        done(demand(&arguments.file, &Request::PurgeQueue { name: arguments.queue.clone() })?, &arguments.file)?;
     printer.line(format!("{} removed from {}", counted(count, "message"), arguments.queue));
     Ok(ExitCode::Success)
 }
 
 fn demand(file: &File, request: &Request) -> Result<Answer, Failure> {
-    let (_, config) = file.load()?;
-    ask(config.control(), request).map_err(|error| {
-        Failure::new(ExitCode::Unreachable, error.code(), "no embedded broker answers here")
-            .because(&error)
-            .hint("muster broker status --config FILE, with the file that the broker was started with")
-            .hint("muster broker check, for RabbitMQ")
-            .hint("muster broker run")
-    })
+    let control = file.reach()?;
+    ask(&control, request).map_err(|error| unanswered(&error, &control, file))
 }
 
-fn done(answer: Answer) -> Result<(u64, Vec<String>), Failure> {
+fn unanswered(error: &ControlError, control: &Path, file: &File) -> Failure {
+    let refused = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied);
+    if refused {
+        let failure = Failure::new(ExitCode::IdentityRejected, "broker-not-yours", "you may not ask this broker")
+            .why("socket", control.display().to_string())
+            .why("why", "only root and the user that the broker runs as are answered");
+        return match std::fs::symlink_metadata(control) {
+            Ok(found) => failure.hint(format!("sudo {}", file.command("status"))).hint(format!(
+                "sudo -u '#{}' {}",
+                found.uid(),
+                file.command("status")
+            )),
+            Err(_) => failure.hint(format!("sudo {}", file.command("status"))),
+        };
+    }
+    let failure = Failure::new(ExitCode::Unreachable, error.code(), "no embedded broker answers here").because(error);
+    // The one of `muster dev` has a file of its own, which nobody would guess.
+    let failure = match crate::commands::dev::running_broker().filter(|_| !file.is_named()) {
+        Some(config) => failure
+            .hint("muster broker check, for RabbitMQ")
+            .hint(format!("muster broker status --config {}", word(&config.display().to_string()))),
+        None => failure
+            .hint("muster broker status --config FILE, with the file that the broker was started with")
+            .hint("muster broker check, for RabbitMQ")
+            .hint(file.command("run")),
+    };
+    failure
+}
+
+/// A reload that was refused changes nothing: exit 2, since a file has to be put right, with the broker's own reasons.
+fn not_reloaded(code: &str, why: &str, file: &File) -> Failure {
+    let code = crate::codes::all().map(|row| row.code).find(|known| *known == code).unwrap_or("broker-refused");
+    let what = "the broker does not take its configuration; what is in force stays in force";
+    let failure = why.lines().fold(Failure::new(ExitCode::Usage, code, what), |failure, line| failure.why("why", line));
+    failure.hint(format!("muster explain {code}")).hint(format!("{}, once it is right", file.command("reload")))
+}
+
+fn done(answer: Answer, file: &File) -> Result<(u64, Vec<String>), Failure> {
     match answer {
         Answer::Done { count, notes } => Ok((count, notes)),
-        other => Err(unexpected(&other)),
+        other => Err(unexpected(&other, file)),
     }
 }
 
-fn unexpected(answer: &Answer) -> Failure {
+fn unexpected(answer: &Answer, file: &File) -> Failure {
     match answer {
         Answer::Refused { code, why } if code == "no-such-queue" => {
             Failure::new(ExitCode::NoMatch, "no-such-queue", "the broker has no such queue")
                 .why("said", why)
-                .hint("muster broker status --list queues")
+                .hint(file.command("status --list queues"))
         }
         Answer::Refused { code, why } => {
             Failure::new(ExitCode::HostFailed, "broker-refused", "the broker does not do that")

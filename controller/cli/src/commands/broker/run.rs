@@ -10,14 +10,15 @@ use muster_broker::config::{self, Config, Places, Raw};
 use muster_broker::control::{ControlSocket, Request};
 use muster_broker::server::status::MembersStatus;
 use muster_broker::server::{Server, ServerError, Settings};
-use muster_daemon::config::{ConfigError, Loaded};
+use muster_daemon::config::{ConfigError, Loaded, Sources};
 use muster_daemon::service_manager::{self, Notices};
 use muster_daemon::signals::{Request as Signal, Signals};
 use muster_daemon::{Disk as _, RealDisk, SystemClock, Tasks, logging};
+use muster_pki::PkiError;
 use muster_pki::time_text::utc;
 use muster_protocol::OutputStream;
 
-use crate::output::{ExitCode, Failure, Printer, Text};
+use crate::output::{ExitCode, Failure, Printer, Text, word};
 
 /// How long the end may take: farewells, and the last write of the journal.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -53,6 +54,42 @@ impl File {
         self.config.clone().map_or_else(|| (places.file(), false), |path| (path, true))
     }
 
+    /// Where the broker that was started with it can be asked. It may be another user's, where root asks, and what is wrong
+    /// in it by now does not matter to what runs.
+    pub(super) fn reach(&self) -> Result<PathBuf, Failure> {
+        let places = Places::of_process();
+        let (path, is_named) = self.path(&places);
+        let reach = |sources| Config::reach(sources, &places);
+        reach(config::sources(&path, is_named, std::env::vars()))
+            // A drop-in may be what cannot be read.
+            .or_else(|error| reach(Sources::new().file(&path)).map_err(|_| error))
+            .map_err(|error| match &error {
+                ConfigError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                    let what = "you may not read the configuration of this broker, and so not ask it";
+                    Failure::new(ExitCode::IdentityRejected, "broker-not-yours", what)
+                        .why("file", path.display().to_string())
+                        .why("why", "only root and the user that the broker runs as are answered")
+                        .hint(format!("sudo {}", self.command("status")))
+                }
+                _ => unusable(&path, &error)
+                    .why("note", "it says where the broker is asked; a broker that runs goes on")
+                    .hint(format!("muster explain {}", error.code())),
+            })
+    }
+
+    /// Whether somebody has named it.
+    pub(super) fn is_named(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// A command of `muster broker` about the same broker, as it can be typed.
+    pub(super) fn command(&self, words: &str) -> String {
+        match &self.config {
+            Some(config) => format!("muster broker {words} --config {}", word(&config.display().to_string())),
+            None => format!("muster broker {words}"),
+        }
+    }
+
     /// Reads it.
     pub(super) fn load(&self) -> Result<(Loaded<Raw>, Config), Failure> {
         let places = Places::of_process();
@@ -60,7 +97,11 @@ impl File {
         // The process reads it again from another directory.
         let path = std::path::absolute(&path).unwrap_or(path);
         let sources = config::sources(&path, is_named, std::env::vars());
-        Config::load(sources, &places).map_err(|error| unusable(&path, &error))
+        Config::load(sources, &places).map_err(|error| {
+            unusable(&path, &error)
+                .hint(format!("{}, once it is right", self.command("run --check")))
+                .hint(format!("muster explain {}", error.code()))
+        })
     }
 }
 
@@ -69,14 +110,17 @@ pub(super) fn run(arguments: &RunArguments, printer: &Printer) -> Result<ExitCod
     let (loaded, config) = arguments.file.load()?;
     let config = config.listening(&arguments.listen);
     if arguments.print_config {
-        let text = loaded.print(&[]).map_err(|error| Failure::unexpected("cannot print the configuration", &error))?;
+        let text = config
+            .effective(loaded)
+            .print(&[])
+            .map_err(|error| Failure::unexpected("cannot print the configuration", &error))?;
         printer.verbatim(&text);
         return Ok(ExitCode::Success);
     }
     if arguments.check {
-        let settings = config.settings(Arc::new(SystemClock)).map_err(|error| failure(&error))?;
+        let settings = config.settings(Arc::new(SystemClock)).map_err(|error| failure(&error, &config))?;
         let until = settings.credentials.not_after();
-        Server::check(&settings).map_err(|error| failure(&error))?;
+        Server::check(&settings).map_err(|error| failure(&error, &config))?;
         printer.line(format!(
             "good: {}, certificate valid until {}, state in {}",
             settings.credentials.identity().short(),
@@ -98,11 +142,11 @@ pub(super) fn run(arguments: &RunArguments, printer: &Printer) -> Result<ExitCod
 async fn serve(file: &File, listen: &[SocketAddr], config: &Config, printer: &Printer) -> Result<ExitCode, Failure> {
     let mut signals = Signals::install().map_err(|error| Failure::unexpected("cannot listen for signals", &error))?;
     prepare(config.state_dir())?;
-    let settings = config.settings(Arc::new(SystemClock)).map_err(|error| failure(&error))?;
+    let settings = config.settings(Arc::new(SystemClock)).map_err(|error| failure(&error, config))?;
     let authorities = settings.trust.authorities();
     let ca: Vec<&str> = authorities.iter().filter_map(|it| it.fingerprint().get(..16)).collect();
     let tasks = Tasks::new();
-    let server = Server::start(settings, &tasks).map_err(|error| failure(&error))?;
+    let server = Server::start(settings, &tasks).map_err(|error| failure(&error, config))?;
     let runtime = tokio::runtime::Handle::current();
     let reload = {
         let (config, listen) = (file.config.clone(), listen.to_vec());
@@ -214,12 +258,18 @@ pub(super) fn unusable(path: &Path, error: &ConfigError) -> Failure {
         }
         other => failure.why("file", path.display().to_string()).because(other),
     };
-    failure.hint("muster broker run --print-config").hint(format!("muster explain {}", error.code()))
+    failure
 }
 
-fn failure(error: &ServerError) -> Failure {
+fn failure(error: &ServerError, config: &Config) -> Failure {
     let mut failure = Failure::new(ExitCode::Usage, error.code(), "the broker does not start").because(error);
     if let ServerError::Pki(error) = error {
+        if matches!(error, PkiError::ForeignServer { .. } | PkiError::NotServing { .. }) {
+            failure = failure.why("cert", config.certificate().display().to_string());
+        }
+        if matches!(error, PkiError::ForeignServer { .. } | PkiError::ForeignCrl { .. }) {
+            failure = failure.why("ca", config.ca().display().to_string());
+        }
         for remedy in error.remedies() {
             failure = failure.hint(remedy);
         }
@@ -230,5 +280,5 @@ fn failure(error: &ServerError) -> Failure {
 /// A failure to read the configuration again, for the log and whoever has asked.
 fn unread(failure: &Failure) -> ServerError {
     let why: Vec<&str> = failure.why.iter().map(|(_, why)| why.as_str()).collect();
-    ServerError::Configuration { why: format!("{}: {}", failure.what, why.join("; ")) }
+    ServerError::Configuration { why: why.join("\n") }
 }

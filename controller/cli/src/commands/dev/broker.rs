@@ -9,6 +9,7 @@ use muster_broker::config::{self, Config, Places};
 use muster_broker::control::ControlSocket;
 use muster_broker::server::{Server, ServerError};
 use muster_bus::BrokerUrl;
+use muster_daemon::config::ConfigError;
 use muster_daemon::{SystemClock, Tasks};
 use muster_protocol::routing::VHOST_DEFAULT;
 
@@ -156,12 +157,26 @@ fn embedded(held: &Held, port: Option<u16>) -> Result<(Embedded, u16), Unstarted
         let _inside = runtime.enter();
         let reload = || match read() {
             Ok(config) => config.settings(Arc::new(SystemClock)),
-            Err(error) => Err(ServerError::Configuration { why: error.to_string() }),
+            Err(ConfigError::Invalid { problems }) => {
+                let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Err(ServerError::Configuration { why: why.join("\n") })
+            }
+            Err(error) => Err(ServerError::Configuration { why: with_causes(&error) }),
         };
         server.obey(request, reload)
     });
     let control = control.map_err(|error| Unstarted::Failed(failed(error.code(), &error)))?;
     Ok((Embedded { tasks, _control: control }, port))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }
 
 fn is_in_use(error: &ServerError) -> bool {

@@ -139,6 +139,20 @@ pub(crate) fn start_command(ca: &Path) -> Option<String> {
     Some(place.command(""))
 }
 
+/// The configuration of the embedded broker that `muster dev` runs for this user, if it does.
+pub(crate) fn running_broker() -> Option<PathBuf> {
+    let place = Directory { dir: None }.place().ok()?;
+    let running = place.running().ok()??;
+    let embedded = running.get("embedded").and_then(serde_json::Value::as_bool);
+    embedded.unwrap_or(false).then(|| broker::file(&place))
+}
+
+/// Where broker, agents and contexts read the revocation list, if the authority is one of `muster dev`.
+pub(crate) fn list_of(authority: &Path) -> Option<PathBuf> {
+    let place = Place::of_authority(&std::path::absolute(authority).ok()?)?;
+    Some(certificates::trust(&place).1)
+}
+
 /// Removes everything, the context first: one that leads nowhere is worse than none.
 fn reset(place: &Place, invocation: &Invocation) -> Result<ExitCode, Failure> {
     let printer = &invocation.printer;

@@ -13,6 +13,9 @@ use crate::output::{ExitCode, Failure, word};
 /// Made first and removed last: what lies beside it is ours, and may be removed.
 const MARK: &str = "dev.json";
 
+/// The certificate authority.
+const AUTHORITY: &str = "ca";
+
 /// Certificates and keys.
 const PKI: &str = "pki";
 
@@ -96,6 +99,12 @@ impl Place {
         path.join(MARK).is_file().then(|| Self { path: path.to_owned() })
     }
 
+    /// The directory that an authority lies in, if `muster dev` has made it.
+    pub(super) fn of_authority(authority: &Path) -> Option<Self> {
+        let path = authority.parent().filter(|_| authority.ends_with(AUTHORITY))?;
+        path.join(MARK).is_file().then(|| Self { path: path.to_owned() })
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -103,7 +112,7 @@ impl Place {
 
     /// The certificate authority.
     pub(super) fn authority(&self) -> PathBuf {
-        self.path.join("ca")
+        self.path.join(AUTHORITY)
     }
 
     /// Certificates and keys of everybody.

@@ -235,7 +235,10 @@ fn the_list_shows_what_is_worth_what() {
         ");
         insta::assert_snapshot!(revoke.err, @r"
         This alone takes no access away. What does:
-          1. the broker logs the identity out, at once:
+          1. the broker logs the identity out. The embedded one looks at the file of its `pki.crl` every second
+             and closes the identity's connections:
+             scp DIR/ca/crl.pem BROKER:/etc/muster/pki/crl.pem
+             RabbitMQ reads no list; its user is deleted, and its connections are closed with it:
              muster broker config --ca-dir DIR/ca --out DIR --import --prune
           2. every running agent stops to believe it:
              muster pki publish DIR/ca/crl.pem
