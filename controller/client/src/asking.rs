@@ -376,7 +376,7 @@ impl<'a> Asking<'a> {
             }
             if self.is_over(now) {
                 // It is not quiet while there is something that nobody has looked at.
-                let more = match self.collector.is_complete(now) {
+                let more = match self.quiet.is_none() || self.is_flooded(now) {
                     true => None,
                     false => self.controller.replies.next().now_or_never().flatten(),
                 };
@@ -390,9 +390,23 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Everything is sent, and everybody who is waited for has ended or it has become quiet.
+    /// Everything is sent, and everybody who is waited for has ended or it has become quiet. The end of a broadcast's window
+    /// waits for answers that keep coming.
     fn is_over(&self, now: Timestamp) -> bool {
-        self.accepted && (self.collector.is_complete(now) || self.quiet_at().is_some_and(|at| at <= now))
+        let complete = || self.collector.is_complete(now) && self.stream_ends_at().is_none_or(|at| at <= now);
+        self.accepted && (complete() || self.quiet_at().is_some_and(|at| at <= now))
+    }
+
+    /// Whether the window has been over for longer than any silence, and what still lies there is of nobody new.
+    fn is_flooded(&self, now: Timestamp) -> bool {
+        let silent_since = self.stream_ends_at().unwrap_or(self.began_at);
+        self.collector.is_complete(now.plus_ms(-LOOK_BACK_MS)) && silent_since <= now.plus_ms(-LOOK_BACK_MS)
+    }
+
+    /// From when on a broadcast's answers have ceased.
+    fn stream_ends_at(&self) -> Option<Timestamp> {
+        let ends_at_ms = self.quiet.as_ref()?.streams_until_ms()?;
+        Some(self.began_at.plus_ms(ends_at_ms))
     }
 
     /// From when on nobody else is likely to answer. Not while somebody is still running.
@@ -412,7 +426,8 @@ impl<'a> Asking<'a> {
         }
         // What is over by now was seen to, or waits for the broker to take the commands.
         let quiet_at = self.quiet_at().filter(|at| *at > now);
-        let wakeup = self.collector.next_wakeup(now).into_iter().chain(quiet_at).min();
+        let stream_ends_at = self.stream_ends_at().filter(|at| *at > now);
+        let wakeup = self.collector.next_wakeup(now).into_iter().chain(quiet_at).chain(stream_ends_at).min();
         let sleep =
             wakeup.map(|at| self.began + Duration::from_millis(at.since_ms(self.began_at).max(0).unsigned_abs()));
         let gather_until = self.gather_until;

@@ -24,9 +24,10 @@ const PROBE_MS: i64 = 500;
 /// The plugin that every agent has.
 const PLUGIN: &str = "host";
 
-/// How much longer than its window a discovery stays in queues, in milliseconds: a host that comes
-/// back later is of no use to it.
-const QUEUE_GRACE_MS: i64 = 1_000;
+/// How much longer than its window a discovery stays in queues, in milliseconds. While answers come, the search goes on
+/// beyond its window, and a broker with thousands of hosts has not handed out the question to all of them by then; a host
+/// that comes back later is of no use to it.
+const QUEUE_GRACE_MS: i64 = 10_000;
 
 /// The question `host.ping`: who is there. By broadcast it ends early, see [`Question::likely`].
 #[must_use]

@@ -9,6 +9,10 @@
 //! - against the slowest answer while answers are few: half of it for five hosts, a twentieth for a hundred;
 //! - against the end of the stream of answers: as long again as its last twentieth took.
 //!
+//! The end of the window cuts nobody off who is on the way: while answers of further hosts keep coming, with no silence like
+//! that between them, they are taken, see [`Quiet::streams_until_ms`]. A large fleet, or a broker with much to do, is not
+//! answered in part because it takes longer than the window.
+//!
 //! Who is missed nevertheless is remembered when its answer comes while the program ends, and known the next time.
 //! The numbers behind it are in `docs/performance/controller.md`.
 
@@ -21,6 +25,9 @@ const QUIET_MS_MIN: i64 = 10;
 
 /// Longest silence that is asked for, in milliseconds.
 const QUIET_MS_MAX: i64 = 500;
+
+/// Longest time that answers may stream, in milliseconds: 100,000 hosts at a controller that verifies 1,000 answers a second.
+const STREAM_MS_MAX: i64 = 100_000;
 
 /// With so many answers the slowest of them counts half.
 const FEW: i64 = 5;
@@ -70,13 +77,30 @@ impl Quiet {
         if !self.known || !self.awaited.is_empty() {
             return None;
         }
+        Some(self.busy_until_ms + self.silence_ms())
+    }
+
+    /// Until when the answers have not ceased, whoever is known: so long the end of the window waits. `None` before the first
+    /// answer.
+    ///
+    /// Each host counts once, so nobody can hold it up by saying more; what keeps the caller busy counts for half a second
+    /// after the last answer, and a hundred seconds are the most of all.
+    #[must_use]
+    pub fn streams_until_ms(&self) -> Option<i64> {
+        let last_ms = *self.answers_ms.last()?;
+        let busy_until_ms = self.busy_until_ms.min(last_ms.saturating_add(QUIET_MS_MAX));
+        Some((busy_until_ms + self.silence_ms()).min(STREAM_MS_MAX))
+    }
+
+    /// How long it has to be silent after the answers that there are.
+    fn silence_ms(&self) -> i64 {
         let count = self.answers_ms.len();
         let answers = i64::try_from(count).unwrap_or(i64::MAX);
         let slowest_ms = self.answers_ms.last().copied().unwrap_or(0);
         let late_ms = self.answers_ms.get(count - count.div_ceil(END_OF_STREAM).min(count)).copied().unwrap_or(0);
         let of_few = slowest_ms.saturating_mul(FEW) / answers.saturating_add(FEW).max(1);
         let of_stream = slowest_ms - late_ms;
-        Some(self.busy_until_ms + of_few.max(of_stream).clamp(QUIET_MS_MIN, QUIET_MS_MAX))
+        of_few.max(of_stream).clamp(QUIET_MS_MIN, QUIET_MS_MAX)
     }
 }
 
@@ -121,5 +145,24 @@ mod tests {
         quiet.answered(&host, 20);
         quiet.busy_until(90);
         assert_eq!(quiet.ends_at_ms(), Some(90 + 16));
+    }
+
+    #[test]
+    fn answers_that_keep_coming_hold_the_window_open() {
+        let host = |n: usize| HostName::new(format!("h{n}")).unwrap();
+        for known in [BTreeSet::new(), [host(0), host(99_999)].into()] {
+            let mut quiet = Quiet::new(known);
+            assert_eq!(quiet.streams_until_ms(), None, "nobody has answered");
+            (0..5_000).for_each(|n| quiet.answered(&host(n), i64::try_from(n).unwrap() * 4 / 10));
+            assert_eq!(quiet.ends_at_ms(), None, "nobody, or not everybody, is known");
+            assert_eq!(quiet.streams_until_ms(), Some(1_999 + 99), "as long again as the last 250 took");
+            // One host that says much, or a caller that is slow, is no answer.
+            quiet.busy_until(2_050);
+            assert_eq!(quiet.streams_until_ms(), Some(2_050 + 99));
+            quiet.busy_until(9_000);
+            assert_eq!(quiet.streams_until_ms(), Some(1_999 + 500 + 99));
+            quiet.answered(&host(5_000), 99_999);
+            assert_eq!(quiet.streams_until_ms(), Some(100_000), "at some time it is over");
+        }
     }
 }

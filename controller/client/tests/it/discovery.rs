@@ -1,10 +1,11 @@
 //! Who matches, and how soon that is known.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use muster_client::cache::HostCache;
 use muster_client::discover::{discover, refresh};
-use muster_client::testing::{Fleet, behaving, succeeding};
+use muster_client::testing::{Fleet, Say, behaving, succeeding};
 use muster_client::{ClientError, FailureClass};
 use muster_protocol::HostName;
 use muster_protocol::expr::Expression;
@@ -126,4 +127,25 @@ async fn a_host_that_refuses_to_be_pinged_is_there() {
     let found = discover(&mut controller, &mut cache, Some(&web), 500, |_, _| {}).await.unwrap();
     assert_eq!((found.hosts, found.silent), (names(&["web2"]), names(&[])));
     assert_eq!(found.unwilling, names(&["web1"]));
+}
+
+/// A large fleet, or a busy broker: the answers come one after the other for twice as long as the window.
+#[tokio::test(start_paused = true)]
+async fn answers_that_still_come_when_the_window_ends_are_taken() {
+    let fleet = Fleet::new();
+    let host_names: Vec<String> = (0..40).map(|n| format!("web{n:02}")).collect();
+    for (n, name) in (0..).zip(&host_names) {
+        let late = behaving(move |host, command| {
+            let answer = host.finished(command, 0, muster_protocol::Outcome::Succeeded, json!(null));
+            vec![Say::Wait(Duration::from_millis(100 * n)), Say::Report(answer)]
+        });
+        fleet.hosts(&[name.as_str()], json!({"role": "web"}), late).await;
+    }
+    let mut controller = fleet.controller().await;
+    let mut cache = HostCache::none();
+    for who in ["nobody is known", "all are known"] {
+        let found = discover(&mut controller, &mut cache, None, 2_000, |_, _| {}).await.unwrap();
+        assert_eq!(found.hosts.len(), 40, "{who}: {:?}", found.silent);
+        assert!(found.silent.is_empty(), "{who}: {:?}", found.silent);
+    }
 }
