@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::invocation::Invocation;
 use crate::output::{ExitCode, Failure, time};
 use crate::remembered;
-use crate::session::client_failure;
+use crate::session::{client_failure, failure_after};
 
 #[cfg(test)]
 mod tests;
@@ -74,7 +74,7 @@ pub(crate) async fn ask_in(
         };
     }
     match &summary.end {
-        End::Failed(error) => Err(client_failure(error, context)),
+        End::Failed(error) => Err(failure_after(error, &summary, context)),
         End::Complete | End::Stopped => Err(strange(host)),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use muster_bus::{AmqpBus, AmqpSettings, BusError, LoginProblem, PublishError, TlsProblem};
 use muster_client::cache::{read_bytes, write_bytes};
-use muster_client::{ClientError, Controller, FailureClass, Parts, Pending};
+use muster_client::{ClientError, Controller, FailureClass, Parts, Pending, Summary};
 use muster_daemon::SystemClock;
 use muster_pki::memory::FILE_BYTES_MAX;
 use muster_pki::{Credentials, PkiError, Trust, VerifyError};
@@ -172,7 +172,10 @@ fn rejected(error: &VerifyError, credentials: &Credentials, context: &Context, n
     }
 }
 
-/// A client's error in the error form.
+/// What is true of an error before anything could be sent.
+const NOTHING_SENT: &str = "; nothing was sent";
+
+/// A client's error in the error form. After something was to be sent it is [`failure_after`].
 pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure {
     if let ClientError::Pending(error) = error {
         return crate::pending::failure(error, None);
@@ -233,6 +236,24 @@ pub(crate) fn client_failure(error: &ClientError, context: &Context) -> Failure 
     }
 }
 
+/// The same for an error that came after something was to be sent: what is known of it is said, and no more.
+pub(crate) fn failure_after(error: &ClientError, summary: &Summary, context: &Context) -> Failure {
+    let mut failure = client_failure(error, context);
+    let Some(what) = failure.what.strip_suffix(NOTHING_SENT) else { return failure };
+    let known = known(summary.accepted, summary.counts.not_started, summary.counts.total());
+    failure.what = format!("{what}{known}");
+    failure
+}
+
+/// What is known of a request whose connection is gone. `not_sent` of its hosts were surely not sent anything.
+fn known(accepted: bool, not_sent: usize, hosts: usize) -> &'static str {
+    match accepted {
+        true => "; what was sent goes on",
+        false if hosts > 0 && not_sent == hosts => NOTHING_SENT,
+        false => "; it is not known what was sent",
+    }
+}
+
 /// Whose certificate was expected, so that it can be compared with what the broker says at its start.
 fn expected_authorities(failure: Failure, ca: &Path) -> Failure {
     let failure = failure.why("ca", ca.display().to_string());
@@ -240,4 +261,24 @@ fn expected_authorities(failure: Failure, ca: &Path) -> Failure {
     authorities.iter().fold(failure, |failure, authority| {
         failure.why("expected", format!("{}, fingerprint {}", authority.subject(), authority.fingerprint()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_is_said_of_a_request_that_lost_its_broker() {
+        assert_eq!(known(true, 0, 3), "; what was sent goes on");
+        assert_eq!(known(false, 3, 3), NOTHING_SENT);
+        // The broker may have taken some of it, or all.
+        assert_eq!(known(false, 2, 3), "; it is not known what was sent");
+        assert_eq!(known(false, 0, 0), "; it is not known what was sent");
+        // The words that are replaced are those of an error.
+        let failure = client_failure(
+            &ClientError::Bus(BusError::Unreachable { tries: Vec::new() }),
+            &crate::context::sample("lab"),
+        );
+        assert!(failure.what.ends_with(NOTHING_SENT), "{}", failure.what);
+    }
 }

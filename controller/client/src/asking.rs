@@ -121,6 +121,8 @@ impl PartialEq for End {
 pub struct Summary {
     /// How it ended.
     pub end: End,
+    /// Whether the broker has taken everything that was to be sent.
+    pub accepted: bool,
     /// What is known of each host.
     pub hosts: BTreeMap<HostName, HostRecord>,
     /// How many hosts are in each state.
@@ -800,6 +802,7 @@ impl<'a> Asking<'a> {
         let elapsed_ms = self.elapsed_ms();
         Summary {
             end: self.end.take().unwrap_or(End::Stopped),
+            accepted: self.accepted,
             counts: *self.collector.counts(),
             strangers: self.collector.strangers().clone(),
             for_another: self.collector.for_another(),

@@ -25,7 +25,7 @@ use crate::invocation::Invocation;
 use crate::outcome::{Group, Headline, Reason, Row};
 use crate::output::{Column, ExitCode, Failure, Format, Table, Text, number, time};
 use crate::requests::Requests;
-use crate::session::client_failure;
+use crate::session::{client_failure, failure_after};
 use crate::target::Target;
 
 /// Schema of its documents.
@@ -174,7 +174,7 @@ pub(crate) async fn execute(
     let row = |(host, record): (&HostName, &HostRecord)| Row::of(host, record, summary.asked.get(host).copied());
     let rows: Vec<Row> = summary.hosts.iter().map(row).collect();
     let error = match &summary.end {
-        End::Failed(error) => Some(client_failure(error, context)),
+        End::Failed(error) => Some(failure_after(error, &summary, context)),
         End::Complete | End::Stopped => None,
     };
     let answers: Vec<Answer> = rows.iter().map(Answer::of).collect();

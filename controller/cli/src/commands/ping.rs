@@ -21,7 +21,7 @@ use crate::ask::stranger;
 use crate::invocation::Invocation;
 use crate::outcome::{Headline, Reason, Row, count, exit_code, group};
 use crate::output::{Column, ExitCode, Failure, Format, Table, Text, number, time};
-use crate::session::client_failure;
+use crate::session::{client_failure, failure_after};
 use crate::target::{Chosen, Target, TargetArguments};
 
 /// Up to so many hosts are listed one by one.
@@ -104,7 +104,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
     if let End::Failed(error) = &summary.end
         && rows.iter().all(|row| row.reply_ms.is_none())
     {
-        return Err(failed(error.clone()));
+        return Err(failure_after(error, &summary, context));
     }
     if rows.iter().all(|row| row.reason == Some(Reason::SilentInSearch)) && scene.stop.stopped().is_none() {
         return Err(no_match::explain(scene, target, &nobody).await);
@@ -121,7 +121,7 @@ pub(crate) async fn execute(target: &Target, wait: &WaitArguments, scene: &mut S
         printer.note(format!("{}; {rest}", stopped.words()));
     }
     if let End::Failed(error) = &summary.end {
-        return Err(failed(error.clone()));
+        return Err(failure_after(error, &summary, context));
     }
     if scene.stop.stopped().is_none() {
         let answered = rows.iter().filter(|row| row.reply_ms.is_some()).map(|row| row.host.clone());

@@ -35,7 +35,7 @@ use crate::invocation::Invocation;
 use crate::outcome::{Reason, Row, count, exit_code};
 use crate::output::{Column, ExitCode, Failure, Format, Printer, Table, Text, number};
 use crate::requests::{Outcome, RecordError, Request};
-use crate::session::client_failure;
+use crate::session::failure_after;
 use crate::target::{Chosen, Target, TargetArguments};
 
 /// Arguments of `run`.
@@ -79,7 +79,7 @@ pub(crate) struct WayArguments {
     #[arg(long, visible_alias = "valid-for", value_name = "TIME")]
     pub(crate) ttl: Option<Length>,
     /// Run as this user of the hosts.
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_parser = user_name)]
     pub(crate) effective_user: Option<String>,
     /// Ask in parts: sizes or shares, the last one repeats: `1,10%,rest`.
     #[arg(long, value_name = "SIZES")]
@@ -390,7 +390,12 @@ impl Journey<'_> {
             went.rows.extend(rows);
             went.missing_bytes = went.missing_bytes.saturating_add(missing_bytes);
             if let End::Failed(error) = &summary.end {
-                went.error = Some(client_failure(error, scene.context));
+                let failure = failure_after(error, &summary, scene.context);
+                let request = went.end.request_id.filter(|_| summary.accepted);
+                went.error = Some(match request {
+                    Some(request) => failure.hint(format!("muster watch {request}, once the broker answers")),
+                    None => failure,
+                });
                 went.end.error = went.error.as_ref().map(|failure| failure.code);
                 went.end.end = "failed";
                 break;
@@ -565,5 +570,15 @@ fn show_plan(plan: &Plan, wanted: &Wanted<'_>, target: &Target, scene: &Scene<'_
             let lines = screen::plan(&wanted.shown(), &target.shown(), &chosen, Look::of(printer));
             lines.into_iter().for_each(|line| printer.line(line));
         }
+    }
+}
+/// A user of hosts, who need not be one of this machine. An empty variable of a script names nobody.
+fn user_name(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it is empty; leave --effective-user out to run as the agent does".to_owned()),
+        _ if text.len() > 256 || text.chars().any(char::is_control) => {
+            Err("a user name has at most 256 bytes and no control characters".to_owned())
+        }
+        _ => Ok(text.to_owned()),
     }
 }

@@ -18,7 +18,7 @@ use crate::invocation::Invocation;
 use crate::outcome::{Row, count, exit_code};
 use crate::output::{ExitCode, Failure, Format, number};
 use crate::requests::Requests;
-use crate::session::client_failure;
+use crate::session::failure_after;
 use crate::target::Target;
 
 /// Arguments of `watch`.
@@ -109,7 +109,7 @@ pub(crate) async fn execute(
     end.request_id = Some(meant.id);
     end.note(&driven.summary);
     let error = match &driven.summary.end {
-        End::Failed(error) => Some(client_failure(error, scene.context)),
+        End::Failed(error) => Some(failure_after(error, &driven.summary, scene.context)),
         End::Complete | End::Stopped => None,
     };
     let exit = match (scene.stop.stopped(), &error) {
