@@ -207,6 +207,9 @@ fn unknown_words_are_never_executed() {
       usage   muster plugin show <PLUGIN[.ACTION]>
       try     muster plugin show --help
     ");
+    // An empty variable of a script, before anything is read or reached.
+    let nobody = site.run(&["run", "shell.run", "command=id", "--all", "--effective-user", ""]);
+    assert!(nobody.starts_with("exit 2\n") && nobody.contains("leave --effective-user out"), "{nobody}");
     assert_screen!(site.run(&["ping", "--reply-timeout", "soon", "--all"]), @"
     exit 2
     --- stderr

@@ -164,7 +164,7 @@ fn unanswered(error: &ControlError, control: &Path, file: &File) -> Failure {
     }
     let failure = Failure::new(ExitCode::Unreachable, error.code(), "no embedded broker answers here").because(error);
     // The one of `muster dev` has a file of its own, which nobody would guess.
-    let failure = match crate::commands::dev::running_broker().filter(|_| !file.is_named()) {
+    match crate::commands::dev::running_broker().filter(|_| !file.is_named()) {
         Some(config) => failure
             .hint("muster broker check, for RabbitMQ")
             .hint(format!("muster broker status --config {}", word(&config.display().to_string()))),
@@ -172,8 +172,7 @@ fn unanswered(error: &ControlError, control: &Path, file: &File) -> Failure {
             .hint("muster broker status --config FILE, with the file that the broker was started with")
             .hint("muster broker check, for RabbitMQ")
             .hint(file.command("run")),
-    };
-    failure
+    }
 }
 
 /// A reload that was refused changes nothing: exit 2, since a file has to be put right, with the broker's own reasons.

@@ -252,13 +252,12 @@ fn announce(server: &Server, ca: &[&str], config: &Config, printer: &Printer) {
 
 pub(super) fn unusable(path: &Path, error: &ConfigError) -> Failure {
     let failure = Failure::new(ExitCode::Usage, error.code(), "the broker's configuration cannot be used");
-    let failure = match error {
+    match error {
         ConfigError::Invalid { problems } => {
             problems.iter().fold(failure, |failure, problem| failure.why("wrong", problem.to_string()))
         }
         other => failure.why("file", path.display().to_string()).because(other),
-    };
-    failure
+    }
 }
 
 fn failure(error: &ServerError, config: &Config) -> Failure {
