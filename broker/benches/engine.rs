@@ -16,7 +16,7 @@ use amq_protocol::types::FieldTable;
 use bytes::Bytes;
 use muster_broker::engine::{
     BindingSpec, ConsumerSpec, Destination, Engine, ExchangeKind, ExchangeSpec, Limits, Overflow, Policy, QueueLimits,
-    QueueSpec,
+    QueueSpec, Share,
 };
 use muster_broker::journal::Record;
 use muster_broker::{ConnectionId, Message, Outlet, Output};
@@ -57,6 +57,8 @@ const LIMITS: Limits = Limits {
     consumers_max: 100,
     message_bytes_max: 1 << 30,
     outbox_bytes_max: 1 << 24,
+    host_bytes_max: 1 << 30,
+    controller_bytes_max: 1 << 30,
 };
 
 /// A site with a broker's two exchanges and policies, hosts with a queue, three bindings and a consumer each, and a
@@ -96,7 +98,7 @@ impl Site {
     }
 
     fn join(&mut self, connection: u64) {
-        self.engine.connect(ConnectionId(connection));
+        self.engine.connect(ConnectionId(connection), &format!("host/{connection}").into(), Share::Host);
         self.engine.open_channel((ConnectionId(connection), 1));
     }
 

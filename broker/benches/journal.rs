@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use amq_protocol::types::FieldTable;
 use bytes::Bytes;
 use muster_broker::engine::{
-    BindingSpec, ConsumerSpec, Destination, Engine, ExchangeKind, ExchangeSpec, Limits, QueueLimits, QueueSpec,
+    BindingSpec, ConsumerSpec, Destination, Engine, ExchangeKind, ExchangeSpec, Limits, QueueLimits, QueueSpec, Share,
 };
 use muster_broker::journal::{Bounds, Journal, Record};
 use muster_broker::{ConnectionId, Message, Outlet, Output};
@@ -77,6 +77,8 @@ fn limits() -> Limits {
         consumers_max: 100_000,
         message_bytes_max: 4 << 30,
         outbox_bytes_max: 1 << 30,
+        host_bytes_max: 1 << 30,
+        controller_bytes_max: 1 << 30,
     }
 }
 
@@ -123,7 +125,7 @@ impl Bench {
             Arc::new(journal)
         });
         for connection in [CONTROLLER, AGENTS] {
-            engine.connect(connection);
+            engine.connect(connection, &format!("host/{}", connection.0).into(), Share::Host);
             engine.open_channel((connection, 1));
         }
         engine.confirm_select((CONTROLLER, 1));

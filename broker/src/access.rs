@@ -18,6 +18,7 @@ use std::sync::Arc;
 use muster_broker_config::{Access, Operation, Permissions, Resource, Role, permissions_at};
 use muster_protocol::Identity;
 
+use crate::engine::Share;
 use crate::fault::Fault;
 
 /// Who may log in, among those with a valid certificate of the CA.
@@ -47,15 +48,36 @@ impl Rules {
     /// place is at another broker give a peer that may not log in.
     #[must_use]
     pub fn peer(&self, identity: Option<&Identity>) -> Peer {
-        let Some(identity) = identity else { return Peer { user: "".into(), permissions: None } };
+        let Some(identity) = identity else {
+            return Peer { user: "".into(), permissions: None, share: Share::Host };
+        };
         let member = match &self.members {
             Members::Issued => true,
             Members::Listed(identities) => identities.contains(identity),
         };
         let unbound = || self.unbound.contains(identity).then(|| Permissions::everything(identity.to_string()));
         let permissions = if member { unbound().or_else(|| permissions_at(&self.role, identity)) } else { None };
-        Peer { user: identity.to_string().into(), permissions: permissions.map(Arc::new) }
+        Peer { user: identity.to_string().into(), permissions: permissions.map(Arc::new), share: share_of(identity) }
     }
+}
+
+fn share_of(identity: &Identity) -> Share {
+    match identity {
+        Identity::Host(_) => Share::Host,
+        Identity::User(_) | Identity::Service(_) | Identity::Broker(_) => Share::Controller,
+    }
+}
+
+/// Whose a queue is, by its name, and how large that identity's share is: of all identities, only this one may declare it.
+/// A site's queue at the centre is the site's broker's, whose name the queue does not tell: nobody is known for it.
+#[must_use]
+pub fn owner_of_queue(name: &str) -> Option<(Arc<str>, Share)> {
+    let identity = match name.split_once('.')? {
+        ("agent", host) => Identity::Host(host.parse().ok()?),
+        ("reply", session) => session.rsplit_once('.')?.0.parse().ok()?,
+        _ => return None,
+    };
+    Some((identity.to_string().into(), share_of(&identity)))
 }
 
 /// Who is at the other end of a connection.
@@ -65,6 +87,8 @@ pub struct Peer {
     pub user: Arc<str>,
     /// What it may do; `None` refuses the login.
     pub permissions: Option<Arc<Permissions>>,
+    /// How much of the broker's memory it may take.
+    pub share: Share,
 }
 
 impl Peer {
@@ -191,6 +215,35 @@ impl Users {
             if count.connections == 0 {
                 self.counts.remove(user);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_broker_config::permissions_for;
+    use muster_protocol::routing::agent_queue;
+
+    use super::*;
+
+    #[test]
+    fn a_queues_name_tells_who_may_declare_it() {
+        let identities: Vec<Identity> =
+            ["host/web1.example.com", "user/lea", "service/jobs"].iter().map(|name| name.parse().unwrap()).collect();
+        for identity in &identities {
+            let name = match identity {
+                Identity::Host(host) => agent_queue(host),
+                other => format!("reply.{}.s-1", other.short()),
+            };
+            let (owner, share) = owner_of_queue(&name).unwrap();
+            assert_eq!((&*owner, share), (&*identity.to_string(), share_of(identity)), "{name}");
+            for other in &identities {
+                let allowed = permissions_for(other).unwrap().allows(&Operation::DeclareQueue { queue: &name });
+                assert_eq!(allowed, other == identity, "{other} and {name}");
+            }
+        }
+        for name in ["", "agent.", "agent", "reply.lea", "reply.user/lea", "reply.host.x.y", "amq.gen-1", "link.a"] {
+            assert_eq!(owner_of_queue(name), None, "{name}");
         }
     }
 }

@@ -43,6 +43,7 @@ pub mod fault;
 pub mod ids;
 pub mod journal;
 pub mod message;
+pub mod noise;
 pub mod outlet;
 pub mod server;
 pub mod session;

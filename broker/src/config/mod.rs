@@ -47,6 +47,9 @@ const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
 /// Segments for which there has to be room.
 const SEGMENTS_MIN: u64 = 10;
 
+/// Smallest share of an identity: some of the largest messages.
+const SHARE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
 /// The least and the most of each number.
 const BOUNDS: &[(&str, u64, u64)] = &[
     ("heartbeat_s", 0, 3_600),
@@ -58,6 +61,8 @@ const BOUNDS: &[(&str, u64, u64)] = &[
     ("limits.consumers", 1, 65_535),
     ("limits.memory_bytes", 0, 1 << 46),
     ("limits.outbox_bytes", 64 * 1024, 1 << 40),
+    ("limits.host_bytes", SHARE_BYTES_MIN, 1 << 46),
+    ("limits.controller_bytes", SHARE_BYTES_MIN, 1 << 46),
     ("limits.disk_bytes", 0, 1 << 50),
 ];
 
@@ -255,6 +260,8 @@ impl Config {
                 consumers_max: limits.consumers,
                 message_bytes_max: limits.memory_bytes,
                 outbox_bytes_max: limits.outbox_bytes,
+                host_bytes_max: limits.host_bytes,
+                controller_bytes_max: limits.controller_bytes,
             },
             disk_bytes_max: limits.disk_bytes,
         };
@@ -320,6 +327,8 @@ fn check(loaded: &Loaded<Raw>) -> Vec<Problem> {
         ("limits.consumers", wide(limits.consumers)),
         ("limits.memory_bytes", wide(limits.memory_bytes)),
         ("limits.outbox_bytes", wide(limits.outbox_bytes)),
+        ("limits.host_bytes", wide(limits.host_bytes)),
+        ("limits.controller_bytes", wide(limits.controller_bytes)),
         ("limits.disk_bytes", limits.disk_bytes),
     ] {
         let Some((_, least, most)) = BOUNDS.iter().find(|(bounded, ..)| *bounded == key) else { continue };

@@ -107,6 +107,12 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Bytes of messages that wait for one connection to read them. Default 4194304, 4 MiB: beyond, its queues keep them.
     pub outbox_bytes: usize,
+    /// Bytes of messages that one host may have in its queue, unacknowledged, and waiting for its connections to read them.
+    /// Default 67108864, 64 MiB. Beyond, its oldest commands are dropped, and nothing more is sent to it until it has read.
+    pub host_bytes: usize,
+    /// The same for a user, a service or another broker, in all of their queues together. Default 268435456, 256 MiB.
+    /// Beyond, their queues refuse, so hosts keep their reports and send them again later.
+    pub controller_bytes: usize,
     /// Bytes of the journal on disk. Default 1073741824, 1 GiB, of which nearly half can wait for consumers. Beyond,
     /// publishers wait.
     pub disk_bytes: u64,
@@ -124,6 +130,8 @@ impl Default for Limits {
             consumers: limits.engine.consumers_max,
             memory_bytes: limits.engine.message_bytes_max,
             outbox_bytes: limits.engine.outbox_bytes_max,
+            host_bytes: limits.engine.host_bytes_max,
+            controller_bytes: limits.engine.controller_bytes_max,
             disk_bytes: crate::journal::Bounds::default().bytes_max,
         }
     }

@@ -73,14 +73,16 @@ impl Engine {
     fn take_one(&mut self, key: ChannelKey, tag: DeliveryTag) -> Result<Delivery, Fault> {
         let channel = self.channels.get_mut(key).ok_or_else(no_channel)?;
         let taken = channel.unacked.take(tag).ok_or_else(|| unknown(tag))?;
-        self.returned(&[taken]);
+        let connection = channel.connection;
+        self.returned(connection, &[taken]);
         Ok(taken)
     }
 
     fn take_many(&mut self, key: ChannelKey, tag: DeliveryTag) -> Result<Vec<Delivery>, Fault> {
         let channel = self.channels.get_mut(key).ok_or_else(no_channel)?;
         let taken = channel.unacked.take_to(tag).ok_or_else(|| unknown(tag))?;
-        self.returned(&taken);
+        let connection = channel.connection;
+        self.returned(connection, &taken);
         Ok(taken)
     }
 

@@ -1,5 +1,8 @@
 //! Connections and channels come and go, and say how much they can take.
 
+use std::sync::Arc;
+
+use super::accounts::Share;
 use super::keys::ChannelKey;
 use super::peers::{Channel, Connection};
 use super::unacked::Delivery;
@@ -8,12 +11,13 @@ use crate::ids::ConnectionId;
 use crate::outlet::Outlet;
 
 impl Engine {
-    /// A connection is there. Its consumers get deliveries until [`Engine::is_slow`].
-    pub fn connect(&mut self, connection: ConnectionId) {
+    /// A connection is there, of a user with such a share. Its consumers get deliveries until [`Engine::is_slow`].
+    pub fn connect(&mut self, connection: ConnectionId, user: &Arc<str>, share: Share) {
         // Whatever was replayed is replayed now.
         self.replayed = std::collections::HashMap::new();
         if !self.connections_by_id.contains_key(&connection) {
-            let key = self.connections.insert(Connection::new(connection));
+            let account = self.account_joined(user, share);
+            let key = self.connections.insert(Connection::new(connection, account));
             self.connections_by_id.insert(connection, key);
         }
     }
@@ -36,7 +40,11 @@ impl Engine {
         }
         self.put_back(deliveries, None, now_ms, outlet);
         if let Some(gone) = self.connections.remove(key) {
-            gone.outbox.iter().for_each(|&(stored, _)| self.store.release(stored));
+            for &(stored, size) in &gone.outbox {
+                gone.account.written(size as usize);
+                self.store.release(stored);
+            }
+            self.account_left(&gone.account, now_ms, outlet);
         }
     }
 
@@ -53,6 +61,7 @@ impl Engine {
             drained.written -= size as usize;
             drained.outbox_bytes -= size as usize;
             drained.outbox.pop_front();
+            drained.account.written(size as usize);
             self.store.release(stored);
         }
         if drained.outbox.is_empty() {
@@ -61,6 +70,11 @@ impl Engine {
                 drained.outbox = std::collections::VecDeque::new();
             }
         }
+        if drained.account.is_slow() {
+            let account = drained.account.clone();
+            self.account_drained(&account, now_ms, outlet);
+        }
+        let Some(drained) = self.connections.get_mut(key) else { return };
         // Half: far enough below that consumers do not start and stop with every message.
         if !drained.slow || drained.outbox_bytes > self.limits.outbox_bytes_max / 2 {
             return;
@@ -106,7 +120,7 @@ impl Engine {
             connection.channels.remove(&channel.number);
         }
         let deliveries = channel.unacked.take_to(0).unwrap_or_default();
-        self.returned(&deliveries);
+        self.returned(channel.connection, &deliveries);
         deliveries
     }
 

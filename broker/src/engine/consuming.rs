@@ -148,6 +148,9 @@ impl Engine {
             if let Some(queue) = self.queues.get_mut(key) {
                 queue.unacked_bytes += u64::from(entry.body_bytes);
             }
+            if let Some(connection) = self.connections.get(channel.connection) {
+                connection.account.keep(&entry);
+            }
         }
         let (connection, channel, redelivered) = (channel.connection, channel.number, entry.redelivered);
         let output = |message| Output::GetOk { channel, tag, redelivered, left, message };

@@ -55,6 +55,9 @@ impl Engine {
             if let Some(queue) = self.queues.get_mut(queue) {
                 queue.unacked_bytes += u64::from(entry.body_bytes);
             }
+            if let Some(connection) = self.connections.get(consumer.connection) {
+                connection.account.keep(&entry);
+            }
         }
         let (number, connection, no_ack) = (channel.number, consumer.connection, consumer.no_ack);
         let (tag_of, redelivered) = (consumer.tag.clone(), entry.redelivered);
@@ -78,6 +81,7 @@ impl Engine {
         let bytes = message.size();
         connection.outbox_bytes += bytes;
         connection.slow |= connection.outbox_bytes > self.limits.outbox_bytes_max;
+        connection.account.put_out(bytes, &self.limits);
         connection.outbox.push_back((stored, u32::try_from(bytes).unwrap_or(u32::MAX)));
         self.store.hold(stored);
         outlet.send(connection.id, output(message));
@@ -108,8 +112,16 @@ impl Engine {
 
     /// Drops what is too much, oldest first.
     pub(super) fn drop_overflow(&mut self, key: QueueKey, outlet: &mut impl Outlet) {
-        while let Some(queue) = self.queues.get_mut(key).filter(|queue| queue.overflows()) {
+        while let Some(queue) = self.queues.get_mut(key) {
+            let beyond_share =
+                !queue.bounds.refuses && queue.account.as_ref().is_some_and(|account| account.overflows(&self.limits));
+            if !queue.overflows() && !beyond_share {
+                return;
+            }
             let Some(entry) = queue.pop() else { return };
+            if beyond_share && let Some(account) = &queue.account {
+                account.count_refused();
+            }
             self.let_go(key, entry.stored, outlet);
         }
     }
@@ -160,8 +172,11 @@ impl Engine {
     }
 
     /// Counts what is no longer unacknowledged, before it is let go of or put back.
-    pub(super) fn returned(&mut self, deliveries: &[Delivery]) {
+    pub(super) fn returned(&mut self, from: ConnectionKey, deliveries: &[Delivery]) {
         for delivery in deliveries {
+            if let Some(account) = self.account_at(from) {
+                account.give_up(&delivery.entry);
+            }
             if let Some(queue) = self.queues.get_mut(delivery.queue) {
                 queue.unacked_bytes -= u64::from(delivery.entry.body_bytes);
             }

@@ -42,7 +42,9 @@ impl Engine {
             Record::ExchangeDeleted { name } => self.replay_exchange_deleted(&name),
             Record::QueueDeclared(spec) => {
                 if !self.queue_names.contains_key(&spec.name) {
-                    self.add_queue((*spec).clone(), None, None);
+                    let owner = (self.owner_of)(&spec.name);
+                    let account = owner.map(|(user, share)| self.account_of(&user, share));
+                    self.add_queue((*spec).clone(), None, account, None);
                 }
             }
             Record::QueueDeleted { name } => {
@@ -171,7 +173,7 @@ impl Engine {
         for name in queues {
             let Some(&key) = self.queue_names.get(name) else { continue };
             let Some(queue) = self.queues.get_mut(key) else { continue };
-            let mut entry = queue.entry(stored, content.body.len(), None, 0);
+            let mut entry = queue.entry(stored, content, 0);
             entry.expires_ms = expires_ms.unwrap_or(NEVER);
             entry.redelivered = true;
             queue.push(entry);

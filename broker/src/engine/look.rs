@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Limits};
+use super::keys::Target;
+use super::{BindingSpec, Destination, Engine, Limits};
 
 /// A queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,41 @@ impl Engine {
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.store.set_bytes_max(limits.message_bytes_max);
+    }
+
+    /// Whether publishers wait for something that is not the engine's: somebody [presses](Engine::press).
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.pressed
+    }
+
+    /// Whether there is a queue of this name, whoever may use it.
+    #[must_use]
+    pub fn has_queue(&self, name: &str) -> bool {
+        self.queue_names.contains_key(name)
+    }
+
+    /// Whether there is an exchange of this name.
+    #[must_use]
+    pub fn has_exchange(&self, name: &str) -> bool {
+        self.exchange_names.contains_key(name)
+    }
+
+    /// Whether there would be one more thing to keep over a restart if this were bound.
+    #[must_use]
+    pub fn would_keep_binding(&self, binding: &BindingSpec) -> bool {
+        let Some(&source) = self.exchange_names.get(&binding.source) else { return false };
+        let target = match &binding.destination {
+            Destination::Queue(name) => self.queue_names.get(name).map(|&queue| Target::Queue(queue)),
+            Destination::Exchange(name) => self.exchange_names.get(name).map(|&exchange| Target::Exchange(exchange)),
+        };
+        let Some(target) = target.filter(|&target| self.is_journaled(source, target)) else { return false };
+        let bindings = match target {
+            Target::Queue(queue) => self.queues.get(queue).map(|queue| &queue.bindings),
+            Target::Exchange(exchange) => self.exchanges.get(exchange).map(|exchange| &exchange.incoming),
+        };
+        let bound = bindings.and_then(|bindings| bindings.get(&(source, binding.key.clone())));
+        !bound.is_some_and(|bound| bound.has(&binding.arguments))
     }
 
     /// Says whether publishers are to wait for something that is not the engine's, such as the disk.

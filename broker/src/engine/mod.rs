@@ -12,6 +12,8 @@
 //! channel's list ([`unacked`]) until it is acknowledged or put back at its place. A consumer that has no room when its turn
 //! comes rests, and is no longer asked, until an acknowledgement or a written outbox gives it room.
 //!
+//! What an identity's queues, channels and outboxes hold together has a bound of its own ([`accounts`]).
+//!
 //! Everything is found by keys, numbers that lead to a place in a table; names are looked up once for a method, never for
 //! a delivery.
 //!
@@ -21,6 +23,7 @@
 //! - Nothing that goes out depends on the order of a hash table: the same calls with the same times give the same outputs.
 //! - What a client can make the engine do in one call is bounded by what there is, not by how cleverly it is arranged.
 
+mod accounts;
 mod acknowledging;
 mod bindings;
 mod connections;
@@ -49,6 +52,7 @@ use std::sync::Arc;
 use amq_protocol::types::ShortString;
 use slotmap::SlotMap;
 
+use self::accounts::Account;
 use self::exchange::Exchange;
 use self::keys::{ChannelKey, ConnectionKey, ConsumerKey, ExchangeKey, QueueKey, StoredKey, Target};
 use self::peers::{Channel, Connection, Consumer};
@@ -57,6 +61,7 @@ use self::routing::Remembered;
 use self::store::Store;
 use crate::ids::{ChannelNumber, ConnectionId};
 
+pub use accounts::{AccountLook, OwnerOf, Share};
 pub use look::{BindingLook, QueueLook};
 pub use specs::{
     BindingSpec, ConsumerSpec, Destination, ExchangeKind, ExchangeSpec, Overflow, Policy, QueueLimits, QueueSpec,
@@ -77,6 +82,10 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Bytes that wait in the outbox of one connection: beyond, its consumers get nothing more until it has read.
     pub outbox_bytes_max: usize,
+    /// Bytes of one host in queues, unacknowledged and in outboxes: see [`Share`].
+    pub host_bytes_max: usize,
+    /// The same of a user, a service or another broker.
+    pub controller_bytes_max: usize,
 }
 
 /// How much of something there is in a queue.
@@ -140,6 +149,9 @@ pub struct Engine {
     connections_by_id: HashMap<ConnectionId, ConnectionKey>,
     channels: SlotMap<ChannelKey, Channel>,
     consumers: SlotMap<ConsumerKey, Consumer>,
+    accounts: HashMap<Arc<str>, Arc<Account>>,
+    /// Whose a queue is that was there before the restart, by its name.
+    owner_of: OwnerOf,
     store: Store,
     /// Publishers wait for something outside.
     pressed: bool,
@@ -177,6 +189,8 @@ impl Engine {
             connections_by_id: HashMap::new(),
             channels: SlotMap::with_key(),
             consumers: SlotMap::with_key(),
+            accounts: HashMap::new(),
+            owner_of: |_| None,
             store: Store::new(limits.message_bytes_max),
             pressed: false,
             remembered: Remembered::default(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::accounts::Account;
 use super::keys::{ChannelKey, ConnectionKey, ConsumerKey, QueueKey, StoredKey};
 use super::unacked::Unacked;
 use crate::ids::{ChannelNumber, ConnectionId, DeliveryTag};
@@ -11,6 +12,8 @@ use crate::ids::{ChannelNumber, ConnectionId, DeliveryTag};
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
+    /// Who is charged with what it has.
+    pub(super) account: Arc<Account>,
     /// Bytes of messages that wait in its outbox.
     pub(super) outbox_bytes: usize,
     /// More waits than may, so its consumers get nothing.
@@ -28,9 +31,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnectionId) -> Self {
+    pub(super) fn new(id: ConnectionId, account: Arc<Account>) -> Self {
         Self {
             id,
+            account,
             outbox_bytes: 0,
             slow: false,
             gone: false,
@@ -110,7 +114,7 @@ pub(super) struct Consumer {
 impl Consumer {
     /// Whether it can be given something now.
     pub(super) fn has_room(&self, channel: &Channel, connection: &Connection) -> bool {
-        if connection.slow || !channel.flowing {
+        if connection.slow || connection.account.is_slow() || !channel.flowing {
             return false;
         }
         self.no_ack

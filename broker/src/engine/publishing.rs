@@ -135,15 +135,26 @@ impl Engine {
         // What nobody takes must not fill the broker, which would hold up everybody: such a queue refuses before that.
         let unattended_max = (self.limits.message_bytes_max / UNATTENDED_PART) as u64;
         let Some(queue) = self.queues.get_mut(key) else { return Offered::Passed };
+        let beyond_share =
+            queue.account.as_ref().is_some_and(|account| account.would_overflow(message.size(), &self.limits));
+        if queue.bounds.refuses && beyond_share {
+            if let Some(account) = &queue.account {
+                account.count_refused();
+            }
+            return Offered::Refused;
+        }
         if queue.bounds.refuses
             && (queue.would_overflow(message.body.len())
                 || queue.consumers.is_empty() && queue.ready_bytes + message.body.len() as u64 > unattended_max)
         {
             return Offered::Refused;
         }
-        let entry = queue.entry(stored, message.body.len(), message.expiration_ms, now_ms);
+        let entry = queue.entry(stored, message, now_ms);
         let idle = queue.ready.is_empty();
-        if idle && let Some(consumer) = self.next_consumer(key) {
+        if idle
+            && !beyond_share
+            && let Some(consumer) = self.next_consumer(key)
+        {
             self.store.hold(stored);
             let kept = self.consumers.get(consumer).is_some_and(|consumer| !consumer.no_ack);
             self.hand_over(key, consumer, entry, message.clone(), outlet);
@@ -152,7 +163,7 @@ impl Engine {
         let Some(queue) = self.queues.get_mut(key) else { return Offered::Passed };
         self.store.hold(stored);
         queue.push(entry);
-        if entry.expires_ms <= now_ms || queue.overflows() {
+        if entry.expires_ms <= now_ms || queue.overflows() || beyond_share {
             over.push(key);
         } else if idle {
             self.schedule(key);

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::accounts::Account;
 use super::exchange::Bindings;
 use super::keys::{ConnectionKey, ConsumerKey, StoredKey};
 use super::specs::{Overflow, QueueLimits, QueueSpec};
+use crate::message::Message;
 
 /// A time that never comes.
 pub(super) const NEVER: i64 = i64::MAX;
@@ -19,6 +21,8 @@ pub(super) struct Entry {
     pub(super) stored: StoredKey,
     /// Bytes of its body.
     pub(super) body_bytes: u32,
+    /// Bytes of the whole message, as [`Message::size`](crate::message::Message::size) says.
+    pub(super) size: u32,
     pub(super) redelivered: bool,
 }
 
@@ -74,6 +78,8 @@ pub(super) struct Queue {
     pub(super) scheduled_ms: i64,
     pub(super) spec: Arc<QueueSpec>,
     pub(super) owner: Option<ConnectionKey>,
+    /// Who is charged with what lies in it; nobody if nobody is known.
+    pub(super) account: Option<Arc<Account>>,
     /// All consumers.
     pub(super) consumers: Vec<ConsumerKey>,
     /// One consumer has it for itself.
@@ -84,7 +90,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(spec: QueueSpec, bounds: Bounds, owner: Option<ConnectionKey>, used_ms: Option<i64>) -> Self {
+    pub(super) fn new(
+        spec: QueueSpec,
+        bounds: Bounds,
+        owner: Option<ConnectionKey>,
+        account: Option<Arc<Account>>,
+        used_ms: Option<i64>,
+    ) -> Self {
         Self {
             ready: VecDeque::new(),
             available: VecDeque::new(),
@@ -98,6 +110,7 @@ impl Queue {
             scheduled_ms: NEVER,
             spec: Arc::new(spec),
             owner,
+            account,
             consumers: Vec::new(),
             exclusively_consumed: false,
             used_ms,
@@ -106,14 +119,29 @@ impl Queue {
     }
 
     /// An entry for a message that comes now.
-    pub(super) fn entry(&mut self, stored: StoredKey, body: usize, expiration_ms: Option<u64>, now_ms: i64) -> Entry {
+    pub(super) fn entry(&mut self, stored: StoredKey, message: &Message, now_ms: i64) -> Entry {
         let position = self.position_next;
         self.position_next += 1;
-        let own = expiration_ms.map_or(NEVER, |own| i64::try_from(own).unwrap_or(NEVER));
+        let own = message.expiration_ms.map_or(NEVER, |own| i64::try_from(own).unwrap_or(NEVER));
         let time = own.min(self.bounds.message_ttl_ms);
         let expires_ms = if time == NEVER { NEVER } else { now_ms.saturating_add(time) };
-        let body_bytes = u32::try_from(body).unwrap_or(u32::MAX);
-        Entry { position, expires_ms, stored, body_bytes, redelivered: false }
+        let small = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let (body_bytes, size) = (small(message.body.len()), small(message.size()));
+        Entry { position, expires_ms, stored, body_bytes, size, redelivered: false }
+    }
+
+    fn came(&mut self, entry: &Entry) {
+        self.ready_bytes += u64::from(entry.body_bytes);
+        if let Some(account) = &self.account {
+            account.keep(entry);
+        }
+    }
+
+    fn went(&mut self, entry: &Entry) {
+        self.ready_bytes -= u64::from(entry.body_bytes);
+        if let Some(account) = &self.account {
+            account.give_up(entry);
+        }
     }
 
     /// Whether one more body would be too much.
@@ -133,13 +161,13 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        self.ready_bytes += u64::from(entry.body_bytes);
+        self.came(&entry);
         self.ready.push_back(entry);
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.ready.pop_front()?;
-        self.ready_bytes -= u64::from(entry.body_bytes);
+        self.went(&entry);
         if self.ready.is_empty() && self.ready.capacity() > KEPT {
             self.ready = VecDeque::new();
         }
@@ -155,7 +183,7 @@ impl Queue {
     pub(super) fn take(&mut self, stored: StoredKey) -> Option<Entry> {
         let at = self.ready.iter().position(|entry| entry.stored == stored)?;
         let entry = self.ready.remove(at)?;
-        self.ready_bytes -= u64::from(entry.body_bytes);
+        self.went(&entry);
         Some(entry)
     }
 
@@ -166,7 +194,7 @@ impl Queue {
         let before = self.ready.partition_point(|entry| entry.position < last.position);
         let mut waiting: Vec<Entry> = self.ready.drain(..before).collect();
         for entry in entries.iter().rev() {
-            self.ready_bytes += u64::from(entry.body_bytes);
+            self.came(entry);
             while let Some(later) = waiting.pop_if(|waiting| waiting.position > entry.position) {
                 self.ready.push_front(later);
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use amq_protocol::protocol::{AMQPClass, basic};
 
+use super::accounts::Account;
 use super::keys::{QueueKey, Target};
 use super::queue::{Bounds, Queue};
 use super::refusals::{inequivalent, limit, reserved};
@@ -31,13 +32,18 @@ impl Engine {
         if spec.name.starts_with("amq.") {
             return Err(reserved("queue", &spec.name));
         }
+        let account = self.connections_by_id.get(&connection).and_then(|&key| self.account_at(key)).cloned();
         if let Some(&key) = self.queue_names.get(&spec.name) {
             self.same_queue(connection, key, &spec)?;
+            self.adopt_queue(key, account);
             self.queue_used(key, now_ms);
             return Ok(self.declared(key));
         }
         if self.queues.len() >= self.limits.queues_max {
             return Err(limit("queues", self.limits.queues_max));
+        }
+        if let Some(account) = &account {
+            account.check_queue(&self.limits)?;
         }
         if spec.name.is_empty() {
             spec.name = self.queue_name();
@@ -46,7 +52,7 @@ impl Engine {
         if spec.exclusive && owner.is_none() {
             return Err(self.locked(&spec.name));
         }
-        let key = self.add_queue(spec, owner, Some(now_ms));
+        let key = self.add_queue(spec, owner, account, Some(now_ms));
         if let Some(connection) = owner.and_then(|owner| self.connections.get_mut(owner)) {
             connection.queues.insert(key);
         }
@@ -54,6 +60,16 @@ impl Engine {
             outlet.record(Record::QueueDeclared(queue.spec.clone()));
         }
         Ok(self.declared(key))
+    }
+
+    /// Charges a queue that is nobody's to an account.
+    fn adopt_queue(&mut self, key: QueueKey, account: Option<Arc<Account>>) {
+        let Some(queue) = self.queues.get_mut(key).filter(|queue| queue.account.is_none()) else { return };
+        if let Some(account) = &account {
+            account.add_queue();
+            queue.ready.iter().for_each(|entry| account.keep(entry));
+        }
+        queue.account = account;
     }
 
     fn same_queue(&self, connection: ConnectionId, key: QueueKey, received: &QueueSpec) -> Result<(), Fault> {
@@ -170,6 +186,10 @@ impl Engine {
         for entry in &queue.ready {
             self.store.release(entry.stored);
         }
+        if let Some(account) = &queue.account {
+            account.remove_queue(&queue.ready);
+            self.forget_account(account);
+        }
         if queue.journaled {
             outlet.record(Record::QueueDeleted { name: queue.spec.name.clone() });
         }
@@ -184,13 +204,17 @@ impl Engine {
         &mut self,
         spec: QueueSpec,
         owner: Option<super::keys::ConnectionKey>,
+        account: Option<Arc<Account>>,
         used_ms: Option<i64>,
     ) -> QueueKey {
         let policy = self.policies.iter().filter(|policy| spec.name.starts_with(&policy.prefix));
         let policy = policy.max_by_key(|policy| policy.prefix.len()).map(|policy| &policy.limits);
         let name = spec.name.clone();
         let bounds = Bounds::of(&spec.limits, policy);
-        let key = self.queues.insert(Queue::new(spec, bounds, owner, used_ms));
+        if let Some(account) = &account {
+            account.add_queue();
+        }
+        let key = self.queues.insert(Queue::new(spec, bounds, owner, account, used_ms));
         self.queue_names.insert(name, key);
         self.schedule(key);
         key

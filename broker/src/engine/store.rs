@@ -10,7 +10,7 @@ use super::keys::StoredKey;
 use crate::message::Message;
 
 /// Bytes that a reference takes: an entry of a queue, a channel or an outbox.
-const REFERENCE_BYTES: usize = 64;
+pub(super) const REFERENCE_BYTES: usize = 64;
 
 #[derive(Debug)]
 struct Stored {

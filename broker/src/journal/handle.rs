@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
 use muster_daemon::Disk;
 
 use super::error::JournalError;
@@ -16,6 +17,7 @@ use super::log::{Bounds, Log};
 use super::reading::Found;
 use super::record::Record;
 use super::status::{JournalStatus, Pressure};
+use crate::engine::{BindingSpec, Destination, ExchangeSpec, QueueSpec};
 use crate::ids::{ChannelNumber, ConnectionId};
 use crate::outlet::Output;
 
@@ -116,8 +118,38 @@ fn bytes_of(record: &Record) -> usize {
     RECORD_BYTES
         + match record {
             Record::Enqueued { content, queues, .. } => content.size() + queues.len() * size_of::<Arc<str>>(),
-            _ => 0,
+            Record::ExchangeDeclared(spec) => size_of::<ExchangeSpec>() + spec.name.len(),
+            Record::QueueDeclared(spec) => size_of::<QueueSpec>() + spec.name.len(),
+            Record::Bound(spec) | Record::Unbound(spec) => bytes_of_binding(spec),
+            Record::ExchangeDeleted { name } | Record::QueueDeleted { name } => name.len(),
+            Record::Removed { queue, .. } => size_of_val(queue),
         }
+}
+
+fn bytes_of_binding(spec: &BindingSpec) -> usize {
+    let (Destination::Queue(destination) | Destination::Exchange(destination)) = &spec.destination;
+    let names = spec.source.len() + destination.len() + spec.key.len();
+    size_of::<BindingSpec>() + names + bytes_of_table(&spec.arguments)
+}
+
+/// About what a table takes in memory. How deep they are was bounded when they were read.
+fn bytes_of_table(table: &FieldTable) -> usize {
+    const ENTRY_BYTES: usize = 96;
+    let entry = |(name, value): (&ShortString, &AMQPValue)| ENTRY_BYTES + name.as_str().len() + bytes_of_value(value);
+    table.inner().iter().map(entry).sum()
+}
+
+fn bytes_of_value(value: &AMQPValue) -> usize {
+    match value {
+        AMQPValue::ShortString(text) => text.as_str().len(),
+        AMQPValue::LongString(text) => text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => bytes.as_slice().len(),
+        AMQPValue::FieldTable(table) => bytes_of_table(table),
+        AMQPValue::FieldArray(values) => {
+            values.as_slice().iter().map(|value| size_of::<AMQPValue>() + bytes_of_value(value)).sum()
+        }
+        _ => 0,
+    }
 }
 
 impl Journal {
@@ -466,5 +498,32 @@ impl Drop for Guard {
         inbox.failing =
             Some(Pressure::Failing { error: "its thread panicked; restart the broker".to_owned(), tries: 1 });
         shared.note_pressure(&inbox);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_topology_count_with_what_they_hold() {
+        let long: Arc<str> = "n".repeat(255).into();
+        let plain = BindingSpec {
+            source: long.clone(),
+            destination: Destination::Queue(long.clone()),
+            key: long.clone(),
+            arguments: FieldTable::default(),
+        };
+        let mut arguments = FieldTable::default();
+        let mut inner = FieldTable::default();
+        inner.insert("text".into(), AMQPValue::LongString("t".repeat(60).into()));
+        arguments.insert("table".into(), AMQPValue::FieldTable(inner));
+        arguments.insert("list".into(), AMQPValue::FieldArray(vec![AMQPValue::Boolean(true); 20].into()));
+        let rich = BindingSpec { arguments, ..plain.clone() };
+        let (plain, rich) = (bytes_of(&Record::Bound(Arc::new(plain))), bytes_of(&Record::Bound(Arc::new(rich))));
+        assert!(plain > RECORD_BYTES + 3 * 255, "{plain}");
+        assert!(rich > plain + 60 + 20 * size_of::<AMQPValue>(), "{rich}");
+        let deleted = bytes_of(&Record::QueueDeleted { name: long.clone() });
+        assert!(deleted >= RECORD_BYTES + 255, "{deleted}");
     }
 }

@@ -1,36 +1,35 @@
 //! A connection after its handshakes with TCP and TLS: one task that reads, writes and keeps time.
 //!
 //! Each poll does what there is to do, in this order, until nothing is left or its share of work is used up: orders of
-//! others, what is due by the clock, writing, reading. What is written goes through one buffer of the thread and one
+//! others, what is due by the clock, writing, reading. Whether it is its turn at all, and how large its share is, is said in
+//! [`turns`](super::turns). What is written goes through one buffer of the thread and one
 //! system call for everything that waits; more is made only when the socket has taken it.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustls::ServerConnection;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::hub::Hub;
+use super::hub::{Hub, Turn};
 use super::line::{Line, Orders};
 use super::scratch::{self, WRITE_BYTES};
+use super::turns::{Begin, Next, Slice, Standing, Wakes};
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
 use crate::outlet::Output;
 use crate::session::{Progress, Session};
 use crate::wire::Encoder;
 
-/// Rounds of reading and writing before others get their turn.
-const ROUNDS_MAX: usize = 8;
-
-/// Time after which others get theirs, however many rounds it were: a read full of small methods is milliseconds of work.
-const SHARE: Duration = Duration::from_millis(1);
+/// Reads before a connection is closed: what the client has said before counts.
+const LAST_READS_MAX: usize = 8;
 
 /// Bytes of answers that may wait before nothing more is read from their connection: whoever asks has to read the
 /// answers. Four thousand confirms, or one large message that comes back.
@@ -46,6 +45,7 @@ pub(super) type Recheck = dyn Fn(&Line, &[u8]) -> Option<Fault> + Send + Sync;
 pub(super) struct Connection {
     hub: Arc<Hub>,
     line: Arc<Line>,
+    standing: Standing,
     stream: TcpStream,
     tls: Box<ServerConnection>,
     session: Box<Session>,
@@ -112,6 +112,7 @@ impl Connection {
         farewell: Option<Fault>,
     ) -> Self {
         Self {
+            standing: hub.turns.join(&session.peer().user, line.id),
             hub,
             line,
             stream,
@@ -166,6 +167,9 @@ impl Connection {
         if orders.is_empty() {
             return Ok(Step::Idle);
         }
+        if orders.look && self.stage == Stage::Blocked && self.has_hung_up() {
+            return Err(End::HungUp);
+        }
         if orders.unblock && self.stage == Stage::Blocked {
             self.stage = Stage::Open;
             let now_ms = self.hub.now_ms();
@@ -181,7 +185,7 @@ impl Connection {
             && matches!(self.stage, Stage::Open | Stage::Blocked)
         {
             // What the client has said before, such as an acknowledgement, still counts; after the close nothing does.
-            for _ in 0..ROUNDS_MAX {
+            for _ in 0..LAST_READS_MAX {
                 if self.stage != Stage::Open || matches!(self.read(context)?, Step::Idle) {
                     break;
                 }
@@ -196,6 +200,13 @@ impl Connection {
             self.follow(progress);
         }
         Ok(Step::Done)
+    }
+
+    /// Whether the client has hung up, also where something that it sent before was not read.
+    fn has_hung_up(&self) -> bool {
+        let ready = std::pin::pin!(self.stream.ready(Interest::READABLE));
+        let polled = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(polled, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     fn follow(&mut self, mut progress: Progress) {
@@ -368,29 +379,14 @@ impl Connection {
     fn take_plain(&mut self) -> Result<(), End> {
         let now_ms = self.hub.now_ms();
         let mut progress = Progress::Reading;
-        let mut hung_up = false;
-        loop {
-            // A turn for each piece, at most a record of TLS: others have theirs in between.
-            let mut turn = self.hub.turn(Some(self.line.id));
-            let mut reader = self.tls.reader();
-            let size = match reader.fill_buf() {
-                // After a last word of TLS there is nothing more.
-                Ok([]) => {
-                    hung_up = true;
-                    break;
-                }
-                Ok(bytes) => {
-                    if progress != Progress::Over {
-                        progress = self.session.received(bytes, &mut turn, now_ms);
-                    }
-                    bytes.len()
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(End::Broken(error)),
-            };
-            reader.consume(size);
-            self.line.count_received(size);
-        }
+        let (session, line) = (&mut self.session, &self.line);
+        let hung_up = in_turns(&self.hub, line.id, &mut self.tls.reader(), |turn, bytes| {
+            if progress != Progress::Over {
+                progress = session.received(bytes, turn, now_ms);
+            }
+            line.count_received(bytes.len());
+        });
+        let hung_up = hung_up.map_err(End::Broken)?;
         self.line.note(self.session.is_open(), self.session.channels());
         self.follow(progress);
         if self.session.is_open()
@@ -417,6 +413,28 @@ impl Connection {
     }
 }
 
+/// Hands on what there is to read, with a turn for each piece, which is at most a record of TLS: others have theirs in
+/// between. Tells whether nothing comes any more, since the last word of TLS was said.
+fn in_turns(
+    hub: &Hub,
+    own: ConnectionId,
+    reader: &mut impl io::BufRead,
+    mut take: impl FnMut(&mut Turn<'_>, &[u8]),
+) -> io::Result<bool> {
+    loop {
+        let size = match reader.fill_buf() {
+            Ok([]) => return Ok(true),
+            Ok(bytes) => {
+                take(&mut hub.turn(Some(own)), bytes);
+                bytes.len()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        reader.consume(size);
+    }
+}
+
 /// What an answer takes while it waits. Deliveries are the engine's to bound, which knows what the client has not read.
 fn answer_bytes(output: &Output) -> usize {
     match output {
@@ -431,18 +449,38 @@ impl Future for Connection {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
         let this = &mut *self;
         this.line.listen(context.waker());
-        let began = Instant::now();
-        for _ in 0..ROUNDS_MAX {
-            match this.round(context) {
-                Ok(Step::Done) if began.elapsed() > SHARE => break,
-                Ok(Step::Done) => {}
-                Ok(Step::Idle) => return Poll::Pending,
-                Err(end) => return Poll::Ready(end),
+        let began_us = this.hub.uptime_us();
+        match this.standing.begin(&this.hub.turns, began_us, || Arc::clone(&this.line)) {
+            Begin::Work => {}
+            Begin::Wait => return Poll::Pending,
+            Begin::Yield => {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
-        // Others are waiting too.
-        context.waker().wake_by_ref();
+        let mut slice = Slice::new(began_us);
+        let has_more = loop {
+            match this.round(context) {
+                Ok(Step::Done) if slice.goes_on(this.hub.uptime_us()) => {}
+                Ok(Step::Done) => break true,
+                Ok(Step::Idle) => break false,
+                Err(end) => return Poll::Ready(end),
+            }
+        };
+        let now_us = this.hub.uptime_us();
+        let used_us = now_us.saturating_sub(began_us);
+        match this.standing.end(&this.hub.turns, used_us, has_more, now_us, || Arc::clone(&this.line)) {
+            // Others are waiting too.
+            Next::Yield => context.waker().wake_by_ref(),
+            Next::Wait => {}
+        }
         Poll::Pending
+    }
+}
+
+impl Wakes for Arc<Line> {
+    fn wake(&self) {
+        Line::wake(self);
     }
 }
 
@@ -451,6 +489,7 @@ impl Drop for Connection {
         let now_ms = self.hub.now_ms();
         self.session.lost(&mut self.hub.turn(Some(self.line.id)), now_ms);
         self.hub.leave(&self.line);
+        self.hub.turns.leave(&self.standing);
     }
 }
 
@@ -480,5 +519,92 @@ impl io::Write for Socket<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, Read};
+
+    use muster_daemon::{Clock as _, SystemClock};
+    use muster_pki::testing::TestAuthority;
+    use muster_protocol::Timestamp;
+    use rustls::ClientConnection;
+
+    use super::*;
+    use crate::access::Users;
+    use crate::engine::Engine;
+    use crate::noise::Noise;
+    use crate::server::Limits;
+    use crate::session::{Broker, Shared as _};
+
+    /// A reader that looks, whenever more is read, whether others could have their turn.
+    struct Watched<'a, R> {
+        hub: &'a Hub,
+        reader: R,
+        free: Vec<bool>,
+    }
+
+    impl<R: BufRead> Read for Watched<'_, R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.reader.read(buffer)
+        }
+    }
+
+    impl<R: BufRead> BufRead for Watched<'_, R> {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            self.free.push(self.hub.is_free());
+            self.reader.fill_buf()
+        }
+
+        fn consume(&mut self, amount: usize) {
+            self.reader.consume(amount);
+        }
+    }
+
+    #[test]
+    fn each_record_of_tls_has_a_turn_of_its_own() {
+        muster_pki::tls::install_crypto_provider();
+        let now = Timestamp(SystemClock.now_ms());
+        let authority = TestAuthority::new(now).unwrap();
+        let trust = authority.trust().unwrap();
+        let of_server = muster_pki::tls::server_config(&authority.broker("broker/mq1").unwrap(), &trust, now).unwrap();
+        let of_client = muster_pki::tls::client_config(&authority.credentials("user/lea").unwrap(), &trust).unwrap();
+        let mut server = ServerConnection::new(of_server).unwrap();
+        let mut client = ClientConnection::new(of_client, "localhost".try_into().unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        while client.is_handshaking() || server.is_handshaking() {
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut std::mem::take(&mut bytes).as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut std::mem::take(&mut bytes).as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        // Large and small ones, in one read.
+        for size in [8_000, 10, 5_000, 1] {
+            client.writer().write_all(&vec![b'x'; size]).unwrap();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+        }
+        let mut unread = bytes.as_slice();
+        while !unread.is_empty() {
+            server.read_tls(&mut unread).unwrap();
+            server.process_new_packets().unwrap();
+        }
+        let engine = Engine::new(Limits::default().engine, Vec::new(), Vec::new());
+        let broker = Broker { engine, users: Users::new(), noise: Noise::default() };
+        let hub = Hub::new(broker, None, Arc::new(SystemClock), 1);
+        let mut watched = Watched { hub: &hub, reader: server.reader(), free: Vec::new() };
+        let mut pieces = Vec::new();
+        let over = in_turns(&hub, ConnectionId(1), &mut watched, |turn, bytes| {
+            turn.lock();
+            assert!(!hub.is_free(), "it is its turn");
+            pieces.push(bytes.len());
+        });
+        assert!(!over.unwrap());
+        assert_eq!(pieces, [8_000, 10, 5_000, 1]);
+        assert_eq!(watched.free, [true; 5], "others could have theirs before each, and after the last");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use muster_broker_config::{BACKLOG, HANDSHAKE_TIMEOUT_MS};
+use muster_broker_config::BACKLOG;
 use muster_daemon::{TaskKind, Tasks};
 use muster_pki::VerifyError;
 use muster_protocol::Timestamp;
@@ -22,6 +22,7 @@ use super::error::ServerError;
 use super::handshake::{Refusal, shake_hands};
 use super::line::Line;
 use crate::fault::Fault;
+use crate::noise::{self, Noise};
 use crate::session::Session;
 
 /// How long to wait when the system has no descriptor for another connection.
@@ -30,16 +31,14 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Connections beyond the limit that are told so in AMQP's words, at once. Others are hung up on.
 const TURNED_AWAY_MAX: usize = 32;
 
-/// Lines of the log about refused connections in a second. The status counts all of them.
-const REFUSALS_LOGGED: u64 = 10;
-
 /// What has come and was refused.
 #[derive(Debug)]
 pub(super) struct Gate {
     /// Places for connections in the handshake.
     handshakes: Arc<Semaphore>,
     handshakes_max: usize,
-    listeners: usize,
+    /// Connections that were accepted and are in the handshake.
+    shaking: AtomicUsize,
     /// Turns to compute.
     turns: Semaphore,
     /// Sockets that are open.
@@ -55,16 +54,15 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct Refused {
     by_reason: BTreeMap<&'static str, u64>,
-    second: i64,
-    logged: u64,
+    noise: Noise,
 }
 
 impl Gate {
     pub(super) fn new(connections_max: usize, handshakes_max: usize, listeners: usize, turns: usize) -> Self {
         Self {
             handshakes: Arc::new(Semaphore::new(handshakes_max + listeners)),
-            handshakes_max: handshakes_max + listeners,
-            listeners,
+            handshakes_max,
+            shaking: AtomicUsize::new(0),
             turns: Semaphore::new(turns.max(1)),
             open: AtomicUsize::new(0),
             open_max: AtomicUsize::new(connections_max),
@@ -86,9 +84,7 @@ impl Gate {
 
     /// Connections in the handshake, and how many may be.
     pub(super) fn handshaking(&self) -> (usize, usize) {
-        // One place at each address is kept for whoever comes next.
-        let taken = self.handshakes_max.saturating_sub(self.handshakes.available_permits());
-        (taken.saturating_sub(self.listeners), self.handshakes_max)
+        (self.shaking.load(Ordering::Relaxed), self.handshakes_max)
     }
 
     /// How many were refused since the start, by reason.
@@ -97,23 +93,24 @@ impl Gate {
         refused.by_reason.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
     }
 
-    /// Counts a refusal, and says it in the log unless there are very many.
-    fn refuse(&self, peer: SocketAddr, reason: &'static str, why: &str, now_ms: i64) {
+    /// Whether the log says this of a client.
+    pub(super) fn may_say(&self, peer: SocketAddr, what: &'static str, now_ms: i64) -> Option<noise::Line> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused.by_reason.entry(reason).or_insert(0) += 1;
-        let second = now_ms / 1000;
-        if refused.second != second {
-            let unsaid = refused.logged.saturating_sub(REFUSALS_LOGGED);
-            (refused.second, refused.logged) = (second, 0);
-            if unsaid > 0 {
-                tracing::warn!(unsaid, "More connections were refused; `muster broker status` counts them");
-            }
-        }
-        refused.logged += 1;
-        let log = refused.logged <= REFUSALS_LOGGED;
-        drop(refused);
-        if log {
-            tracing::warn!(%peer, reason, why, "Refused a connection");
+        refused.noise.say(&peer.ip().to_string(), what, now_ms)
+    }
+
+    /// Counts a refusal, and says it in the log unless it is the same again or there are very many.
+    fn refuse(&self, peer: SocketAddr, reason: &'static str, why: &str, now_ms: i64) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).by_reason.entry(reason).or_insert(0) += 1;
+        if let Some(line) = self.may_say(peer, reason, now_ms) {
+            tracing::warn!(
+                %peer,
+                reason,
+                why,
+                repeated = line.repeated,
+                left_out = line.left_out,
+                "Refused a connection; `muster broker status` counts all of them"
+            );
         }
     }
 }
@@ -139,6 +136,25 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.inner.gate.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection in its handshake. Its place is given back when dropped.
+struct Shaking {
+    inner: Arc<Inner>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Shaking {
+    fn new(inner: &Arc<Inner>, place: OwnedSemaphorePermit) -> Self {
+        inner.gate.shaking.fetch_add(1, Ordering::Relaxed);
+        Self { inner: Arc::clone(inner), _place: place }
+    }
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        self.inner.gate.shaking.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -188,9 +204,10 @@ pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener, tasks: Task
             inner.gate.refuse(peer, "connection-limit", &why, inner.hub.now_ms());
             continue;
         };
+        let shaking = Shaking::new(&inner, permit);
         let stopping = stopping.clone();
         tasks.spawn(TaskKind::Worker, "connection", async move {
-            let handshake = enter(&place, permit, stream, peer);
+            let handshake = enter(&place, shaking, stream, peer);
             let connection = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return,
@@ -223,7 +240,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Makes TLS with a client and looks at its certificate.
-async fn enter(place: &Place, permit: OwnedSemaphorePermit, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+async fn enter(place: &Place, shaking: Shaking, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
     let inner = &place.inner;
     let refuse = |reason, why: &str| inner.gate.refuse(peer, reason, why, inner.hub.now_ms());
     if let Err(error) = stream.set_nodelay(true) {
@@ -231,8 +248,7 @@ async fn enter(place: &Place, permit: OwnedSemaphorePermit, stream: TcpStream, p
         return None;
     }
     let materials = inner.materials();
-    let limit = Duration::from_millis(HANDSHAKE_TIMEOUT_MS.into());
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + Duration::from_millis(inner.session.handshake_ms.unsigned_abs());
     let config = Arc::clone(&materials.tls);
     let tls = match tokio::time::timeout_at(deadline, shake_hands(&stream, config, &inner.gate)).await {
         Ok(Ok(tls)) => tls,
@@ -245,7 +261,7 @@ async fn enter(place: &Place, permit: OwnedSemaphorePermit, stream: TcpStream, p
             return None;
         }
     };
-    drop(permit);
+    drop(shaking);
     let now_ms = inner.hub.now_ms();
     let certificate = tls.peer_certificates().and_then(|chain| chain.first());
     let vouched = materials.trust.check_client(certificate.map(AsRef::as_ref).unwrap_or_default(), Timestamp(now_ms));

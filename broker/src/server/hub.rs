@@ -5,25 +5,31 @@
 //! woken after it is released. What is to be kept on disk goes to the [`Journal`] meanwhile, under the lock, so that it
 //! has the same order; confirms that wait for it come back through [`Hub::release`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use amq_protocol::protocol::{AMQPClass, channel};
 use muster_daemon::Clock;
 use tokio::sync::Notify;
 
 use super::line::{Line, wake_all};
+use super::turns::Turns;
 use crate::engine::Limits;
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
 use crate::journal::{Journal, Record};
 use crate::outlet::{Outlet, Output};
-use crate::session::{Broker, Shared};
+use crate::session::{Broker, LOW_ON_MEMORY, Shared};
 
 /// What connections share.
 pub(super) struct Hub {
+    /// Whose turn it is.
+    pub(super) turns: Turns<Arc<Line>>,
+    started: Instant,
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
     /// What has been written to connections and the engine does not know yet. A lock of its own, since it is taken after
@@ -118,9 +124,12 @@ impl std::fmt::Debug for Hub {
 
 impl Hub {
     /// Shares a broker whose engine has replayed what was kept.
-    pub(super) fn new(broker: Broker, journal: Option<Arc<Journal>>, clock: Arc<dyn Clock>) -> Self {
+    /// As many connections of those that have much to do are served at once as there are threads.
+    pub(super) fn new(broker: Broker, journal: Option<Arc<Journal>>, clock: Arc<dyn Clock>, threads: usize) -> Self {
         let out = Out { lines: HashMap::default(), woken: Vec::new(), blocked: Vec::new(), journal };
         let hub = Self {
+            turns: Turns::new(threads),
+            started: Instant::now(),
             state: Mutex::new(State { broker, out }),
             clock,
             drained: Mutex::default(),
@@ -138,6 +147,11 @@ impl Hub {
 
     pub(super) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// Microseconds since the start, by a clock that does not go back.
+    pub(super) fn uptime_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// A number for a new connection.
@@ -239,6 +253,11 @@ impl Hub {
         (state.out.lines.len(), state.out.blocked.len())
     }
 
+    /// Connections that are not read from because they have published while the broker is full.
+    pub(super) fn blocked(&self) -> Vec<Arc<Line>> {
+        self.lock().out.blocked.clone()
+    }
+
     /// Ends all connections for this reason.
     pub(super) fn close_all(&self, fault: &Fault) {
         self.lines().iter().for_each(|line| line.close(fault.clone()));
@@ -280,6 +299,12 @@ impl Hub {
         let mut turn = self.turn(None);
         let state = turn.state();
         state.broker.engine.tick(now_ms, &mut state.out);
+    }
+
+    /// Whether it is nobody's turn.
+    #[cfg(test)]
+    pub(super) fn is_free(&self) -> bool {
+        self.state.try_lock().is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -324,6 +349,15 @@ impl Shared for Turn<'_> {
     fn lock(&mut self) -> (&mut Broker, &mut Out) {
         let state = self.state();
         (&mut state.broker, &mut state.out)
+    }
+
+    fn why_full(&mut self) -> Cow<'static, str> {
+        let disk_short = self.hub.is_disk_short();
+        match self.state().out.journal.as_ref().and_then(|journal| journal.pressure()) {
+            Some(pressure) => pressure.reason().into(),
+            None if disk_short => "low on disk: what is durable takes more of it than it may".into(),
+            None => LOW_ON_MEMORY.into(),
+        }
     }
 }
 

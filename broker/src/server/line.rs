@@ -47,7 +47,7 @@ struct Outbox {
 impl Orders {
     /// Whether nothing is asked.
     pub(super) fn is_empty(&self) -> bool {
-        self.close.is_none() && !self.recheck && !self.unblock
+        self.close.is_none() && !self.recheck && !self.unblock && !self.look
     }
 }
 
@@ -60,6 +60,8 @@ pub(super) struct Orders {
     pub(super) recheck: bool,
     /// The broker is no longer full.
     pub(super) unblock: bool,
+    /// See whether the client is still there, since nothing is read that would tell.
+    pub(super) look: bool,
 }
 
 impl Line {

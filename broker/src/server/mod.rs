@@ -28,6 +28,7 @@ mod scratch;
 mod settings;
 pub mod status;
 mod topology;
+mod turns;
 pub mod upkeep;
 
 use std::net::SocketAddr;
@@ -40,10 +41,11 @@ use muster_pki::{Credentials, Trust, tls};
 use muster_protocol::Timestamp;
 use rustls::ServerConfig;
 
-use crate::access::{Rules, Users};
+use crate::access::{Rules, Users, owner_of_queue};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::journal::{Bounds, Journal};
+use crate::noise::Noise;
 use crate::session::{self, Broker};
 
 pub use error::ServerError;
@@ -108,8 +110,9 @@ impl Server {
             return Err(ServerError::NoAddress);
         }
         let Topology { exchanges, policies } = Topology::generated();
-        let mut engine =
-            Engine::new(settings.limits.engine, policies, exchanges).named(&settings.vhost, now_ms.unsigned_abs());
+        let mut engine = Engine::new(settings.limits.engine, policies, exchanges)
+            .named(&settings.vhost, now_ms.unsigned_abs())
+            .with_owners(owner_of_queue);
         let journal = match &settings.durable {
             None => None,
             Some(durable) => {
@@ -120,14 +123,14 @@ impl Server {
             }
         };
         let session = Arc::new(settings.session());
-        let broker = Broker { engine, users: Users::new() };
-        let hub = Arc::new(Hub::new(broker, journal.clone(), Arc::clone(&settings.clock)));
+        let broker = Broker { engine, users: Users::new(), noise: Noise::default() };
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let hub = Arc::new(Hub::new(broker, journal.clone(), Arc::clone(&settings.clock), threads));
         let listeners = settings.listen.iter().map(|address| gate::listen(*address)).collect::<Result<Vec<_>, _>>()?;
         let local = |(listener, address): (&tokio::net::TcpListener, &SocketAddr)| {
             listener.local_addr().map_err(|source| ServerError::Listen { address: *address, source })
         };
         let addresses = listeners.iter().zip(&settings.listen).map(local).collect::<Result<Vec<_>, _>>()?;
-        let threads = tokio::runtime::Handle::current().metrics().num_workers();
         let limits =
             Limits { connections_max: upkeep::connections_max(settings.limits.connections_max), ..settings.limits };
         let inner = Arc::new(Inner {
@@ -292,7 +295,9 @@ impl Inner {
             Ok(client) => format!("`{}` is not a member of this broker any more", client.identity.short()),
         };
         let (identity, fingerprint) = (&line.client.identity, &line.client.fingerprint);
-        tracing::warn!(%identity, fingerprint, peer = %line.peer, why, "Disconnecting a client that may not stay");
+        if self.gate.may_say(line.peer, "may-not-stay", self.hub.now_ms()).is_some() {
+            tracing::warn!(%identity, fingerprint, peer = %line.peer, why, "Disconnecting a client that may not stay");
+        }
         Some(Fault::connection_forced(why))
     }
 }

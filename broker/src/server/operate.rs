@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use muster_protocol::{Identity, Timestamp};
 
 use super::status::{
-    BindingStatus, Connected, ConnectionStatus, Counts, MembersStatus, QueueStatus, RevocationListStatus, Status, Used,
+    BindingStatus, Connected, ConnectionStatus, Counts, IdentityStatus, MembersStatus, QueueStatus,
+    RevocationListStatus, Status, Used,
 };
 use super::upkeep::{resident_bytes, said};
 use super::{Server, ServerError, Settings};
@@ -21,10 +22,11 @@ impl Server {
     pub fn status(&self, with_bindings: bool) -> Status {
         let inner = &*self.inner;
         let materials = inner.materials();
-        let (counts, limits, queues, bindings) = {
+        let (counts, limits, queues, accounts, bindings) = {
             let mut turn = inner.hub.turn(None);
             let engine = &turn.lock().0.engine;
-            (engine.counts(), engine.limits(), engine.queues(), with_bindings.then(|| engine.bindings()))
+            let bindings = with_bindings.then(|| engine.bindings());
+            (engine.counts(), engine.limits(), engine.queues(), engine.accounts(), bindings)
         };
         let (_, blocked) = inner.hub.counts();
         let used = |(count, max): (usize, usize)| Used { count: wide(count), max: wide(max) };
@@ -106,6 +108,21 @@ impl Server {
                     ready_bytes: queue.ready_bytes,
                     unacknowledged: queue.unacknowledged,
                     consumers: queue.consumers,
+                })
+                .collect(),
+            identities: accounts
+                .into_iter()
+                .map(|account| IdentityStatus {
+                    identity: account
+                        .user
+                        .parse::<Identity>()
+                        .map_or_else(|_| account.user.to_string(), |identity| identity.short()),
+                    connections: wide(account.connections),
+                    queues: wide(account.queues),
+                    kept_bytes: wide(account.kept_bytes),
+                    outbox_bytes: wide(account.outbox_bytes),
+                    bytes_max: wide(account.bytes_max),
+                    refused_total: wide(account.refused),
                 })
                 .collect(),
             connections,

@@ -36,6 +36,8 @@ pub struct Settings {
     pub name: String,
     /// Seconds between heartbeats that are offered; 0 is none.
     pub heartbeat_s: u16,
+    /// Milliseconds that a client has for the handshakes: first TLS's, then AMQP's.
+    pub handshake_ms: u32,
     /// Bounds.
     pub limits: Limits,
     /// Files that are looked at again and again.
@@ -71,6 +73,8 @@ impl Default for Limits {
                 consumers_max: 1_024,
                 message_bytes_max: 512 * 1024 * 1024,
                 outbox_bytes_max: 4 * 1024 * 1024,
+                host_bytes_max: 64 * 1024 * 1024,
+                controller_bytes_max: 256 * 1024 * 1024,
             },
             disk_bytes_max: journal::Bounds::default().bytes_max,
         }
@@ -117,6 +121,7 @@ impl Settings {
             rules: Rules { role: Role::Alone, members: Members::Issued, unbound: BTreeSet::new() },
             vhost: VHOST_DEFAULT.to_owned(),
             heartbeat_s: u16::try_from(HEARTBEAT_S).unwrap_or(u16::MAX),
+            handshake_ms: HANDSHAKE_TIMEOUT_MS,
             limits: Limits::default(),
             files: Files::default(),
             durable: None,
@@ -132,7 +137,7 @@ impl Settings {
             channels_max: u16::try_from(CHANNELS_MAX).unwrap_or(u16::MAX),
             heartbeat_s: self.heartbeat_s,
             message_bytes_max: u64::try_from(MESSAGE_BYTES_MAX).unwrap_or(u64::MAX),
-            handshake_ms: i64::from(HANDSHAKE_TIMEOUT_MS),
+            handshake_ms: i64::from(self.handshake_ms),
             close_ms: CLOSE_MS,
             product: "Muster",
             version: env!("CARGO_PKG_VERSION"),

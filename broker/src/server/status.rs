@@ -41,6 +41,9 @@ pub struct Status {
     pub journal: Option<serde_json::Value>,
     /// All queues, by name.
     pub queues: Vec<QueueStatus>,
+    /// What each identity takes that has a connection or a queue, by name.
+    #[serde(default)]
+    pub identities: Vec<IdentityStatus>,
     /// All connections, by identity.
     pub connections: Vec<ConnectionStatus>,
     /// All bindings, where they were asked for.
@@ -142,6 +145,25 @@ pub struct QueueStatus {
     pub unacknowledged: usize,
     /// Consumers.
     pub consumers: usize,
+}
+
+/// What one identity takes of the broker's memory, over all of its connections and queues.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityStatus {
+    /// Who, `KIND/NAME`.
+    pub identity: String,
+    /// Its connections.
+    pub connections: u64,
+    /// Its queues.
+    pub queues: u64,
+    /// Bytes of messages in its queues and unacknowledged, each where it is; three quarters of its share at most.
+    pub kept_bytes: u64,
+    /// Bytes of messages that wait for its connections to read them; a quarter of its share at most.
+    pub outbox_bytes: u64,
+    /// Its share: `limits.host_bytes` or `limits.controller_bytes`.
+    pub bytes_max: u64,
+    /// Messages that were refused or dropped because its share was used up, since it has been there.
+    pub refused_total: u64,
 }
 
 /// A connection.

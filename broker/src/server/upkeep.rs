@@ -142,6 +142,7 @@ pub(super) async fn run(inner: Arc<Inner>, stopping: CancellationToken) {
             });
         }
         look_at_connections(&inner, recheck).await;
+        inner.hub.blocked().iter().for_each(|line| line.order(|orders| orders.look = true));
         tokio::select! {
             biased;
             () = stopping.cancelled() => return,

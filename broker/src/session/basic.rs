@@ -8,6 +8,7 @@ use muster_broker_config::Operation;
 
 use super::channel::{Assembled, Content};
 use super::methods::{REPLY_TO, no_reply_to};
+use super::stalled::Stalled;
 use super::talk::Talk;
 use super::{Shared, arguments};
 use crate::engine::ConsumerSpec;
@@ -211,7 +212,7 @@ impl Talk {
         now_ms: i64,
     ) -> Result<(), Fault> {
         if shared.lock().0.engine.is_full() {
-            self.stalled = Some((number, content));
+            self.stalled = Some((number, Stalled::Content(content)));
             self.block(shared);
             return Ok(());
         }

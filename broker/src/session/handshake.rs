@@ -110,7 +110,7 @@ impl Talk {
         let connections_max = self.peer.permissions.as_ref().map_or(0, |held| held.connections_max);
         let (broker, _) = shared.lock();
         broker.users.connect(&self.peer.user, connections_max)?;
-        broker.engine.connect(self.id);
+        broker.engine.connect(self.id, &self.peer.user, self.peer.share);
         self.phase = Phase::Running;
         let open_ok = connection::OpenOk {};
         self.say(0, AMQPClass::Connection(connection::AMQPMethod::OpenOk(open_ok)), shared);

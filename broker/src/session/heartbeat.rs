@@ -4,7 +4,7 @@ use amq_protocol::protocol::{AMQPClass, connection};
 use tracing::{debug, info};
 
 use super::Shared;
-use super::talk::{Blocked, Phase, Talk};
+use super::talk::{Blocked, Phase, Talk, cut};
 use crate::outlet::{Outlet as _, Output};
 
 impl Talk {
@@ -73,7 +73,7 @@ impl Talk {
         }
         self.blocked = Blocked::Yes(self.blocked_notify);
         if self.blocked_notify {
-            let blocked = connection::Blocked { reason: "low on memory".into() };
+            let blocked = connection::Blocked { reason: cut(&shared.why_full()) };
             self.say(0, AMQPClass::Connection(connection::AMQPMethod::Blocked(blocked)), shared);
         }
     }

@@ -3,6 +3,7 @@
 use amq_protocol::protocol::{AMQPClass, access, channel, confirm, exchange, queue};
 use muster_broker_config::Operation;
 
+use super::stalled::Stalled;
 use super::talk::Talk;
 use super::{Shared, arguments};
 use crate::engine::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, QueueSpec};
@@ -33,6 +34,11 @@ impl Talk {
         channel.check_method()?;
         if channel.closing {
             self.closing_method(number, method.class, shared);
+            return Ok(());
+        }
+        if self.has_to_wait(number, &method.class, shared) {
+            self.stalled = Some((number, Stalled::Method(Box::new(method))));
+            self.block(shared);
             return Ok(());
         }
         if method.prefetch_bytes != 0 {
@@ -317,7 +323,12 @@ impl Talk {
     }
 
     /// Queue and key of a binding: an empty queue is the last one declared, and then an empty key is its name.
-    fn binding_names(&mut self, number: ChannelNumber, name: String, key: String) -> Result<(String, String), Fault> {
+    pub(super) fn binding_names(
+        &mut self,
+        number: ChannelNumber,
+        name: String,
+        key: String,
+    ) -> Result<(String, String), Fault> {
         let shorthand = name.is_empty() && key.is_empty();
         let name = stripped(self.queue_name(number, name)?);
         let key = if shorthand { name.clone() } else { key };
@@ -395,7 +406,7 @@ pub(super) fn no_reply_to() -> Fault {
 }
 
 /// RabbitMQ takes ends of lines out of names.
-fn stripped(mut name: String) -> String {
+pub(super) fn stripped(mut name: String) -> String {
     name.retain(|c| !matches!(c, '\r' | '\n'));
     name
 }

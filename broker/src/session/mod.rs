@@ -28,14 +28,17 @@ mod channel;
 mod handshake;
 mod heartbeat;
 mod methods;
+mod stalled;
 mod talk;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::access::{Peer, Users};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::ids::ConnectionId;
+use crate::noise::Noise;
 use crate::outlet::Outlet;
 use crate::wire::{Reader, Terms};
 
@@ -48,6 +51,8 @@ pub struct Broker {
     pub engine: Engine,
     /// Connections and channels of each user.
     pub users: Users,
+    /// What the log has said of exceptions.
+    pub noise: Noise,
 }
 
 /// The way to what is shared. The server locks when [`Shared::lock`] is first called, and keeps the lock until all bytes
@@ -58,7 +63,15 @@ pub trait Shared {
 
     /// What is shared, and where outputs go. Called often in one batch.
     fn lock(&mut self) -> (&mut Broker, &mut Self::Outlet);
+
+    /// Why publishers wait, for those of them that want to know (`connection.blocked`). Asked while they do.
+    fn why_full(&mut self) -> Cow<'static, str> {
+        LOW_ON_MEMORY.into()
+    }
 }
+
+/// RabbitMQ's words.
+pub(crate) const LOW_ON_MEMORY: &str = "low on memory";
 
 /// What every session of a broker goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +103,8 @@ pub struct Settings {
 pub enum Progress {
     /// Reads on.
     Reading,
-    /// Reads nothing until [`Session::unblock`]: it has published while the broker is full.
+    /// Reads nothing until [`Session::unblock`]: it has published while the broker is full, or declared something durable
+    /// while the disk takes no more.
     Blocked,
     /// Writes what waits in the outbox, closes the socket, and drops the session. It has left the engine already.
     Over,

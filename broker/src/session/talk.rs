@@ -6,11 +6,13 @@ use amq_protocol::protocol::{AMQPClass, channel as channel_class, connection};
 use amq_protocol::types::ShortString;
 use tracing::{debug, warn};
 
-use super::channel::{Channel, Content};
+use super::channel::Channel;
+use super::stalled::Stalled;
 use super::{Progress, Settings, Shared};
 use crate::access::Peer;
 use crate::fault::{Fault, Scope};
 use crate::ids::{ChannelNumber, ConnectionId};
+use crate::noise::Line;
 use crate::outlet::{Outlet as _, Output};
 use crate::wire::method::MethodId;
 use crate::wire::{Frame, Terms, method};
@@ -86,8 +88,8 @@ pub(super) struct Talk {
     /// The client's `authentication_failure_close`.
     pub(super) refusal_notify: bool,
     pub(super) blocked: Blocked,
-    /// A message that came when the broker was full, and is taken when it is not.
-    pub(super) stalled: Option<(ChannelNumber, Content)>,
+    /// What came when the broker could not take it, and is taken when it can.
+    pub(super) stalled: Option<(ChannelNumber, Stalled)>,
     /// By number.
     channels: Vec<Channel>,
     /// Bytes of contents that are not complete.
@@ -174,21 +176,18 @@ impl Talk {
         }
     }
 
-    fn fail(&mut self, number: ChannelNumber, fault: &Fault, id: MethodId, shared: &mut impl Shared, now_ms: i64) {
+    pub(super) fn fail(
+        &mut self,
+        number: ChannelNumber,
+        fault: &Fault,
+        id: MethodId,
+        shared: &mut impl Shared,
+        now_ms: i64,
+    ) {
         if fault.scope == Scope::Channel && number != 0 && self.is_running() {
             self.end_channel(number, fault, id, shared, now_ms);
         } else {
             self.end(fault, id, shared, now_ms);
-        }
-    }
-
-    /// Takes the message that came when the broker was full. It may be full still.
-    pub(super) fn take_stalled(&mut self, shared: &mut impl Shared, now_ms: i64) {
-        let Some((number, content)) = self.stalled.take() else { return };
-        if self.is_running()
-            && let Err(fault) = self.publish(number, content, shared, now_ms)
-        {
-            self.fail(number, &fault, MethodId::default(), shared, now_ms);
         }
     }
 
@@ -312,6 +311,11 @@ impl Talk {
         }
     }
 
+    /// Whether the log says that this user has met this exception.
+    fn say_of(&self, fault: &Fault, shared: &mut impl Shared, now_ms: i64) -> Option<Line> {
+        shared.lock().0.noise.say(&self.peer.user, &fault.code.to_string(), now_ms)
+    }
+
     /// Ends a channel with an exception: what it has goes back, `channel.close` is sent, and everything on it is ignored until
     /// that is answered.
     fn end_channel(
@@ -322,7 +326,17 @@ impl Talk {
         shared: &mut impl Shared,
         now_ms: i64,
     ) {
-        warn!(connection = self.id.0, user = %self.peer.user, channel = number, %fault, "channel ended");
+        if let Some(line) = self.say_of(fault, shared, now_ms) {
+            warn!(
+                connection = self.id.0,
+                user = %self.peer.user,
+                channel = number,
+                %fault,
+                repeated = line.repeated,
+                left_out = line.left_out,
+                "channel ended"
+            );
+        }
         let Some(channel) = self.channel(number) else { return };
         let held = channel.held_bytes();
         channel.closing = true;
@@ -346,7 +360,16 @@ impl Talk {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Over) {
             return;
         }
-        warn!(connection = self.id.0, user = %self.peer.user, %fault, "connection ended");
+        if let Some(line) = self.say_of(fault, shared, now_ms) {
+            warn!(
+                connection = self.id.0,
+                user = %self.peer.user,
+                %fault,
+                repeated = line.repeated,
+                left_out = line.left_out,
+                "connection ended"
+            );
+        }
         let silent = self.phase == Phase::Starting && fault.code == LOGIN_REFUSED && !self.refusal_notify;
         self.leave(shared, now_ms);
         if silent {
@@ -391,7 +414,11 @@ const LOGIN_REFUSED: u16 = 403;
 
 /// A refusal's words, cut as RabbitMQ cuts them.
 fn reply_text(fault: &Fault) -> ShortString {
-    let text = fault.text.as_ref();
+    cut(fault.text.as_ref())
+}
+
+/// As much of a text as a short string has room for.
+pub(super) fn cut(text: &str) -> ShortString {
     if text.len() <= SHORT_STRING_BYTES_MAX {
         return text.into();
     }

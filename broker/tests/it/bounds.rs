@@ -173,3 +173,68 @@ async fn a_broker_that_stops_says_farewell_and_waits_for_nobody_for_long() {
     assert_eq!(stopped.await.unwrap(), Vec::<&str>::new(), "tasks that did not end by themselves");
     std::net::TcpStream::connect(site.server.local_addr()).unwrap_err();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_as_such_and_who_hangs_up_meanwhile_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = Site::with(|settings| {
+        settings.durable = Some(muster_broker::server::Durable {
+            directory: directory.path().join("journal"),
+            bounds: muster_broker::journal::Bounds::default(),
+            disk: std::sync::Arc::new(muster_daemon::RealDisk),
+        });
+        settings.limits.disk_bytes_max = 0;
+    });
+    site.until("the broker is full", |status| if status.full.is_empty() { Err("not yet".to_owned()) } else { Ok(()) });
+    let mut lea = Client::open(&site, &site.member("user/lea"));
+    lea.send(publish(EXCHANGE_COMMAND, KEY_ALL, b"command".to_vec()));
+    let AMQPFrame::Method(0, AMQPClass::Connection(connection::AMQPMethod::Blocked(blocked))) = lea.frame() else {
+        panic!("not blocked")
+    };
+    assert!(blocked.reason.as_str().contains("disk"), "{}", blocked.reason);
+    // A host's queue would have to be kept; it waits too.
+    let mut host = Client::open(&site, &site.member("host/web1.example.com"));
+    host.send([crate::client::method(
+        1,
+        AMQPClass::Queue(amq_protocol::protocol::queue::AMQPMethod::Declare(amq_protocol::protocol::queue::Declare {
+            queue: crate::client::short(&queue("web1.example.com")),
+            durable: true,
+            ..Default::default()
+        })),
+    )]);
+    let frame = host.frame();
+    assert!(
+        matches!(frame, AMQPFrame::Method(0, AMQPClass::Connection(connection::AMQPMethod::Blocked(_)))),
+        "{frame:?}"
+    );
+    assert_eq!(site.server.status(false).counts.queues.count, 0);
+    // There is something that nobody reads before the end.
+    lea.send(publish(EXCHANGE_COMMAND, KEY_ALL, b"another".to_vec()));
+    drop(lea);
+    site.until("the broker knows that it is gone", |status| match &status.connections[..] {
+        [only] if only.identity == "host/web1.example.com" => Ok(()),
+        others => Err(format!("{others:?}")),
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_has_one_share_for_all_of_its_queues() {
+    let site = Site::with(|settings| settings.limits.engine.controller_bytes_max = 1_000_000);
+    let mut lea = Client::open(&site, &site.member("user/lea"));
+    for session in 0..4 {
+        lea.declare(&format!("reply.user/lea.{session}"), "reply", &format!("user/lea.{session}.#"));
+    }
+    let mut host = Client::open(&site, &site.member("host/web1"));
+    let answer = |session: usize| publish("reply", &format!("user/lea.{session}.web1"), vec![b'x'; 50_000]);
+    (0..40).for_each(|number| host.send(answer(number % 4)));
+    let seen = site.until("what is beyond the share is refused", |status| {
+        let share = status.identities.iter().find(|it| it.identity == "user/lea").unwrap();
+        assert!(share.kept_bytes <= share.bytes_max / 4 * 3, "{share:?}");
+        let waiting: usize = status.queues.iter().map(|queue| queue.ready).sum();
+        match share.refused_total {
+            26 => Ok((waiting, share.queues, share.connections)),
+            _ => Err(format!("{share:?}")),
+        }
+    });
+    assert_eq!(seen, (14, 4, 1));
+}

@@ -154,3 +154,55 @@ async fn who_is_on_no_list_does_not_log_in_and_who_is_taken_out_is_disconnected(
     assert_eq!((code, words.contains("`user/lea` is not a member")), (320, true), "{words}");
     Client::open(&site, &site.member("user/max"));
 }
+
+/// The beginning of a handshake as rustls makes it.
+fn client_hello(site: &Site) -> Vec<u8> {
+    let config = muster_pki::tls::client_config(&site.member("user/max"), &site.trust()).unwrap();
+    let mut tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_a_byte_of_its_handshake_now_and_then_loses_its_place_at_the_deadline() {
+    use std::io::{Read as _, Write as _};
+    let site = Site::with(|settings| {
+        settings.handshake_ms = 1_000;
+        settings.limits.handshakes_max = 1;
+    });
+    let hello = client_hello(&site);
+    let address = site.server.local_addr();
+    let dribbler = std::thread::spawn(move || {
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(10))).unwrap();
+        // Never all of it, so that there is always more to wait for.
+        for (sent, byte) in hello[..hello.len() - 1].iter().cycle().enumerate() {
+            assert!(sent < 6_000, "it was never hung up on");
+            let gone = |kind| !matches!(kind, std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+            // The length in the record's head is kept: what comes is one record that does not end.
+            if sent < hello.len() - 1 && socket.write_all(&[*byte]).is_err() {
+                return;
+            }
+            match socket.read(&mut [0; 1]) {
+                Err(error) if !gone(error.kind()) => {}
+                _ => return,
+            }
+        }
+    });
+    site.until("it is counted while it has the place", |status| match status.connected.handshaking {
+        muster_broker::server::status::Used { count: 1, max: 1 } => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    dribbler.join().unwrap();
+    site.until("it is refused and its place is free", |status| {
+        let connected = &status.connected;
+        match (connected.refused.get("handshake-timeout"), connected.handshaking.count) {
+            (Some(1), 0) => Ok(()),
+            _ => Err(format!("{connected:?}")),
+        }
+    });
+    // And nobody who only waits to be accepted counts.
+    Client::open(&site, &site.member("user/lea"));
+    assert_eq!(site.server.status(false).connected.handshaking.count, 0);
+}

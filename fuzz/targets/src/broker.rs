@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use amq_protocol::frame::parse_frame;
 use muster_broker::access::{Members, Peer, Rules, Users};
-use muster_broker::engine::{Engine, ExchangeKind, ExchangeSpec, Limits};
+use muster_broker::engine::{Engine, ExchangeKind, ExchangeSpec, Limits, Share};
 use muster_broker::journal::Record;
+use muster_broker::noise::Noise;
 use muster_broker::session::{Broker, Progress, Session, Settings, Shared};
 use muster_broker::wire::{Encoder, Frame, Reader};
 use muster_broker::{ConnectionId, Fault, Outlet, Output};
@@ -151,6 +152,8 @@ impl World {
             consumers_max: 5,
             message_bytes_max: 20_000,
             outbox_bytes_max: 5_000,
+            host_bytes_max: 1 << 30,
+            controller_bytes_max: 1 << 30,
         };
         let exchanges = ["cmd", "reply"].map(|name| ExchangeSpec {
             name: name.into(),
@@ -160,7 +163,11 @@ impl World {
             internal: false,
         });
         Self {
-            broker: Broker { engine: Engine::new(limits, Vec::new(), exchanges.into()), users: Users::new() },
+            broker: Broker {
+                engine: Engine::new(limits, Vec::new(), exchanges.into()),
+                users: Users::new(),
+                noise: Noise::default(),
+            },
             outboxes: Outboxes::default(),
         }
     }
@@ -186,7 +193,11 @@ fn peer(letter: u8) -> Peer {
         b'a' => {
             let user = "user/anybody".to_owned();
             let permissions = Permissions { connections_max: 1, channels_max: 4, ..Permissions::everything(user) };
-            return Peer { user: "user/anybody".into(), permissions: Some(Arc::new(permissions)) };
+            return Peer {
+                user: "user/anybody".into(),
+                permissions: Some(Arc::new(permissions)),
+                share: Share::Controller,
+            };
         }
         b'u' => "user/lea",
         _ => "host/web1.example.com",

@@ -5,6 +5,7 @@ mod model;
 mod properties;
 mod refusals;
 mod semantics;
+mod shares;
 mod times;
 
 use std::sync::Arc;
@@ -51,6 +52,8 @@ const LIMITS: Limits = Limits {
     consumers_max: 20,
     message_bytes_max: 1_000_000,
     outbox_bytes_max: 100_000,
+    host_bytes_max: 1 << 30,
+    controller_bytes_max: 1 << 30,
 };
 
 fn message(exchange: &str, key: &str, body: &str) -> Message {
@@ -102,7 +105,8 @@ impl Bed {
     }
 
     fn connect(&mut self, connection: u64) {
-        self.engine.connect(ConnectionId(connection));
+        let user = if connection.is_multiple_of(2) { "even" } else { "odd" };
+        self.engine.connect(ConnectionId(connection), &user.into(), Share::Controller);
         self.engine.open_channel((ConnectionId(connection), 1));
     }
 

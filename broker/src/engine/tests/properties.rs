@@ -362,6 +362,7 @@ impl Play {
     /// What both have now.
     fn compare(&mut self, step: &Step) {
         let (model, engine) = (&self.model, &self.bed.engine);
+        super::shares::check(engine);
         let names: BTreeSet<&str> = engine.queue_names.keys().map(|name| &**name).collect();
         assert_eq!(names, model.queues.keys().map(String::as_str).collect(), "{step:?}: queues");
         for (name, expected) in &model.queues {

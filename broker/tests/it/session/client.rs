@@ -7,8 +7,9 @@ use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame,
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, connection, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
 use muster_broker::access::{Members, Peer, Rules, Users};
-use muster_broker::engine::{Engine, ExchangeKind, ExchangeSpec, Limits};
+use muster_broker::engine::{Engine, ExchangeKind, ExchangeSpec, Limits, Share};
 use muster_broker::journal::Record;
+use muster_broker::noise::Noise;
 use muster_broker::session::{Broker, Progress, Session, Settings, Shared};
 use muster_broker::wire::Encoder;
 use muster_broker::{ConnectionId, Outlet, Output};
@@ -58,6 +59,8 @@ pub(crate) fn limits() -> Limits {
         consumers_max: 20,
         message_bytes_max: 1 << 20,
         outbox_bytes_max: 1 << 20,
+        host_bytes_max: 1 << 30,
+        controller_bytes_max: 1 << 30,
     }
 }
 
@@ -75,7 +78,11 @@ impl World {
             internal: false,
         });
         Self {
-            broker: Broker { engine: Engine::new(limits, Vec::new(), exchanges.into()), users: Users::new() },
+            broker: Broker {
+                engine: Engine::new(limits, Vec::new(), exchanges.into()),
+                users: Users::new(),
+                noise: Noise::default(),
+            },
             outboxes: Outboxes::default(),
             settings: Settings {
                 vhost: "muster".to_owned(),
@@ -120,7 +127,7 @@ impl World {
 pub(crate) fn anybody() -> Peer {
     let user = "user/anybody".to_owned();
     let permissions = Permissions { connections_max: 4, channels_max: 20, ..Permissions::everything(user) };
-    Peer { user: "user/anybody".into(), permissions: Some(Arc::new(permissions)) }
+    Peer { user: "user/anybody".into(), permissions: Some(Arc::new(permissions)), share: Share::Controller }
 }
 
 /// The rules of a broker that is the only one.

@@ -7,4 +7,5 @@ mod contents;
 mod handshake;
 mod laws;
 mod refusals;
+mod stalled;
 mod time;

@@ -234,6 +234,14 @@ fn attention(status: &Status) -> Vec<(&'static str, String)> {
     for (name, used) in bounds.into_iter().filter(|(_, used)| used.max > 0 && used.count >= used.max / 10 * NEARLY) {
         found.push((name, format!("{} of {}: the bound is nearly reached", used.count, used.max)));
     }
+    for it in status.identities.iter().filter(|it| it.bytes_max > 0) {
+        // Three quarters are for what is kept; beyond, its queues refuse or drop.
+        let kept_max = it.bytes_max / 4 * 3;
+        if it.kept_bytes >= kept_max / 10 * NEARLY {
+            let (kept, most) = (it.kept_bytes / 1024, kept_max / 1024);
+            found.push(("share", format!("{}: {kept} of {most} KiB in queues or unacknowledged", it.identity)));
+        }
+    }
     if status.connected.slow > 0 {
         found.push(("slow", format!("{} do not read what waits for them", counted(status.connected.slow, "client"))));
     }
@@ -289,6 +297,19 @@ fn show(status: &Status, printer: &Printer) -> ExitCode {
             counts.message_bytes.max / 1024
         ),
     );
+    if let Some(most) = status.identities.iter().max_by_key(|it| it.kept_bytes + it.outbox_bytes) {
+        let refused: u64 = status.identities.iter().map(|it| it.refused_total).sum();
+        line(
+            "identities",
+            format!(
+                "{}, most of all has {}: {} of {} KiB; {refused} messages beyond shares",
+                status.identities.len(),
+                most.identity,
+                (most.kept_bytes + most.outbox_bytes) / 1024,
+                most.bytes_max / 1024
+            ),
+        );
+    }
     if let Some(journal) = &status.journal {
         let number = |key: &str| journal.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
         line(
