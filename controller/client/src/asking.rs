@@ -368,6 +368,10 @@ impl<'a> Asking<'a> {
                 continue;
             }
             let given_up = self.collector.advance(now);
+            self.tell_whole();
+            if !self.events.is_empty() && given_up.is_empty() {
+                continue;
+            }
             if !given_up.is_empty() {
                 self.events.push_back(Event::GivenUp(given_up));
                 continue;
@@ -414,7 +418,8 @@ impl<'a> Asking<'a> {
     /// From when on nobody else is likely to answer. Not while somebody is still running.
     fn quiet_at(&self) -> Option<Timestamp> {
         let ends_at_ms = self.quiet.as_ref()?.ends_at_ms()?;
-        (self.collector.counts().running == 0).then(|| self.began_at.plus_ms(ends_at_ms))
+        (self.collector.counts().running == 0 && !self.collector.has_overtaken())
+            .then(|| self.began_at.plus_ms(ends_at_ms))
     }
 
     /// Waits for the first of: a confirmation, a delivery, the next deadline.
@@ -593,11 +598,19 @@ impl<'a> Asking<'a> {
         self.events.extend(match taken {
             Taken::Started => Some(Event::Started(host)),
             Taken::Progress => Some(Event::Progress(host)),
+            // Told once all is there that it sent before.
+            Taken::Finished if self.collector.is_overtaken(&host) => None,
             Taken::Finished => Some(Event::Finished(host)),
             Taken::Stranger => Some(Event::Stranger(host)),
             Taken::Late => Some(Event::Late(host)),
             Taken::Duplicate | Taken::Replayed | Taken::Untold | Taken::ForAnother | Taken::Disorderly => None,
         });
+        self.tell_whole();
+    }
+
+    /// Tells the end of hosts that reports were waited for after it.
+    fn tell_whole(&mut self) {
+        self.events.extend(self.collector.take_whole().into_iter().map(Event::Finished));
     }
 
     async fn on_consumer_end(&mut self) {
@@ -729,6 +742,7 @@ impl<'a> Asking<'a> {
     fn finish_with(&mut self, end: End) {
         if self.end.is_none() {
             self.collector.close();
+            self.tell_whole();
             self.unsent.clear();
             self.sending.clear();
             self.outage = None;

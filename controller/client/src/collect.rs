@@ -106,6 +106,9 @@ pub enum Cause {
     Unconfirmed,
 }
 
+/// How long reports are waited for that the end of their host has overtaken, in milliseconds.
+const OVERTAKEN_MS: i64 = 2_000;
+
 /// What is known of one host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostRecord {
@@ -142,6 +145,8 @@ pub struct HostRecord {
     unconfirmed: bool,
     /// When it is given up; only while it runs.
     run_deadline: Option<Timestamp>,
+    /// Until when reports from before its end are waited for.
+    overtaken_until: Option<Timestamp>,
 }
 
 impl HostRecord {
@@ -165,6 +170,7 @@ impl HostRecord {
             data: None,
             unconfirmed: false,
             run_deadline: None,
+            overtaken_until: None,
         }
     }
 
@@ -346,6 +352,10 @@ pub struct Collector {
     running: BTreeSet<(Timestamp, HostName)>,
     /// From when on what a host said of an earlier time is its answer.
     settling: BTreeSet<(Timestamp, HostName)>,
+    /// Until when each host is waited for whose end has overtaken earlier reports.
+    overtaken: BTreeSet<(Timestamp, HostName)>,
+    /// Hosts for which that is over, not told yet.
+    whole: Vec<HostName>,
     strangers: BTreeMap<HostName, u32>,
     stranger_reports: u64,
     for_another: u64,
@@ -385,6 +395,8 @@ impl Collector {
             counts,
             running: BTreeSet::new(),
             settling: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
+            whole: Vec::new(),
             strangers: BTreeMap::new(),
             stranger_reports: 0,
             for_another: 0,
@@ -477,7 +489,56 @@ impl Collector {
         if let Some(settle_ms) = self.rules.settle_ms.filter(|_| taken == Taken::Replayed && !is_attached) {
             self.settle(&report.host, now.plus_ms(settle_ms));
         }
+        self.wait_for_overtaken(&report.host, &taken, now);
         taken
+    }
+
+    /// Has a host that has ended be waited for while reports from before its end are missing. Agents send an end and what
+    /// comes before it over two channels, between which a broker keeps no order (AMQP 0-9-1, 4.7), so the end may be first.
+    fn wait_for_overtaken(&mut self, host: &HostName, taken: &Taken, now: Timestamp) {
+        let Some(record) = self.hosts.get_mut(host) else { return };
+        // The reports of a watch have numbers of their own.
+        let is_whole = record.attached.is_some() || record.sequences.missing() == 0;
+        match record.overtaken_until {
+            None if *taken == Taken::Finished && !is_whole && !self.closed => {
+                let until = now.plus_ms(OVERTAKEN_MS);
+                record.overtaken_until = Some(until);
+                self.overtaken.insert((until, host.clone()));
+            }
+            Some(until) if is_whole => {
+                record.overtaken_until = None;
+                self.overtaken.remove(&(until, host.clone()));
+                self.whole.push(host.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a host has ended, and reports from before its end are waited for.
+    #[must_use]
+    pub fn is_overtaken(&self, host: &HostName) -> bool {
+        self.hosts.get(host).is_some_and(|record| record.overtaken_until.is_some())
+    }
+
+    /// Whether any host is.
+    #[must_use]
+    pub fn has_overtaken(&self) -> bool {
+        !self.overtaken.is_empty()
+    }
+
+    /// The hosts that were waited for after their end and no longer are: all is there, or it did not come.
+    pub fn take_whole(&mut self) -> Vec<HostName> {
+        std::mem::take(&mut self.whole)
+    }
+
+    fn end_overtaken(&mut self, until: impl Fn(Timestamp) -> bool) {
+        while let Some((_, host)) = self.overtaken.first().filter(|(at, _)| until(*at)).cloned() {
+            self.overtaken.pop_first();
+            if let Some(record) = self.hosts.get_mut(&host) {
+                record.overtaken_until = None;
+            }
+            self.whole.push(host);
+        }
     }
 
     /// Has what a host said of an earlier time be its answer from then on.
@@ -562,6 +623,7 @@ impl Collector {
         if self.closed {
             return given_up;
         }
+        self.end_overtaken(|at| at <= now);
         while let Some((at, host)) = self.settling.first().cloned() {
             if at > now {
                 break;
@@ -632,12 +694,13 @@ impl Collector {
         self.sent_at.plus_ms(self.rules.start_timeout_ms)
     }
 
-    /// Whether nothing more is to be waited for: every expected host is in a final state or has run
-    /// out of time; with [`Expected::Anyone`], the window is over and nobody is still running.
+    /// Whether nothing more is to be waited for: every expected host is in a final state, with all that it sent before, or has
+    /// run out of time; with [`Expected::Anyone`], the window is over and nobody is still running.
     #[must_use]
     pub fn is_complete(&self, now: Timestamp) -> bool {
         let window_over = !self.anyone || self.start_deadline() <= now;
-        self.closed || (window_over && self.counts.pending == 0 && self.counts.running == 0)
+        let nobody = self.counts.pending == 0 && self.counts.running == 0 && self.overtaken.is_empty();
+        self.closed || (window_over && nobody)
     }
 
     /// When there is something to do next, if nothing arrives before, once [`advance`](Self::advance) was told that it
@@ -650,11 +713,13 @@ impl Collector {
         let start = (self.anyone || self.counts.pending > 0).then(|| self.start_deadline());
         let run = self.running.first().map(|(deadline, _)| *deadline);
         let settle = self.settling.first().map(|(at, _)| *at);
-        start.into_iter().chain(run).chain(settle).filter(|at| *at > now).min()
+        let overtaken = self.overtaken.first().map(|(at, _)| *at);
+        start.into_iter().chain(run).chain(settle).chain(overtaken).filter(|at| *at > now).min()
     }
 
     /// Stops the collection. Hosts that have not ended stay as they are: they were asked and go on.
     pub fn close(&mut self) {
+        self.end_overtaken(|_| true);
         self.closed = true;
     }
 

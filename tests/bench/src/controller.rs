@@ -168,7 +168,16 @@ fn flaw(summary: &Summary, expected: &BTreeSet<HostName>, bytes: u64) -> Option<
     };
     let good = expected.iter().filter(succeeded).count();
     if good < expected.len() {
-        return Some(format!("{good} of {} hosts succeeded with {bytes} bytes of output", expected.len()));
+        let first = expected.iter().find(|host| !succeeded(host)).map(|host| match summary.hosts.get(host) {
+            Some(record) => {
+                let written = record.output.stream(OutputStream::Stdout).map_or(0, |stream| stream.length());
+                let why = record.result.as_ref().map(|result| format!(", {result:?}")).unwrap_or_default();
+                format!("{host} is {:?} with {written} bytes, {:?}{why}", record.state, record.cause)
+            }
+            None => format!("{host} said nothing"),
+        });
+        let first = first.unwrap_or_default();
+        return Some(format!("{good} of {} hosts succeeded with {bytes} bytes of output; {first}", expected.len()));
     }
     let others = summary.hosts.keys().filter(|host| !expected.contains(*host)).count() + summary.strangers.len();
     if others + usize::try_from(summary.rejected).unwrap_or(usize::MAX) > 0 {

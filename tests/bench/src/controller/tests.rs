@@ -11,6 +11,7 @@ fn hosts(names: &[&str]) -> BTreeSet<HostName> {
 fn summary(end: End) -> Summary {
     Summary {
         end,
+        accepted: true,
         hosts: BTreeMap::<HostName, HostRecord>::new(),
         counts: Counts::default(),
         strangers: BTreeMap::new(),
