@@ -33,7 +33,7 @@ pub mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use muster_daemon::{TaskKind, Tasks};
@@ -55,6 +55,7 @@ pub use topology::Topology;
 use gate::Gate;
 use hub::Hub;
 use line::Line;
+use status::{FileTrouble, ReloadRefused};
 
 /// How long clients may take to say farewell when the broker stops.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
@@ -82,6 +83,10 @@ struct Inner {
     limits: RwLock<Limits>,
     started_ms: i64,
     admitted_per_second: AtomicU64,
+    /// Watched files that cannot be used, as they were last looked at.
+    file_troubles: Mutex<Vec<FileTrouble>>,
+    /// The last reload, if it was refused.
+    reload_refused: Mutex<Option<ReloadRefused>>,
 }
 
 /// What can be replaced while the broker runs.
@@ -145,6 +150,8 @@ impl Server {
             limits: RwLock::new(limits),
             started_ms: now_ms,
             admitted_per_second: AtomicU64::new(0),
+            file_troubles: Mutex::default(),
+            reload_refused: Mutex::default(),
         });
         if let Some(journal) = &inner.journal {
             let hub = Arc::downgrade(&inner.hub);

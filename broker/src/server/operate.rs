@@ -1,11 +1,12 @@
 //! What an operator can see and do.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use muster_protocol::{Identity, Timestamp};
 
 use super::status::{
-    BindingStatus, Connected, ConnectionStatus, Counts, IdentityStatus, MembersStatus, QueueStatus,
+    BindingStatus, Connected, ConnectionStatus, Counts, IdentityStatus, MembersStatus, QueueStatus, ReloadRefused,
     RevocationListStatus, Status, Used,
 };
 use super::upkeep::{resident_bytes, said};
@@ -97,6 +98,9 @@ impl Server {
                     next_ms: list.next_update,
                 })
                 .collect(),
+            revocation_file: inner.files().crl,
+            file_troubles: inner.file_troubles.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            reload_refused: inner.reload_refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             journal: inner.journal.as_ref().and_then(|journal| serde_json::to_value(journal.status()).ok()),
             queues: queues
                 .into_iter()
@@ -226,16 +230,27 @@ impl Server {
             Request::Reload => match reload().and_then(|settings| self.replace(settings)) {
                 Ok(later) => {
                     tracing::info!("Read the configuration again");
+                    self.note_reload(None);
                     let note = |name: &&str| format!("`{name}` has changed and holds after a restart");
                     Answer::Done { count: 0, notes: later.iter().map(note).collect() }
                 }
                 Err(error) => {
                     let why = said(&error);
                     tracing::error!(why, "Could not read the configuration again; everything stays as it was");
+                    self.note_reload(Some(why.clone()));
                     Answer::Refused { code: error.code().to_owned(), why }
                 }
             },
         }
+    }
+}
+
+impl Server {
+    /// Remembers how the last reload ended, for the status.
+    fn note_reload(&self, refused: Option<String>) {
+        let at_ms = Timestamp(self.inner.hub.now_ms());
+        let refused = refused.map(|why| ReloadRefused { at_ms, why });
+        *self.inner.reload_refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use muster_protocol::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,15 @@ pub struct Status {
     pub memory_bytes: u64,
     /// The revocation lists in force.
     pub revocation_lists: Vec<RevocationListStatus>,
+    /// The file that the revocation list is read from, if one is watched.
+    #[serde(default)]
+    pub revocation_file: Option<PathBuf>,
+    /// Watched files that cannot be used as they are now; what they said before holds.
+    #[serde(default)]
+    pub file_troubles: Vec<FileTrouble>,
+    /// The last reload, if it was refused.
+    #[serde(default)]
+    pub reload_refused: Option<ReloadRefused>,
     /// The journal, if there is one.
     pub journal: Option<serde_json::Value>,
     /// All queues, by name.
@@ -126,6 +136,38 @@ pub struct RevocationListStatus {
     pub made_ms: Timestamp,
     /// When a newer one should be there.
     pub next_ms: Timestamp,
+}
+
+/// A watched file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileTrouble {
+    /// What is in it.
+    pub holds: WatchedFile,
+    /// Which.
+    pub path: PathBuf,
+    /// Since when it cannot be used, as far as the broker has looked.
+    pub since_ms: Timestamp,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// What a watched file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchedFile {
+    /// Revocation lists.
+    RevocationList,
+    /// Who may log in.
+    Members,
+}
+
+/// A reload that was refused; what was before it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadRefused {
+    /// When.
+    pub at_ms: Timestamp,
+    /// Why.
+    pub why: String,
 }
 
 /// A queue.

@@ -13,6 +13,7 @@ use muster_pki::{PkiError, Trust};
 use muster_protocol::{Identity, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::status::{FileTrouble, WatchedFile};
 use super::{Inner, Materials};
 use crate::access::{Members, Rules};
 
@@ -67,22 +68,23 @@ const GONE_LOOKS: u32 = 5;
 
 /// A file that is watched.
 struct Watched {
+    holds: WatchedFile,
     path: PathBuf,
     seen: Option<Stamp>,
-    /// Whether the file as it is now could not be used, which was said.
-    complained: bool,
+    /// What is wrong with it, and since when.
+    trouble: Option<FileTrouble>,
     /// How often in a row it was not there.
     gone: u32,
 }
 
 impl Watched {
     /// As it was read at the start.
-    fn new(path: PathBuf) -> Self {
-        Self { path, seen: None, complained: false, gone: 0 }
+    fn new(holds: WatchedFile, path: PathBuf) -> Self {
+        Self { holds, path, seen: None, trouble: None, gone: 0 }
     }
 
     /// Reads the file if it has changed, or could not be used before.
-    fn look(&mut self, read: impl FnOnce(&Path) -> Result<(), String>) {
+    fn look(&mut self, now_ms: i64, read: impl FnOnce(&Path) -> Result<(), String>) {
         let stamp = Stamp::of(&self.path);
         let changed = stamp != self.seen;
         if stamp.is_none() {
@@ -90,31 +92,38 @@ impl Watched {
             self.gone = self.gone.saturating_add(1);
             if self.gone == GONE_LOOKS {
                 tracing::error!(path = %self.path.display(), "A file that is watched is gone; what it said before holds");
+                self.in_trouble(now_ms, "it is not there".to_owned());
             }
             return;
         }
         self.gone = 0;
-        if !(changed || self.complained) {
+        if !(changed || self.trouble.is_some()) {
             return;
         }
         self.seen = stamp;
         match read(&self.path) {
-            Ok(()) => self.complained = false,
+            Ok(()) => self.trouble = None,
             Err(why) => {
                 if changed {
                     tracing::error!(path = %self.path.display(), why, "A file that has changed cannot be used; what was before holds");
                 }
-                self.complained = true;
+                self.in_trouble(now_ms, why);
             }
         }
+    }
+
+    /// Remembers what is wrong with it now; since when something is stays.
+    fn in_trouble(&mut self, now_ms: i64, why: String) {
+        let since_ms = self.trouble.as_ref().map_or(Timestamp(now_ms), |trouble| trouble.since_ms);
+        self.trouble = Some(FileTrouble { holds: self.holds, path: self.path.clone(), since_ms, why });
     }
 }
 
 /// Looks every second until the broker stops.
 pub(super) async fn run(inner: Arc<Inner>, stopping: CancellationToken) {
     let mut files = inner.files();
-    let mut crl = files.crl.clone().map(Watched::new);
-    let mut members = files.members.clone().map(Watched::new);
+    let mut crl = files.crl.clone().map(|path| Watched::new(WatchedFile::RevocationList, path));
+    let mut members = files.members.clone().map(|path| Watched::new(WatchedFile::Members, path));
     keep_lists(&inner);
     let mut admitted_before = inner.gate.admitted.load(Ordering::Relaxed);
     loop {
@@ -122,25 +131,28 @@ pub(super) async fn run(inner: Arc<Inner>, stopping: CancellationToken) {
         inner.admitted_per_second.store(admitted - admitted_before, Ordering::Relaxed);
         admitted_before = admitted;
         inner.look_at_disk();
+        let now_ms = inner.hub.now_ms();
         let mut recheck = false;
         if inner.files() != files {
             files = inner.files();
-            crl = files.crl.clone().map(Watched::new);
-            members = files.members.clone().map(Watched::new);
+            crl = files.crl.clone().map(|path| Watched::new(WatchedFile::RevocationList, path));
+            members = files.members.clone().map(|path| Watched::new(WatchedFile::Members, path));
             keep_lists(&inner);
         }
         if let Some(watched) = &mut crl {
-            watched.look(|path| {
+            watched.look(now_ms, |path| {
                 recheck |= install_lists(&inner, path)?;
                 Ok(())
             });
         }
         if let Some(watched) = &mut members {
-            watched.look(|path| {
+            watched.look(now_ms, |path| {
                 recheck |= take_members(&inner, path)?;
                 Ok(())
             });
         }
+        let troubles = [&crl, &members].into_iter().flatten().filter_map(|watched| watched.trouble.clone()).collect();
+        *inner.file_troubles.lock().unwrap_or_else(PoisonError::into_inner) = troubles;
         look_at_connections(&inner, recheck).await;
         inner.hub.blocked().iter().for_each(|line| line.order(|orders| orders.look = true));
         tokio::select! {

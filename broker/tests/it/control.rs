@@ -47,6 +47,7 @@ async fn an_operator_sees_and_changes() {
     };
     refused(ask(&path, &Request::DeleteQueue { name: "no".to_owned() }).unwrap(), "no-such-queue");
     refused(ask(&path, &Request::Reload).unwrap(), "config-invalid");
+    assert_eq!(site.server.status(false).reload_refused.unwrap().why, "it has none");
     let done = |answer: Answer| {
         let Answer::Done { count, .. } = answer else { panic!("{answer:?}") };
         count

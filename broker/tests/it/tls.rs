@@ -119,6 +119,38 @@ async fn a_list_in_the_watched_file_ends_open_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_says_that_the_watched_list_is_broken_or_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let crl = directory.path().join("crl.pem");
+    let files = Files { crl: Some(crl.clone()), ..Files::default() };
+    let site = Site::with(|settings| settings.files = files);
+    let good = site.authority.crl_pem().unwrap();
+    let until_good = || {
+        site.until("a list is in force and nothing is wrong", |status| match &status.file_troubles[..] {
+            [] if !status.revocation_lists.is_empty() => Ok(()),
+            others => Err(format!("{others:?}")),
+        });
+    };
+    let until_bad = |part: &str| {
+        site.until(part, |status| match &status.file_troubles[..] {
+            [one] if one.why.contains(part) && one.path == crl && !status.revocation_lists.is_empty() => {
+                Ok(one.since_ms)
+            }
+            others => Err(format!("{others:?}")),
+        })
+    };
+    std::fs::write(&crl, &good).unwrap();
+    until_good();
+    std::fs::write(&crl, "garbage").unwrap();
+    let broken_since = until_bad("");
+    std::fs::remove_file(&crl).unwrap();
+    assert_eq!(until_bad("not there"), broken_since, "the same trouble goes on");
+    std::fs::write(&crl, &good).unwrap();
+    until_good();
+    assert_eq!(site.server.status(false).revocation_file.as_ref(), Some(&crl));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_on_no_list_does_not_log_in_and_who_is_taken_out_is_disconnected() {
     let directory = tempfile::tempdir().unwrap();
     let members = directory.path().join("members");

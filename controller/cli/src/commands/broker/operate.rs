@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use muster_broker::control::{Answer, ControlError, Request, ask};
-use muster_broker::server::status::{Status, Used};
+use muster_broker::server::status::{FileTrouble, RevocationListStatus, Status, Used, WatchedFile};
 use muster_protocol::{Identity, Timestamp};
 
 use super::documents;
@@ -214,14 +214,29 @@ fn counted(count: u64, one: &str) -> String {
 fn attention(status: &Status) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     found.extend(status.full.iter().map(|why| ("full", format!("publishers wait: {why}"))));
-    if status.revocation_lists.is_empty() {
-        found.push(("revocation", "no list: a certificate that was stolen is still believed".to_owned()));
+    let is_told = status.file_troubles.iter().any(|trouble| trouble.holds == WatchedFile::RevocationList);
+    if status.revocation_lists.is_empty() && !is_told {
+        let place = status.revocation_file.as_ref();
+        let remedy =
+            place.map_or_else(String::new, |path| format!("; copy the CA's `crl.pem` to `{}`", path.display()));
+        found.push(("revocation", format!("no list: a certificate that was stolen is still believed{remedy}")));
     }
     let stale = status.revocation_lists.iter().filter(|list| list.next_ms < status.now_ms);
     found.extend(stale.map(|list| {
         let next = muster_pki::time_text::utc(list.next_ms);
-        ("revocation", format!("list {} should have been replaced by {next}", list.number))
+        let made = muster_pki::time_text::utc(list.made_ms);
+        let place = status.revocation_file.as_ref();
+        let place = place.map_or_else(String::new, |path| format!(" to `{}`", path.display()));
+        let why = format!("list {} of {made} is in force and should have been replaced by {next}", list.number);
+        ("revocation", format!("{why}: copy the CA's newest `crl.pem`{place}"))
     }));
+    found.extend(status.file_troubles.iter().map(|trouble| file_trouble(trouble, &status.revocation_lists)));
+    if let Some(refused) = &status.reload_refused {
+        let (at, why) = (muster_pki::time_text::utc(refused.at_ms), &refused.why);
+        let remedy =
+            "what was before it holds; correct it, then `muster broker run --check` and `muster broker reload`";
+        found.push(("reload", format!("the last one, at {at}, was refused: {why}; {remedy}")));
+    }
     if status.certificate_not_after_ms < status.now_ms {
         found.push(("certificate", "the broker's own certificate has expired: no client connects".to_owned()));
     }
@@ -246,6 +261,30 @@ fn attention(status: &Status) -> Vec<(&'static str, String)> {
         found.push(("slow", format!("{} do not read what waits for them", counted(status.connected.slow, "client"))));
     }
     found
+}
+
+/// What is wrong with a watched file, what holds meanwhile, and what to do.
+fn file_trouble(trouble: &FileTrouble, lists: &[RevocationListStatus]) -> (&'static str, String) {
+    let FileTrouble { holds, path, since_ms, why } = trouble;
+    let path = path.display();
+    let wrong = format!("`{path}` cannot be used since {}: {why}", muster_pki::time_text::utc(*since_ms));
+    match holds {
+        WatchedFile::RevocationList => {
+            let in_force: Vec<String> = lists
+                .iter()
+                .map(|list| format!("list {} of {}", list.number, muster_pki::time_text::utc(list.made_ms)))
+                .collect();
+            let in_force = if in_force.is_empty() {
+                "no list is in force: a certificate that was stolen is still believed".to_owned()
+            } else {
+                format!("in force: {}", in_force.join(", "))
+            };
+            ("revocation", format!("{wrong}; {in_force}; copy the CA's `crl.pem` to it"))
+        }
+        WatchedFile::Members => {
+            ("members", format!("{wrong}; who was on the list before may log in; one KIND/NAME a line"))
+        }
+    }
 }
 
 fn show(status: &Status, printer: &Printer) -> ExitCode {
@@ -410,5 +449,72 @@ fn span(now: Timestamp, then: Timestamp) -> String {
         120..7_200 => format!("{} min", s / 60),
         7_200..172_800 => format!("{} h", s / 3_600),
         _ => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A broker with nothing to look at, changed.
+    fn found(change: &serde_json::Value) -> Vec<(&'static str, String)> {
+        let used = json!({"count": 0, "max": 10});
+        let mut status = json!({
+            "version": "1", "pid": 1, "identity": "broker/mq1", "certificate_not_after_ms": 9_000_000_000_000_i64,
+            "started_at_ms": 0, "now_ms": 86_400_000, "virtual_host": "muster", "listen": [],
+            "members": {"kind": "issued"}, "full": [],
+            "connected": {"open": used, "handshaking": used, "blocked": 0, "slow": 0, "accepted_total": 0,
+                "admitted_total": 0, "admitted_per_second": 0, "refused": {}},
+            "counts": {"channels": 0, "consumers": 0, "exchanges": used, "queues": used, "bindings": used,
+                "ready": 0, "unacknowledged": 0, "message_bytes": used},
+            "memory_bytes": 0, "journal": null, "queues": [], "connections": [],
+            "revocation_lists": [{"number": 7, "revoked": 1, "made_ms": 0, "next_ms": 172_800_000}],
+            "revocation_file": "/etc/muster/crl.pem",
+        });
+        for (key, value) in change.as_object().unwrap() {
+            status[key] = value.clone();
+        }
+        attention(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn what_calls_for_attention_says_what_holds_and_what_to_do() {
+        let trouble =
+            |holds: &str, why: &str| json!([{"holds": holds, "path": "/x", "since_ms": 3_600_000, "why": why}]);
+        assert_eq!(found(&json!({})), []);
+        for (change, name, words) in [
+            (
+                json!({"file_troubles": trouble("revocation_list", "it is not there")}),
+                "revocation",
+                &["`/x`", "since 1970-01-01T01:00", "it is not there", "list 7 of 1970-01-01T00:00", "`crl.pem` to it"]
+                    [..],
+            ),
+            (
+                json!({"file_troubles": trouble("revocation_list", "garbage"), "revocation_lists": []}),
+                "revocation",
+                &["`/x`", "garbage", "no list is in force", "stolen"],
+            ),
+            (json!({"file_troubles": trouble("members", "line 1")}), "members", &["`/x`", "line 1", "KIND/NAME"]),
+            (json!({"revocation_lists": []}), "revocation", &["no list", "`/etc/muster/crl.pem`"]),
+            (
+                json!({"now_ms": 172_800_001}),
+                "revocation",
+                &["list 7 of 1970-01-01T00:00", "replaced by 1970-01-03T00:00", "`/etc/muster/crl.pem`"],
+            ),
+            (
+                json!({"reload_refused": {"at_ms": 3_600_000, "why": "no such file"}}),
+                "reload",
+                &["1970-01-01T01:00", "no such file", "what was before it holds", "muster broker run --check"],
+            ),
+        ] {
+            let found = found(&change);
+            let [(what, why)] = &found[..] else { panic!("{change}: {found:?}") };
+            assert_eq!(*what, name, "{change}");
+            for word in words {
+                assert!(why.contains(word), "`{word}` is not in `{why}`");
+            }
+        }
     }
 }

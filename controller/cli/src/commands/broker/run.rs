@@ -127,6 +127,9 @@ pub(super) fn run(arguments: &RunArguments, printer: &Printer) -> Result<ExitCod
             utc(until),
             config.state_dir().display()
         ));
+        if let Some(words) = list_missing(&settings) {
+            printer.warning(words);
+        }
         return Ok(ExitCode::Success);
     }
     logging::init(&config.log()).map_err(|error| Failure::unexpected("cannot start logging", &error))?;
@@ -137,6 +140,17 @@ pub(super) fn run(arguments: &RunArguments, printer: &Printer) -> Result<ExitCod
     // A thread that hangs on a dead disk must not hold up the end.
     runtime.shutdown_background();
     code
+}
+
+/// What to say of a revocation list that is not where it is read from. One that is there and broken is an error before.
+fn list_missing(settings: &Settings) -> Option<String> {
+    let path = settings.files.crl.as_ref().filter(|path| !path.exists())?;
+    let lists: Vec<String> = settings.trust.crl_info().iter().map(|list| list.number.to_string()).collect();
+    let holds = match &lists[..] {
+        [] => "none is in force: a certificate that was stolen is still believed".to_owned(),
+        lists => format!("list {}, which was in force before, holds", lists.join(", ")),
+    };
+    Some(format!("the revocation list `{}` is not there; {holds}; copy the CA's `crl.pem` to it", path.display()))
 }
 
 async fn serve(file: &File, listen: &[SocketAddr], config: &Config, printer: &Printer) -> Result<ExitCode, Failure> {
@@ -280,4 +294,33 @@ fn failure(error: &ServerError, config: &Config) -> Failure {
 fn unread(failure: &Failure) -> ServerError {
     let why: Vec<&str> = failure.why.iter().map(|(_, why)| why.as_str()).collect();
     ServerError::Configuration { why: why.join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::testing::TestAuthority;
+    use muster_protocol::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_not_there_is_said_by_the_check() {
+        muster_pki::tls::install_crypto_provider();
+        let now = Timestamp(1_700_000_000_000);
+        let authority = TestAuthority::new(now).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let crl = directory.path().join("crl.pem");
+        let trust = muster_pki::Trust::from_pem(&authority.ca_pem()).unwrap();
+        let mut settings = Settings::new(authority.broker("broker/mq1").unwrap(), trust);
+        assert_eq!(list_missing(&settings), None, "no file is watched");
+        settings.files.crl = Some(crl.clone());
+        let none = list_missing(&settings).unwrap();
+        assert!(none.contains("none is in force") && none.contains(crl.to_str().unwrap()), "{none}");
+        let list = authority.crl_pem().unwrap();
+        settings.trust.install_crl(list.as_bytes(), now).unwrap();
+        let kept = list_missing(&settings).unwrap();
+        assert!(kept.contains("which was in force before, holds"), "{kept}");
+        std::fs::write(&crl, list).unwrap();
+        assert_eq!(list_missing(&settings), None);
+    }
 }
