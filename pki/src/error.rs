@@ -289,8 +289,9 @@ impl PkiError {
                 vec![format!("choose another directory, or move `{}` away if nobody needs it", path.display())]
             }
             Self::NoAuthority { directory } => vec![
-                format!("muster pki init --ca-dir {}", directory.display()),
-                "if the authority lives elsewhere: --ca-dir DIR or MUSTER_CA_DIR".to_owned(),
+                "the same command with --ca-dir DIR (or MUSTER_CA_DIR), the directory that the authority lives in"
+                    .to_owned(),
+                format!("muster pki init --ca-dir {}  # only where there is none yet", directory.display()),
             ],
             Self::KeyExposed { path, .. } => vec![format!("chmod 600 {}", path.display())],
             Self::DirectoryExposed { path, .. } => vec![format!("chmod 700 {}", path.display())],
@@ -303,10 +304,7 @@ impl PkiError {
             Self::Locked { .. } => vec!["wait until the other `muster pki` command has ended".to_owned()],
             Self::IdentityTaken { identity, .. } => vec![
                 "to renew it, with both certificates valid for a while, add --renew".to_owned(),
-                format!(
-                    "to replace a lost or stolen key, revoke the old certificate first: muster pki revoke {}",
-                    identity.short()
-                ),
+                format!("muster pki revoke {}  # first, to replace a lost or stolen key", identity.short()),
             ],
             Self::OtherIdentity { .. } => {
                 vec!["--identity KIND/NAME --override signs it for the identity you name".to_owned()]
@@ -325,7 +323,7 @@ impl PkiError {
                 vec![format!("restore `{}` from a backup; nothing was changed", path.display())]
             }
             Self::AuthorityExpired { .. } => {
-                vec!["muster pki init --ca-dir NEW_DIR, and change over to the new authority".to_owned()]
+                vec!["muster pki init --ca-dir NEW_DIR  # and change over to the new authority".to_owned()]
             }
             Self::ForeignCrl { .. } => {
                 vec!["use the list of the authority in `ca.pem`: muster pki crl --out FILE".to_owned()]

@@ -81,8 +81,12 @@ pub(crate) fn must_not_exist(path: &Path) -> Result<(), PkiError> {
     }
 }
 
-/// Makes a directory, and those above it, that only the owner may enter. One that exists stays as it is.
+/// Makes a directory that only the owner may enter. One that exists stays as it is.
+///
+/// Those above it that are missing follow the umask: `/etc/muster` has files for everybody beside a directory of keys.
 pub(crate) fn create_directory(path: &Path) -> Result<(), PkiError> {
+    let above = directory(path);
+    DirBuilder::new().recursive(true).create(above).map_err(PkiError::write(above))?;
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(PkiError::write(path))
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::output::{ExitCode, Failure, Format, Printer, Settings};
+use crate::output::{ExitCode, Failure, Format, Printer, Settings, word};
 
 /// The output settings as far as they can be seen in words that do not parse.
 pub(crate) fn settings(words: &[OsString]) -> Settings {
@@ -39,7 +39,7 @@ pub(crate) fn explain(error: &clap::Error, typed: &[OsString], printer: &Printer
             }
             Ok(ExitCode::Usage)
         }
-        _ => Err(failure(error, &command_of(typed))),
+        _ => Err(failure(error, typed)),
     }
 }
 
@@ -58,7 +58,8 @@ fn quoted(words: &[String]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn failure(error: &clap::Error, command: &str) -> Failure {
+fn failure(error: &clap::Error, typed: &[OsString]) -> Failure {
+    let command = command_of(typed);
     let first = |kind| words(error, kind).into_iter().next().unwrap_or_default();
     let argument = first(ContextKind::InvalidArg);
     let value = first(ContextKind::InvalidValue);
@@ -71,6 +72,11 @@ fn failure(error: &clap::Error, command: &str) -> Failure {
         }
         ErrorKind::InvalidValue if value.is_empty() => format!("`{argument}` needs a value"),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => format!("`{argument}` cannot be `{value}`"),
+        ErrorKind::ArgumentConflict if argument.is_empty() => format!(
+            "{} cannot stand before `{}`",
+            quoted(&words(error, ContextKind::PriorArg)),
+            first(ContextKind::InvalidSubcommand)
+        ),
         ErrorKind::ArgumentConflict => {
             format!("`{argument}` cannot be used with {}", quoted(&words(error, ContextKind::PriorArg)))
         }
@@ -102,10 +108,43 @@ fn failure(error: &clap::Error, command: &str) -> Failure {
     {
         failure = failure.why("usage", usage);
     }
+    if error.kind() == ErrorKind::ArgumentConflict
+        && let Some(verb) = words(error, ContextKind::InvalidSubcommand).first()
+        && let Some(moved) = behind(typed, verb, &words(error, ContextKind::PriorArg))
+    {
+        return failure.hint(moved);
+    }
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && command == "muster dev"
+        && first(ContextKind::InvalidSubcommand) == "stop"
+    {
+        return failure
+            .why("note", "Ctrl-C stops it where it runs, and so does SIGTERM to the process that the status names")
+            .hint("muster dev status");
+    }
     match (error.kind(), nearest) {
         (ErrorKind::InvalidSubcommand, Some(nearest)) => failure.hint(format!("{command} {nearest} --help")),
         _ => failure.hint(format!("{command} --help")),
     }
+}
+
+/// The same words with the flags behind the verb that they were typed before, if the verb knows all of `flags`.
+fn behind(typed: &[OsString], verb: &str, flags: &[String]) -> Option<String> {
+    let words: Vec<&str> = typed.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
+    let tree = crate::cli::command();
+    let parent = words.iter().position(|word| tree.find_subcommand(word).is_some_and(|it| it.has_subcommands()))?;
+    let at = words.iter().rposition(|word| *word == verb).filter(|at| *at > parent)?;
+    let known = tree.find_subcommand(words[parent])?.find_subcommand(verb)?;
+    let knows = |flag: &str| {
+        let name = flag.split([' ', '=']).next().and_then(|name| name.strip_prefix("--"));
+        name.is_some_and(|name| known.get_arguments().any(|it| it.get_long() == Some(name)))
+    };
+    if flags.is_empty() || !flags.iter().all(|flag| knows(flag)) {
+        return None;
+    }
+    let (before, flags, after) = (&words[..=parent], &words[parent + 1..at], &words[at + 1..]);
+    let all = before.iter().chain([&verb]).chain(flags).chain(after);
+    Some(format!("muster {}", all.map(|text| word(text)).collect::<Vec<_>>().join(" ")))
 }
 
 /// The command that was meant, as far as its words are right: `muster host list`.

@@ -70,6 +70,26 @@ fn a_new_authority_is_private_and_complete() {
     Trust::load(&ca.join("ca.pem"), Some(&ca.join("crl.pem"))).unwrap();
 }
 
+/// `/etc/muster` holds what everybody reads: only the directory of the keys is closed.
+#[test]
+fn directories_above_a_private_one_follow_the_umask() {
+    let directory = tempfile::tempdir().unwrap();
+    let usual = directory.path().join("usual");
+    fs::create_dir(&usual).unwrap();
+    let ca = directory.path().join("etc/muster/ca");
+    let mut authority = Authority::init(&ca, &Default::default(), NOW).unwrap();
+    let issued = directory.path().join("home/lea/certificates");
+    authority.issue_into(&order("user/lea"), &issued, NOW).unwrap();
+    let requested = directory.path().join("host/muster/tls");
+    muster_pki::request::create_into(&"host/a".parse().unwrap(), None, &requested).unwrap();
+    for private in [ca, issued, requested] {
+        assert_eq!(mode(&private), 0o700, "{}", private.display());
+        for above in private.ancestors().skip(1).take(2) {
+            assert_eq!(mode(above), mode(&usual), "{}", above.display());
+        }
+    }
+}
+
 #[test]
 fn there_is_one_authority_per_directory() {
     let (directory, _) = Directory::new();
@@ -79,7 +99,8 @@ fn there_is_one_authority_per_directory() {
     assert_eq!(contents(&directory.ca()), before);
     let error = Authority::open(directory.0.path(), NOW).unwrap_err();
     assert_eq!(error.code(), "no-authority");
-    assert!(error.remedies()[0].starts_with("muster pki init --ca-dir "));
+    assert!(error.remedies()[0].contains("--ca-dir DIR"));
+    assert!(error.remedies()[1].starts_with("muster pki init --ca-dir "));
 }
 
 #[test]

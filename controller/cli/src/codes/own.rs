@@ -77,7 +77,7 @@ pub(super) const CODES: &[Code] = &[
     Code {
         code: "no-context",
         summary: "no context is configured or chosen",
-        explanation: "A context says which broker to ask, and as whom. `muster context add` makes one from a broker's address and the directory that `muster pki issue` wrote; `muster context use` chooses one of several. MUSTER_BROKER, MUSTER_CA, MUSTER_CERTIFICATE and MUSTER_KEY do without a file. Exit code 2.",
+        explanation: "A context says which broker to ask, and as whom. `muster context add` makes one from a broker's address and the directory that `muster pki issue` wrote; `muster context use` chooses one of several. MUSTER_BROKER, MUSTER_CA, MUSTER_CERTIFICATE and MUSTER_KEY do without a file. To try Muster out, `muster dev` runs a broker and agents on this machine and makes a context for them. Exit code 2.",
     },
     Code {
         code: "unknown-context",

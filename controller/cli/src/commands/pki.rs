@@ -259,8 +259,14 @@ fn run_at(directory: &Path, verb: &PkiVerb, printer: &Printer, now: Timestamp) -
         // The library proposes commands and does not know which authority was meant here.
         for hint in &mut failure.hints {
             if hint.starts_with("muster pki ") && !hint.contains(" --ca-dir ") {
-                hint.push_str(&at(directory));
+                // A remark may follow the command.
+                let end = hint.find("  # ").unwrap_or(hint.len());
+                hint.insert_str(end, &at(directory));
             }
+        }
+        // What was issued was issued somewhere: a new authority knows nothing of it.
+        if failure.code == "no-authority" && !matches!(verb, PkiVerb::Issue(_) | PkiVerb::Sign(_)) {
+            failure.hints.retain(|hint| !hint.starts_with("muster pki init"));
         }
         failure
     })
@@ -289,7 +295,7 @@ fn init(directory: &Path, arguments: &InitArguments, printer: &Printer, now: Tim
         "`{}` is what everybody trusts: keep it offline, keep a backup",
         directory.join("ca.key").display()
     ));
-    printer.note("next: muster pki issue user/NAME --group GROUP --out DIR");
+    printer.note(format!("next: muster pki issue user/NAME --group GROUP --out DIR{}", at(directory)));
     Ok(ExitCode::Success)
 }
 
@@ -416,12 +422,16 @@ fn say_what_takes_access(directory: &Path, printer: &Printer) {
     printer.note(
         "  1. the broker logs the identity out. The embedded one looks at the file of its `pki.crl` every second",
     );
-    printer.note("     and closes the identity's connections:");
     let of_dev = super::dev::list_of(directory);
     match &of_dev {
-        Some(own) => printer.note(format!("     cp {list} {}", path(own))),
+        Some(own) => {
+            printer.note("     and closes the identity's connections:");
+            printer.note(format!("     cp {list} {}", path(own)));
+        }
         None => {
-            printer.note(format!("     scp {list} BROKER:/etc/muster/pki/crl.pem"));
+            printer
+                .note("     and closes the identity's connections; where the package `muster-broker` has that file:");
+            printer.note(format!("     scp {list} BROKER:/etc/muster/broker/crl.pem"));
             printer.note("     RabbitMQ reads no list; its user is deleted, and its connections are closed with it:");
             printer.note(format!("     muster broker config --ca-dir {place} --out DIR --import --prune"));
         }
@@ -439,7 +449,11 @@ fn say_what_takes_access(directory: &Path, printer: &Printer) {
 
 /// The flag that leads a command to this authority, where it is not the usual one.
 fn at(directory: &Path) -> String {
-    if directory == Path::new(DIRECTORY_DEFAULT) { String::new() } else { format!(" --ca-dir {}", directory.display()) }
+    if directory == Path::new(DIRECTORY_DEFAULT) {
+        String::new()
+    } else {
+        format!(" --ca-dir {}", word(&directory.display().to_string()))
+    }
 }
 
 fn list(directory: &Path, arguments: &ListArguments, printer: &Printer, now: Timestamp) -> Result<ExitCode, Failure> {
@@ -455,7 +469,8 @@ fn list(directory: &Path, arguments: &ListArguments, printer: &Printer, now: Tim
     let items: Vec<_> = records.into_iter().map(|record| CertificateView::of_record(record, now)).collect();
     printer.list(answer::SCHEMA, "certificates", &items, &answer::table(&items, printer));
     if items.is_empty() {
-        printer.note("no certificate to show; make one: muster pki issue user/NAME --out DIR");
+        printer
+            .note(format!("no certificate to show; make one: muster pki issue user/NAME --out DIR{}", at(directory)));
     }
     let authority = AuthorityView::new(&authority, now).map_err(failure)?;
     authority.warnings().into_iter().for_each(|warning| printer.warning(warning));

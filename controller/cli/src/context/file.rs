@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use muster_daemon::config::{ConfigError, Loaded, Sources, load};
 use serde::{Deserialize, Serialize};
 
 use super::Selection;
-use crate::output::{ExitCode, Failure};
+use crate::output::{ExitCode, Failure, word};
 
 /// The file for everybody on this machine.
 const SYSTEM_FILE: &str = "/etc/muster/config.toml";
@@ -121,5 +122,69 @@ pub(crate) fn failure(error: &ConfigError) -> Failure {
         }
         _ => Failure::new(ExitCode::Usage, error.code(), "the config file cannot be used").because(error),
     };
-    failure.hint("muster explain ".to_owned() + error.code())
+    let failure = failure.hint("muster explain ".to_owned() + error.code());
+    let closed = match error {
+        ConfigError::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+            closed_above(path, |part| fs::symlink_metadata(part).map(drop))
+        }
+        _ => None,
+    };
+    closed.iter().fold(failure, |failure, closed| with_closed(failure, closed))
+}
+
+/// What to do about a directory that does not let us in.
+fn with_closed(failure: Failure, closed: &Path) -> Failure {
+    let directory = word(&closed.display().to_string());
+    failure
+        .why("closed", format!("you may not enter the directory `{}`", closed.display()))
+        .hint(format!("sudo chmod a+rx {directory}  # the files in it keep their own modes"))
+        .hint(format!("ls -ld {directory}"))
+}
+
+/// The uppermost directory on the way to a file that does not let us look into it.
+fn closed_above(path: &Path, look: impl Fn(&Path) -> io::Result<()>) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let way: Vec<&Path> = path.ancestors().collect();
+    let denied = |part: &Path| look(part).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    way.into_iter().rev().find(|part| denied(part)).and_then(Path::parent).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_that_is_closed_is_named() {
+        let check = |denied: &str, expected: Option<&str>| {
+            let look = |part: &Path| match part.starts_with(denied) {
+                true => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+                false => Ok(()),
+            };
+            assert_eq!(
+                closed_above(Path::new("/etc/muster/config.toml"), look),
+                expected.map(PathBuf::from),
+                "{denied}"
+            );
+        };
+        // Whoever may not enter a directory may not look at what is in it.
+        check("/etc/muster/config.toml", Some("/etc/muster"));
+        check("/etc/muster", Some("/etc"));
+        // The file itself is what cannot be read.
+        check("/srv", None);
+    }
+
+    #[test]
+    fn a_closed_directory_comes_with_commands() {
+        let failure = with_closed(Failure::usage("x"), Path::new("/etc/my files"));
+        let said = failure.lines().iter().map(crate::output::Text::to_plain).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(said, @r"
+        error[bad-usage]: x
+          closed  you may not enter the directory `/etc/my files`
+          or      sudo chmod a+rx '/etc/my files'  # the files in it keep their own modes
+          try     ls -ld '/etc/my files'
+        ");
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let open = super::failure(&ConfigError::Read { path: "/".into(), source });
+        assert_eq!(open.hints, ["muster explain config-unreadable"]);
+    }
 }

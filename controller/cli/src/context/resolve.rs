@@ -92,6 +92,7 @@ fn none(locations: &Locations) -> Failure {
     failure
         .why("looked", format!("{} is not set", ContextKey::Broker.row().variable))
         .why("need", "a broker's address, and from whoever keeps the CA a directory with\nca.pem, user-YOU.pem and user-YOU.key (muster pki issue user/YOU --out DIR)")
+        .hint("muster dev  # to try it out: a broker, three agents and a context, all on this machine")
         .hint("muster context add NAME --broker amqps://HOST --directory DIR")
 }
 

@@ -16,6 +16,7 @@ fn the_first_start_says_what_to_do() {
       looked  MUSTER_BROKER is not set
       need    a broker's address, and from whoever keeps the CA a directory with
               ca.pem, user-YOU.pem and user-YOU.key (muster pki issue user/YOU --out DIR)
+      or      muster dev  # to try it out: a broker, three agents and a context, all on this machine
       try     muster context add NAME --broker amqps://HOST --directory DIR
     ");
     assert_screen!(site.run(&["context", "list"]), @"

@@ -200,6 +200,29 @@ fn unknown_words_are_never_executed() {
       usage   muster explain --json [CODE]
       try     muster explain --help
     "#);
+    // A flag before the verb that takes it.
+    assert_screen!(site.run(&["dev", "--dir", "my bus", "status"]), @"
+    exit 2
+    --- stderr
+    error[bad-usage]: `--dir <DIR>` cannot stand before `status`
+      usage   muster dev [OPTIONS]
+      try     muster dev status --dir 'my bus'
+    ");
+    assert_screen!(site.run(&["dev", "--agents", "2", "status"]), @"
+    exit 2
+    --- stderr
+    error[bad-usage]: `--agents <N>` cannot stand before `status`
+      usage   muster dev [OPTIONS]
+      try     muster dev status --help
+    ");
+    assert_screen!(site.run(&["dev", "stop"]), @"
+    exit 2
+    --- stderr
+    error[bad-usage]: there is no command `stop`
+      usage   muster dev [OPTIONS]
+      note    Ctrl-C stops it where it runs, and so does SIGTERM to the process that the status names
+      try     muster dev status
+    ");
     assert_screen!(site.run(&["plugin", "show"]), @"
     exit 2
     --- stderr

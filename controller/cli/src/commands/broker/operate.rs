@@ -180,7 +180,7 @@ fn not_reloaded(code: &str, why: &str, file: &File) -> Failure {
     let code = crate::codes::all().map(|row| row.code).find(|known| *known == code).unwrap_or("broker-refused");
     let what = "the broker does not take its configuration; what is in force stays in force";
     let failure = why.lines().fold(Failure::new(ExitCode::Usage, code, what), |failure, line| failure.why("why", line));
-    failure.hint(format!("muster explain {code}")).hint(format!("{}, once it is right", file.command("reload")))
+    failure.hint(format!("muster explain {code}")).hint(format!("{}  # once it is right", file.command("reload")))
 }
 
 fn done(answer: Answer, file: &File) -> Result<(u64, Vec<String>), Failure> {

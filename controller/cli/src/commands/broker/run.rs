@@ -99,7 +99,7 @@ impl File {
         let sources = config::sources(&path, is_named, std::env::vars());
         Config::load(sources, &places).map_err(|error| {
             unusable(&path, &error)
-                .hint(format!("{}, once it is right", self.command("run --check")))
+                .hint(format!("{}  # once it is right", self.command("run --check")))
                 .hint(format!("muster explain {}", error.code()))
         })
     }

@@ -35,7 +35,7 @@ pub(super) async fn run(program: &Path, config: &Path, hosts: &[Host], printer: 
                 .why("expected", format!("exit code {}: {}", step.code, show(&step.lines)))
                 .why("found", format!("exit code {}: {}", found.code.unwrap_or(-1), show(&found.lines)))
                 .why("said", found.errors.trim().to_owned())
-                .hint("muster dev, then the command by hand"));
+                .hint("muster dev  # then the command by hand"));
         }
         printer.note(format!("{} {said}", printer.glyph("✓", "+")));
     }

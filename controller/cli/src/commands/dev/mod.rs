@@ -127,7 +127,7 @@ fn stay(mut failure: Failure, named: Option<&Path>) -> Failure {
     let flag = format!(" --dir {}", word(&named.display().to_string()));
     for hint in failure.hints.iter_mut().filter(|hint| hint.starts_with("muster dev") && !hint.contains(" --dir ")) {
         // A remark may follow the command.
-        let end = hint.find(", ").unwrap_or(hint.len());
+        let end = hint.find(", ").into_iter().chain(hint.find("  # ")).min().unwrap_or(hint.len());
         hint.insert_str(end, &flag);
     }
     failure
@@ -156,10 +156,8 @@ pub(crate) fn list_of(authority: &Path) -> Option<PathBuf> {
 /// Removes everything, the context first: one that leads nowhere is worse than none.
 fn reset(place: &Place, invocation: &Invocation) -> Result<ExitCode, Failure> {
     let printer = &invocation.printer;
-    if place.running()?.is_some() {
-        // Says who, and removes nothing.
-        drop(place.hold()?);
-    }
+    place.must_be_of(rustix::process::geteuid().as_raw())?;
+    place.must_be_still()?;
     leftovers::end(&place.path().join("hosts"), LEFTOVER_PATIENCE);
     let locations = context::Locations::detect(&invocation.selection, &context::variables());
     if let Some(path) = locations.user.as_deref()
@@ -408,7 +406,7 @@ fn first_event(event: &Event, agents: &[Agent], states: &mut [AgentState], place
         false => failure.why("log", log.join("\n")),
     };
     Err(failure
-        .hint(format!("{}, to begin anew", place.reset_command()))
+        .hint(format!("{}  # to begin anew", place.reset_command()))
         .hint(format!("less {}", word(&agent.log().display().to_string()))))
 }
 
@@ -437,7 +435,7 @@ fn not_connected(agents: &[Agent], states: &[AgentState], place: &Place, broker:
     let path = |path: PathBuf| word(&path.display().to_string());
     if broker.is_embedded() {
         return failure
-            .hint(format!("{}, to begin anew", place.reset_command()))
+            .hint(format!("{}  # to begin anew", place.reset_command()))
             .hint(format!("less {}", agents.first().map(|agent| path(agent.log())).unwrap_or_default()));
     }
     failure
@@ -452,7 +450,7 @@ fn not_connected(agents: &[Agent], states: &[AgentState], place: &Place, broker:
 fn broker_failed(name: &str, place: &Place) -> Failure {
     Failure::new(ExitCode::Unexpected, "unexpected", "the embedded broker has stopped by itself")
         .why("task", name)
-        .hint(format!("{}, to see what it says", place.command("-v")))
+        .hint(format!("{}  # to see what it says", place.command("-v")))
 }
 
 /// Adds the context to the user's file. Gives its name, if it leads here.
@@ -502,6 +500,7 @@ mod tests {
         };
         check(Some("/my dir"), "muster dev --musterd FILE", "muster dev --musterd FILE --dir '/my dir'");
         check(Some("/d"), "muster dev, then the command by hand", "muster dev --dir /d, then the command by hand");
+        check(Some("/d"), "muster dev reset  # then, again", "muster dev reset --dir /d  # then, again");
         check(Some("/d"), "muster dev reset --dir /e", "muster dev reset --dir /e");
         check(Some("/d"), "less /d/log", "less /d/log");
         check(None, "muster dev", "muster dev");

@@ -206,16 +206,63 @@ impl Place {
     }
 
     fn runs_already(&self, lock: &mut File) -> Failure {
-        let mut text = String::new();
-        drop(lock.rewind().and_then(|()| lock.take(32).read_to_string(&mut text)));
-        let who = match text.trim() {
-            "" => "another process".to_owned(),
-            number => format!("process {number}"),
-        };
+        let who = holder(lock).map_or("another process".to_owned(), |process| format!("process {process}"));
         Failure::new(ExitCode::Usage, "dev-running", format!("`muster dev` runs already in `{}`", self.path.display()))
             .why("who", who)
-            .hint("muster dev --dir DIR, for a second one beside it")
+            .hint("muster dev --dir DIR  # a second one beside it")
             .hint(self.command("status"))
+    }
+
+    /// Nothing is removed while it runs, and somebody who wants it removed wants it stopped.
+    fn runs_still(&self, lock: &mut File) -> Failure {
+        let what = format!("`muster dev` still runs in `{}`, and nothing was removed", self.path.display());
+        let failure = Failure::new(ExitCode::Usage, "dev-running", what);
+        let again = format!("{}  # once it has ended", self.reset_command());
+        match holder(lock) {
+            Some(process) => failure
+                .why("who", format!("process {process}; Ctrl-C where it runs stops it, too"))
+                .hint(again)
+                .hint(format!("kill {process}")),
+            None => failure.why("who", "another process; Ctrl-C where it runs stops it").hint(again),
+        }
+    }
+
+    /// Refuses what belongs to another user, whether it runs or not. What is not there is nobody's.
+    ///
+    /// # Errors
+    /// The directory is not of this user, or cannot be looked at.
+    pub(super) fn must_be_of(&self, user: u32) -> Result<(), Failure> {
+        let found = match fs::metadata(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Failure::file("look at", &self.path, &error)),
+        };
+        if found.uid() == user {
+            return Ok(());
+        }
+        Err(wrong(format!("`{}` belongs to somebody else, and nothing was removed", self.path.display()))
+            .why("why", format!("user {} has made it, and you are user {user}", found.uid()))
+            .hint(format!("sudo -u '#{}' {}", found.uid(), self.reset_here())))
+    }
+
+    /// Refuses a directory that `muster dev` runs in.
+    ///
+    /// # Errors
+    /// It runs, with how to stop it; or it cannot be looked at.
+    pub(super) fn must_be_still(&self) -> Result<(), Failure> {
+        if !self.path.join(MARK).is_file() {
+            return Ok(());
+        }
+        let mut lock = self.open_lock(true)?;
+        if lock.try_lock_shared().is_err() {
+            return Err(self.runs_still(&mut lock));
+        }
+        Ok(())
+    }
+
+    /// The command for somebody whose usual directory is another one.
+    fn reset_here(&self) -> String {
+        format!("muster dev reset --dir {}", word(&self.path.display().to_string()))
     }
 
     /// What was kept, if `muster dev` has made this directory.
@@ -278,12 +325,15 @@ impl Place {
         }
         // One that cannot be read any more is ours all the same.
         if !self.path.join(MARK).is_file() {
-            self.check_empty()?;
+            self.check_empty().map_err(|mut failure| {
+                failure.hints = vec![format!("ls -la {}", word(&self.path.display().to_string()))];
+                failure
+            })?;
             return Ok(false);
         }
         let mut lock = self.open_lock(true)?;
         if lock.try_lock().is_err() {
-            return Err(self.runs_already(&mut lock));
+            return Err(self.runs_still(&mut lock));
         }
         let failed = |path: &Path, error: &io::Error| Failure::file("remove", path, error);
         let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, &error))?;
@@ -359,6 +409,13 @@ impl Drop for Held {
     }
 }
 
+/// The process that wrote itself into the lock.
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    drop(lock.rewind().and_then(|()| lock.take(32).read_to_string(&mut text)));
+    text.trim().parse().ok()
+}
+
 /// Exit 2: the directory cannot be used.
 pub(super) fn wrong(what: impl Into<String>) -> Failure {
     Failure::new(ExitCode::Usage, "dev-directory", what)
@@ -372,4 +429,45 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
 /// Makes a directory that its owner alone can enter, with its parents.
 pub(super) fn make(path: &Path) -> Result<(), Failure> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Failure::file("create", path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hints(failure: &Failure) -> String {
+        failure.hints.join("\n")
+    }
+
+    #[test]
+    fn what_runs_is_not_removed_and_says_how_to_stop_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place { path: directory.path().join("d") };
+        let held = place.hold().unwrap();
+        for refused in [place.must_be_still().unwrap_err(), place.remove().unwrap_err()] {
+            assert_eq!(refused.code, "dev-running");
+            assert_eq!(refused.hints.last().unwrap(), &format!("kill {}", std::process::id()));
+            assert!(!hints(&refused).contains("muster dev --dir"), "{}", hints(&refused));
+        }
+        drop(held);
+        place.must_be_still().unwrap();
+        assert!(place.remove().unwrap());
+        assert!(!place.path().exists());
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_refused_running_or_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place { path: directory.path().join("d") };
+        let own = rustix::process::geteuid().as_raw();
+        place.must_be_of(own + 1).unwrap();
+        let held = place.hold().unwrap();
+        let running = place.must_be_of(own + 1).unwrap_err();
+        drop(held);
+        let still = place.must_be_of(own + 1).unwrap_err();
+        assert_eq!(running.code, "dev-directory");
+        assert_eq!((running.what.as_str(), hints(&running)), (still.what.as_str(), hints(&still)));
+        assert_eq!(hints(&still), format!("sudo -u '#{own}' muster dev reset --dir {}", place.path().display()));
+        place.must_be_of(own).unwrap();
+    }
 }

@@ -268,6 +268,7 @@ impl AuthorityView {
 
     /// What somebody has to do soon.
     pub(super) fn warnings(&self) -> Vec<String> {
+        let at = super::at(&self.directory);
         let mut warnings = Vec::new();
         if self.days_left < 0 {
             warnings.push(format!("the authority expired on {}: nobody accepts what it signed", date(&self.not_after)));
@@ -276,10 +277,10 @@ impl AuthorityView {
         }
         if self.crl.stale {
             let due = date(&self.crl.next_update);
-            warnings.push(format!("the revocation list was due on {due}; sign a new one: muster pki crl"));
+            warnings.push(format!("the revocation list was due on {due}; sign a new one: muster pki crl{at}"));
         } else if self.crl.days_left < CRL_WARNING_DAYS {
             let left = days(self.crl.days_left);
-            warnings.push(format!("the revocation list is due in {left}; sign a new one: muster pki crl"));
+            warnings.push(format!("the revocation list is due in {left}; sign a new one: muster pki crl{at}"));
         }
         warnings
     }

@@ -122,7 +122,7 @@ fn from_a_new_authority_to_the_first_user() {
         ");
         insta::assert_snapshot!(init.err, @r"
         `DIR/ca/ca.key` is what everybody trusts: keep it offline, keep a backup
-        next: muster pki issue user/NAME --group GROUP --out DIR
+        next: muster pki issue user/NAME --group GROUP --out DIR --ca-dir DIR/ca
         ");
         insta::assert_snapshot!(issue.out, @r"
         identity     user/lea
@@ -236,8 +236,8 @@ fn the_list_shows_what_is_worth_what() {
         insta::assert_snapshot!(revoke.err, @r"
         This alone takes no access away. What does:
           1. the broker logs the identity out. The embedded one looks at the file of its `pki.crl` every second
-             and closes the identity's connections:
-             scp DIR/ca/crl.pem BROKER:/etc/muster/pki/crl.pem
+             and closes the identity's connections; where the package `muster-broker` has that file:
+             scp DIR/ca/crl.pem BROKER:/etc/muster/broker/crl.pem
              RabbitMQ reads no list; its user is deleted, and its connections are closed with it:
              muster broker config --ca-dir DIR/ca --out DIR --import --prune
           2. every running agent stops to believe it:
@@ -258,7 +258,7 @@ fn the_list_shows_what_is_worth_what() {
         user/lea    ops     [serial]  2027-11-21 (334 days)  ✓ valid
         broker/mq1          [serial]  2029-02-23 (794 days)  ✓ valid
         ");
-        insta::assert_snapshot!(late.err, @"warning: the revocation list was due on 2026-12-21; sign a new one: muster pki crl");
+        insta::assert_snapshot!(late.err, @"warning: the revocation list was due on 2026-12-21; sign a new one: muster pki crl --ca-dir DIR/ca");
         insta::assert_snapshot!(broker.out, @r"
         identity     broker/mq1
         dns names    mq.example.com, mq1
@@ -363,6 +363,8 @@ fn the_documents() {
 fn what_goes_wrong_says_what_to_do() {
     let desk = Desk::new();
     let none = desk.bad("list", ExitCode::Usage, "no-authority");
+    let first = desk.bad("issue user/lea --out @a", ExitCode::Usage, "no-authority");
+    assert!(first.err.contains("or      muster pki init --ca-dir "), "{}", first.err);
     desk.good("init");
     let again = desk.bad("init", ExitCode::Usage, "file-exists");
     desk.good("issue user/lea --out @a");
@@ -372,8 +374,7 @@ fn what_goes_wrong_says_what_to_do() {
     desk.settings().bind(|| {
         insta::assert_snapshot!(none.err, @r"
         error[no-authority]: `DIR/ca` holds no certificate authority
-          or      if the authority lives elsewhere: --ca-dir DIR or MUSTER_CA_DIR
-          try     muster pki init --ca-dir DIR/ca
+          try     the same command with --ca-dir DIR (or MUSTER_CA_DIR), the directory that the authority lives in
         ");
         insta::assert_snapshot!(again.err, @r"
         error[file-exists]: `DIR/ca/ca.key` already exists and is never overwritten
@@ -381,7 +382,7 @@ fn what_goes_wrong_says_what_to_do() {
         ");
         insta::assert_snapshot!(taken.err, @r"
         error[identity-taken]: `user/lea` already has a certificate (serial [serial]) valid until 2027-11-21T00:47:17Z
-          or      to replace a lost or stolen key, revoke the old certificate first: muster pki revoke user/lea
+          or      muster pki revoke user/lea --ca-dir DIR/ca  # first, to replace a lost or stolen key
           try     to renew it, with both certificates valid for a while, add --renew
         ");
         insta::assert_snapshot!(exists.err, @r"
