@@ -17,6 +17,7 @@
 mod apk;
 mod apt;
 mod database;
+mod denied;
 mod diff;
 mod dnf;
 mod dpkg;

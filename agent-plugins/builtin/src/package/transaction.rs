@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use muster_plugin_api::{ActionContext, ActionFailure, ActionReply, CancellationToken};
 use muster_protocol::{OutputStream, code};
+use nix::unistd::geteuid;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::database::Asking;
+use super::denied::{denied, explained};
 use super::diff::{Change, Touched, diff};
 use super::entry::Snapshot;
 use super::goal::{Goal, Permits, Plan, plan, verify};
@@ -23,6 +25,9 @@ use crate::reply;
 
 /// Time between two looks at locks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Time until a program that found a lock taken runs again; each time it says so.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last look at the database may take: it has to be taken whatever happened before.
 const LAST_LOOK_LIMIT: Duration = Duration::from_secs(30);
@@ -75,6 +80,8 @@ struct Work<'a> {
     tries: u32,
     waited: Duration,
     holder: Option<Holder>,
+    /// Who was last said to be waited for.
+    told: Option<Holder>,
     /// Held from the first look at the database to the last.
     turn: Option<Turn>,
     /// Whether a step that changes packages was started.
@@ -169,6 +176,7 @@ impl<'a> Work<'a> {
             tries: 1,
             waited: Duration::ZERO,
             holder: None,
+            told: None,
             turn: None,
             applied: false,
         }
@@ -197,7 +205,7 @@ impl<'a> Work<'a> {
                     self.turn = Some(turn);
                     break;
                 }
-                Err(holder) => self.wait_for(holder, &mut told).await?,
+                Err(holder) => self.wait_for(holder, &mut told, LOOK_INTERVAL).await?,
             }
         }
         self.wait_for_others().await
@@ -211,13 +219,13 @@ impl<'a> Work<'a> {
             // A lock that cannot be looked at is left to the package manager, which says so better.
             match locks.iter().find_map(|lock| lock.holder().ok().flatten()) {
                 None => return Ok(()),
-                Some(holder) => self.wait_for(holder, &mut told).await?,
+                Some(holder) => self.wait_for(holder, &mut told, LOOK_INTERVAL).await?,
             }
         }
     }
 
-    /// One more look later, unless it is too late.
-    async fn wait_for(&mut self, holder: Holder, told: &mut bool) -> Result<(), ActionFailure> {
+    /// One more look later, unless it is too late. Says once whom it waits for.
+    async fn wait_for(&mut self, holder: Holder, told: &mut bool, interval: Duration) -> Result<(), ActionFailure> {
         let since = Instant::now();
         if since >= self.lock_deadline.min(self.deadline) {
             let limit = self.waited.as_secs();
@@ -229,14 +237,17 @@ impl<'a> Work<'a> {
         if !*told {
             *told = true;
             self.tries += 1;
+        }
+        if self.told.as_ref() != Some(&holder) {
             let line = format!("Waiting for `{}`, which is held by {holder}\n", holder.lock.display());
             self.context.output.write(OutputStream::Stderr, line.into_bytes()).await;
+            self.told = Some(holder);
         }
         tokio::select! {
             () = self.context.cancel.cancelled() => {
                 return Err(ActionFailure::new(&code::CANCELLED, "it was stopped while it waited for a lock; nothing was changed"));
             }
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
         }
         self.waited += since.elapsed();
         Ok(())
@@ -282,6 +293,9 @@ impl<'a> Work<'a> {
             if step.successes.contains(&exit_code) {
                 return Ok(());
             }
+            if let Some(line) = denied(&run) {
+                return Err(refused(&line, exit_code));
+            }
             if !self.manager.was_locked(&run, exit_code) {
                 return Err(complaint(&run).map_or_else(
                     || run.failure(&program, exit_code),
@@ -292,7 +306,7 @@ impl<'a> Work<'a> {
                 || Holder { lock: self.manager.database().directory().to_owned(), pid: None, command: String::new() };
             let holder = self.manager.locks().iter().find_map(super::lock::LockFile::suspect).unwrap_or_else(unknown);
             let mut told = false;
-            self.wait_for(holder, &mut told).await?;
+            self.wait_for(holder, &mut told, RETRY_INTERVAL).await?;
             self.wait_for_others().await?;
         }
     }
@@ -304,6 +318,9 @@ impl<'a> Work<'a> {
         let exit_code = run.exit_code(&program)?;
         if step.successes.contains(&exit_code) {
             return Ok(run);
+        }
+        if let Some(line) = denied(&run) {
+            return Err(refused(&line, exit_code));
         }
         if self.manager.was_locked(&run, exit_code) {
             let holder = self.manager.locks().iter().find_map(super::lock::LockFile::suspect);
@@ -369,6 +386,11 @@ impl<'a> Work<'a> {
         let data = reply::answer(&answer).map(|ok| ok.data).unwrap_or_default();
         ActionFailure { message, data, ..failure }
     }
+}
+
+/// What becomes of a run that had too few rights.
+fn refused(line: &str, exit_code: i32) -> ActionFailure {
+    ActionFailure::failed(explained(line, geteuid().as_raw())).with_exit_code(exit_code)
 }
 
 /// The line in which a program says what is wrong, past warnings and progress.

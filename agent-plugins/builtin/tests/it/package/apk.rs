@@ -4,7 +4,7 @@
 use std::fs;
 
 use muster_plugin_api::conformance::{self, Sample, check};
-use muster_plugin_api::{ActionRequest, CancellationToken, Plugin};
+use muster_plugin_api::{ActionContext, ActionRequest, CancellationToken, OutputSink, Plugin};
 use muster_plugins::{Package, PackagePaths};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +29,7 @@ case "$*" in
   "add -- nothing")
     printf 'ERROR: unable to select packages:\n  nothing (no such package):\n    required by: world[nothing]\n' >&2; exit 1 ;;
   "add -- locked") echo 'ERROR: Unable to lock database: Resource temporarily unavailable' >&2; exit 99 ;;
+  "add -- denied") echo 'ERROR: Unable to lock database: Permission denied' >&2; exit 99 ;;
   "--simulate upgrade" | "--simulate add --upgrade -- musl")
     printf '(1/1) Upgrading musl (1.2.5-r8 -> 1.2.5-r9)\nOK: 10 MiB in 2 packages\n' ;;
   "upgrade" | "add --upgrade -- musl")
@@ -111,8 +112,22 @@ async fn a_package_that_is_needed_stays_and_that_is_a_failure() {
 #[tokio::test]
 async fn the_lock_is_waited_for_and_named() {
     let (root, plugin) = alpine();
-    let failure = run(&plugin, "install", json!({ "name": "locked", "lock_timeout_s": 1 })).await.unwrap_err();
+    // apk itself runs again and again, and whom it waits for is said once.
+    let (output, mut said) = OutputSink::channel(64);
+    let request = conformance::sample_request("install", json!({ "name": "locked", "lock_timeout_s": 2 })).unwrap();
+    let context = ActionContext { output, ..conformance::context(CancellationToken::new()) };
+    let lines = async {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = said.recv().await {
+            bytes.extend_from_slice(&chunk.bytes);
+        }
+        String::from_utf8(bytes).unwrap()
+    };
+    let (reply, lines) = tokio::join!(plugin.run(request, context), lines);
+    let failure = reply.unwrap_err();
     assert_eq!(failure.code.code, "conflict", "{failure}");
+    assert_eq!(lines.matches("Waiting for").count(), 1, "{lines}");
+    assert!(lines.matches("Unable to lock").count() > 1, "{lines}");
 
     let lock = root.path().join("db/lock");
     let file = fs::File::create(&lock).unwrap();
@@ -120,6 +135,14 @@ async fn the_lock_is_waited_for_and_named() {
     let failure = run(&plugin, "install", json!({ "name": "curl", "lock_timeout_s": 0 })).await.unwrap_err();
     assert_eq!((failure.code.code, &failure.data["holder"]["pid"]), ("conflict", &json!(std::process::id())));
     assert_eq!(failure.data["holder"]["lock"], json!(lock));
+}
+
+#[tokio::test]
+async fn too_few_rights_are_no_lock_to_wait_for() {
+    let (_root, plugin) = alpine();
+    let failure = run(&plugin, "install", json!({ "name": "denied" })).await.unwrap_err();
+    assert_eq!((failure.code.code, &failure.data["waited_ms"]), ("failed", &json!(0)), "{failure}");
+    assert!(failure.message.contains("root") && failure.message.contains("Permission denied"), "{failure}");
 }
 
 #[tokio::test]
