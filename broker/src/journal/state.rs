@@ -262,6 +262,14 @@ impl State {
         }
         names.sort_unstable();
         names.dedup();
+        if source != Source::Engine {
+            // A message is in a queue once. We write no journal that says otherwise; of one that does, the last word counts.
+            for name in &names {
+                if self.queues.get(name).is_some_and(|queue| queue.messages.contains(&key.0)) {
+                    self.take_out(key.0, name);
+                }
+            }
+        }
         for name in &names {
             if let Some(queue) = self.queues.get_mut(name) {
                 queue.messages.insert(key.0);
