@@ -42,6 +42,9 @@ const GATHERING: Duration = Duration::from_millis(5);
 /// How far back a deadline is looked for that is over, in milliseconds: longer than answers are gathered.
 const LOOK_BACK_MS: i64 = 1_000;
 
+/// How often what lies unread is taken before time passes: with each delivery come those that are there, at most 256.
+const UNREAD_MAX: u32 = 400;
+
 /// No more deliveries are taken in one go once they have so many bytes.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -275,6 +278,8 @@ pub struct Asking<'a> {
     taken: Vec<Delivery>,
     /// Until when more of them are waited for.
     gather_until: Option<Instant>,
+    /// How often something unread was taken since time passed last.
+    unread: u32,
     /// Time of day when it began; the steady clock counts on from there.
     began_at: Timestamp,
     began: Instant,
@@ -327,6 +332,7 @@ impl<'a> Asking<'a> {
             quiet: course.quiet,
             taken: Vec::new(),
             gather_until: None,
+            unread: 0,
             began_at,
             began: Instant::now(),
             events: VecDeque::new(),
@@ -367,6 +373,11 @@ impl<'a> Asking<'a> {
                 self.check_taken().await;
                 continue;
             }
+            // Nor is whoever answered while this stood still: what came meanwhile is read before time passes.
+            if self.read_before_time_passes(now).await {
+                continue;
+            }
+            self.unread = 0;
             let given_up = self.collector.advance(now);
             self.tell_whole();
             if !self.events.is_empty() && given_up.is_empty() {
@@ -394,6 +405,25 @@ impl<'a> Asking<'a> {
             }
             self.wait(now).await;
         }
+    }
+
+    /// Where somebody is due, takes what lies unread, or notices that the connection has ended meanwhile; whether there was
+    /// anything. Not without end: a flood does not stop the clock.
+    async fn read_before_time_passes(&mut self, now: Timestamp) -> bool {
+        let is_due = self.collector.next_wakeup(Timestamp(i64::MIN)).is_some_and(|at| at <= now);
+        if !is_due || self.unread >= UNREAD_MAX || !self.accepted {
+            return false;
+        }
+        match self.controller.replies.next().now_or_never() {
+            None if self.taken.is_empty() => return false,
+            None => self.check_taken().await,
+            Some(Some(delivery)) => {
+                self.unread += 1;
+                self.on_delivery(delivery).await;
+            }
+            Some(None) => self.on_consumer_end().await,
+        }
+        true
     }
 
     /// Everything is sent, and everybody who is waited for has ended or it has become quiet. The end of a broadcast's window

@@ -93,6 +93,32 @@ async fn silent_and_endless_hosts_are_told_apart() {
     assert!((15_000..16_000).contains(&summary.elapsed_ms), "{} ms", summary.elapsed_ms);
 }
 
+/// A process that was stopped, or a computer that slept, in the midst of a question.
+#[tokio::test(start_paused = true)]
+async fn who_answered_while_the_caller_stood_still_is_not_late() {
+    let fleet = Fleet::new();
+    let slowly = behaving(|host, command| {
+        let running = Say::Report(host.running(command, 0));
+        let end = Say::Report(host.finished(command, 1, Outcome::Succeeded, json!(null)));
+        vec![running, Say::Wait(Duration::from_secs(3)), end]
+    });
+    fleet.hosts(&["web1", "web2"], json!({}), slowly).await;
+    fleet.hosts(&["silent"], json!({}), behaving(|_, _| Vec::new())).await;
+    let mut controller = fleet.controller().await;
+    for polled in [0, 3] {
+        let mut asking = controller.ask(&question(&["web1", "web2", "silent"])).unwrap();
+        while asking.next().await != Some(Event::Accepted) {}
+        for _ in 0..polled {
+            tokio::time::timeout(Duration::from_millis(10), asking.next()).await.ok();
+        }
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(36)).await;
+        }
+        let summary = asking.finish().await;
+        assert_eq!((summary.counts.succeeded, summary.counts.no_reply), (2, 1), "{polled}: {:?}", summary.counts);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_stops_keeps_what_came() {
     let fleet = Fleet::new();

@@ -135,10 +135,11 @@ async fn answers_that_still_come_when_the_window_ends_are_taken() {
     let fleet = Fleet::new();
     let host_names: Vec<String> = (0..40).map(|n| format!("web{n:02}")).collect();
     for (n, name) in (0..).zip(&host_names) {
-        let late = behaving(move |host, command| {
-            let answer = host.finished(command, 0, muster_protocol::Outcome::Succeeded, json!(null));
-            vec![Say::Wait(Duration::from_millis(100 * n)), Say::Report(answer)]
-        });
+        let late =
+            std::sync::Arc::new(move |host: &muster_client::testing::FakeHost, command: &muster_protocol::Command| {
+                let answer = host.finished(command, 0, muster_protocol::Outcome::Succeeded, json!(null));
+                vec![Say::Wait(Duration::from_millis(100 * n)), Say::Report(answer)]
+            });
         fleet.hosts(&[name.as_str()], json!({"role": "web"}), late).await;
     }
     let mut controller = fleet.controller().await;
