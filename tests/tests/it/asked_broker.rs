@@ -78,8 +78,12 @@ impl Bus {
 
     #[track_caller]
     fn document(&self, words: &[&str]) -> Value {
+        self.document_with(0, words)
+    }
+
+    fn document_with(&self, code: i32, words: &[&str]) -> Value {
         let output = self.ask(&[words, &["--json"]].concat());
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 }
@@ -172,8 +176,10 @@ fn a_reload_that_is_refused_names_what_is_wrong_and_changes_nothing() {
         assert!(said.contains("what is in force stays in force"), "{said}");
         assert!(reasons.iter().all(|reason| said.contains(reason)), "{said}");
         assert!(said.contains(&format!("try     muster broker reload --config {}", bus.config)), "{said}");
-        // It runs as before, and can be asked although its files would not start it.
-        let status = bus.document(&["status"]);
+        // It runs as before, and can be asked although its files would not start it. That they would not is to be looked at.
+        let status = bus.document_with(3, &["status"]);
+        let attention = status["attention"].as_array().unwrap();
+        assert!(attention.iter().any(|one| one["what"] == "reload"), "{attention:?}");
         assert_eq!(
             (&status["connected"]["open"]["count"], &status["counts"]["queues"]["max"]),
             (&json!(1), &json!(50_000))
@@ -181,5 +187,6 @@ fn a_reload_that_is_refused_names_what_is_wrong_and_changes_nothing() {
     }
     write("limits.queues = 60000\n");
     assert_eq!(bus.ask(&["reload"]).status.code(), Some(0));
+    assert_eq!(bus.document(&["status"])["attention"], json!([]), "a good reload is the end of it");
     bus.dev.interrupt().unwrap();
 }
