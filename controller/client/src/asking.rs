@@ -39,7 +39,7 @@ const BATCH_ENOUGH: usize = 64;
 /// How long answers are gathered in the middle of a stream.
 const GATHERING: Duration = Duration::from_millis(5);
 
-/// How far back a deadline is looked for that is over, in milliseconds: longer than answers are gathered.
+/// How long after a search's end what lies unread still counts, in milliseconds: longer than any silence that is asked for.
 const LOOK_BACK_MS: i64 = 1_000;
 
 /// How often what lies unread is taken before time passes: with each delivery come those that are there, at most 256.
@@ -367,13 +367,7 @@ impl<'a> Asking<'a> {
             if !self.accepted {
                 self.collector.all_sent(now);
             }
-            // Whose answer lies here is not late.
-            let due = || self.collector.next_wakeup(now.plus_ms(-LOOK_BACK_MS)).is_some_and(|at| at <= now);
-            if !self.taken.is_empty() && due() {
-                self.check_taken().await;
-                continue;
-            }
-            // Nor is whoever answered while this stood still: what came meanwhile is read before time passes.
+            // Whose answer lies here is not late, nor is whoever answered while this stood still.
             if self.read_before_time_passes(now).await {
                 continue;
             }
@@ -407,14 +401,17 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Where somebody is due, takes what lies unread, or notices that the connection has ended meanwhile; whether there was
-    /// anything. Not without end: a flood does not stop the clock.
+    /// Before somebody is given up, takes and checks what has come, or notices that the connection has ended meanwhile; whether
+    /// there was anything. Not without end: a flood does not stop the clock.
     async fn read_before_time_passes(&mut self, now: Timestamp) -> bool {
-        let is_due = self.collector.next_wakeup(Timestamp(i64::MIN)).is_some_and(|at| at <= now);
-        if !is_due || self.unread >= UNREAD_MAX || !self.accepted {
+        if !self.collector.is_anybody_due(now) {
             return false;
         }
-        match self.controller.replies.next().now_or_never() {
+        let unread = match self.accepted && self.unread < UNREAD_MAX {
+            true => self.controller.replies.next().now_or_never(),
+            false => None,
+        };
+        match unread {
             None if self.taken.is_empty() => return false,
             None => self.check_taken().await,
             Some(Some(delivery)) => {

@@ -703,6 +703,15 @@ impl Collector {
         self.closed || (window_over && nobody)
     }
 
+    /// Whether [`advance`](Self::advance) would stop waiting for somebody now.
+    #[must_use]
+    pub fn is_anybody_due(&self, now: Timestamp) -> bool {
+        let clocks = [&self.running, &self.settling, &self.overtaken];
+        let is_over = |clock: &BTreeSet<(Timestamp, HostName)>| clock.first().is_some_and(|(at, _)| *at <= now);
+        let nobody_started = self.counts.pending > 0 && self.start_deadline() <= now;
+        !self.closed && (nobody_started || clocks.into_iter().any(is_over))
+    }
+
     /// When there is something to do next, if nothing arrives before, once [`advance`](Self::advance) was told that it
     /// is `now`. Never a time that is over, so that nobody who waits for it turns in circles.
     #[must_use]

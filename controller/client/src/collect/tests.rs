@@ -394,6 +394,7 @@ fn what_is_lost_before_an_end_is_not_waited_for_long() {
     let mut collector = collector(&["web1"]);
     assert_eq!(collector.take(&finished("web1", 1, Outcome::Succeeded), after(10)), Taken::Finished);
     assert!(collector.advance(after(2_009)).is_empty());
+    assert!(!collector.is_anybody_due(after(2_009)) && collector.is_anybody_due(after(2_010)));
     assert!(!collector.is_complete(after(2_009)) && collector.take_whole().is_empty());
     assert!(collector.advance(after(2_010)).is_empty(), "it has ended, and is not given up");
     assert_eq!(collector.take_whole(), [host("web1")]);
@@ -412,6 +413,7 @@ fn anyone_may_answer_until_the_window_ends() {
     assert!(!collector.is_complete(after(1_999)) && collector.is_complete(after(2_000)));
     collector.take(&running("web2", 0), after(1_990));
     assert!(!collector.is_complete(after(2_000)), "somebody is still at it");
+    assert!(!collector.is_anybody_due(after(2_000)), "the end of the window gives nobody up");
     // The window is over: a wakeup in the past would make whoever waits for it spin until the host has ended.
     let given_up = after(1_990).plus_ms(RULES.run_timeout_ms);
     assert_eq!(collector.next_wakeup(after(2_000)), Some(given_up));
@@ -520,7 +522,10 @@ proptest! {
                 2 => drop(collector.take(&replayed(names[who]), now)),
                 3 => {
                     now = now.plus_ms(ms);
-                    collector.advance(now);
+                    let due = collector.is_anybody_due(now);
+                    collector.take_whole();
+                    let ended = !collector.advance(now).is_empty() | !collector.take_whole().is_empty();
+                    prop_assert_eq!(due, ended, "whom time ends is known before");
                 }
                 _ => collector.unreachable(&host(names[who]), Cause::NoQueue, now),
             }
