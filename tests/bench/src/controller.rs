@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use muster_bus::{AmqpBus, AmqpSettings};
 use muster_client::discover::{audience, ping};
-use muster_client::{Audience, Controller, End, Event, Parts, Question, Summary, WINDOW_MS_DEFAULT};
+use muster_client::{Audience, Controller, End, Event, HostRecord, Parts, Question, Summary, WINDOW_MS_DEFAULT};
 use muster_daemon::SystemClock;
 use muster_pki::{Credentials, Trust};
 use muster_protocol::expr::Expression;
@@ -160,23 +160,21 @@ fn flaw(summary: &Summary, expected: &BTreeSet<HostName>, bytes: u64) -> Option<
     if summary.end != End::Complete {
         return Some(format!("the question ended as {:?}", summary.end));
     }
-    let succeeded = |host: &&HostName| {
-        summary.hosts.get(*host).is_some_and(|record| {
-            let written = record.output.stream(OutputStream::Stdout).map_or(0, |stream| stream.length());
-            record.state == TaskState::Succeeded && written == bytes
-        })
+    let written = |record: &HostRecord| record.output.stream(OutputStream::Stdout).map_or(0, |stream| stream.length());
+    let failed = |host: &&HostName| {
+        let record = summary.hosts.get(*host);
+        !record.is_some_and(|record| record.state == TaskState::Succeeded && written(record) == bytes)
     };
-    let good = expected.iter().filter(succeeded).count();
-    if good < expected.len() {
-        let first = expected.iter().find(|host| !succeeded(host)).map(|host| match summary.hosts.get(host) {
+    let bad: Vec<&HostName> = expected.iter().filter(failed).collect();
+    if let Some(host) = bad.first() {
+        let first = match summary.hosts.get(*host) {
             Some(record) => {
-                let written = record.output.stream(OutputStream::Stdout).map_or(0, |stream| stream.length());
                 let why = record.result.as_ref().map(|result| format!(", {result:?}")).unwrap_or_default();
-                format!("{host} is {:?} with {written} bytes, {:?}{why}", record.state, record.cause)
+                format!("{host} is {:?} with {} bytes, {:?}{why}", record.state, written(record), record.cause)
             }
             None => format!("{host} said nothing"),
-        });
-        let first = first.unwrap_or_default();
+        };
+        let good = expected.len() - bad.len();
         return Some(format!("{good} of {} hosts succeeded with {bytes} bytes of output; {first}", expected.len()));
     }
     let others = summary.hosts.keys().filter(|host| !expected.contains(*host)).count() + summary.strangers.len();
